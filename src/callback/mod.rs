@@ -1,0 +1,108 @@
+//! Callbacks: the 13 events of the reference, the state they read and the wishes they express.
+
+use anyhow::Result;
+
+mod control;
+mod state;
+
+pub use control::{Change, Control};
+pub use state::TrainerState;
+
+/// Where in a run a callback is called. Order and meaning: spec 3.1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// The trainer has been built.
+    InitEnd,
+    /// Before the first step of `train`.
+    TrainBegin,
+    /// After the last step, the best model is loaded.
+    TrainEnd,
+    /// Before the first batch of an epoch.
+    EpochBegin,
+    /// After the last batch of an epoch.
+    EpochEnd,
+    /// Before the first batch of a step.
+    StepBegin,
+    /// After a batch that did not end a step.
+    SubstepEnd,
+    /// After an optimizer step.
+    StepEnd,
+    /// After an evaluation; metrics with their prefix.
+    Evaluate(&'a [(String, f64)]),
+    /// After a prediction pass; metrics with their prefix.
+    Predict(&'a [(String, f64)]),
+    /// After a checkpoint was committed; its folder.
+    Save(&'a std::path::Path),
+    /// After an entry was added to the log history; its values without `step`.
+    Log(&'a [(String, f64)]),
+    /// After each batch of an evaluation or prediction pass.
+    PredictionStep,
+}
+
+/// The events without their payload, for subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the names of `Event`")]
+pub enum EventKind {
+    InitEnd,
+    TrainBegin,
+    TrainEnd,
+    EpochBegin,
+    EpochEnd,
+    StepBegin,
+    SubstepEnd,
+    StepEnd,
+    Evaluate,
+    Predict,
+    Save,
+    Log,
+    PredictionStep,
+}
+
+impl Event<'_> {
+    /// The event without its payload.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Event::InitEnd => EventKind::InitEnd,
+            Event::TrainBegin => EventKind::TrainBegin,
+            Event::TrainEnd => EventKind::TrainEnd,
+            Event::EpochBegin => EventKind::EpochBegin,
+            Event::EpochEnd => EventKind::EpochEnd,
+            Event::StepBegin => EventKind::StepBegin,
+            Event::SubstepEnd => EventKind::SubstepEnd,
+            Event::StepEnd => EventKind::StepEnd,
+            Event::Evaluate(_) => EventKind::Evaluate,
+            Event::Predict(_) => EventKind::Predict,
+            Event::Save(_) => EventKind::Save,
+            Event::Log(_) => EventKind::Log,
+            Event::PredictionStep => EventKind::PredictionStep,
+        }
+    }
+}
+
+/// What a callback sees and may ask for.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The trainer's state; read only.
+    pub state: &'a TrainerState,
+    /// The wishes; what earlier callbacks asked for is visible.
+    pub control: &'a mut Control,
+    /// Current learning rate of each parameter group; empty before the optimizer exists.
+    pub learning_rates: &'a [f64],
+    /// Gradient norm before clipping of the last step, if it was computed.
+    pub gradient_norm: Option<f64>,
+    /// Seconds since `train` began.
+    pub elapsed_seconds: f64,
+    /// The micro-batch within the run, for plugins' progress.
+    pub micro_step: u64,
+}
+
+/// Observes a run and may stop it, or ask for logging, evaluation and saving.
+pub trait Callback {
+    /// Name for messages, the summary and the audit of control changes.
+    fn name(&self) -> &str;
+    /// Whether `on_event` wants this event; asked once per event kind when the run is wired.
+    fn wants(&self, kind: EventKind) -> bool;
+    /// One event. An error ends the run.
+    fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()>;
+}

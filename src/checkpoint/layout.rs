@@ -1,0 +1,88 @@
+//! Every file and folder name of a run, once (I9; spec 5).
+
+use std::path::{Path, PathBuf};
+
+/// Weights in one file.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Index of sharded weights.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+/// Foreign weights, read through the restricted reader.
+pub const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
+/// Index of sharded foreign weights.
+pub const PICKLED_WEIGHTS_INDEX: &str = "pytorch_model.bin.index.json";
+/// Model configuration.
+pub const CONFIG: &str = "config.json";
+/// Tokenizer, fast format.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Tokenizer settings.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Further tokenizer files, copied as they are.
+pub const TOKENIZER_EXTRAS: &[&str] = &["special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"];
+/// Optimizer state.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// Optimizer state as the reference pickles it; read only.
+pub const PICKLED_OPTIMIZER: &str = "optimizer.pt";
+/// Schedule state.
+pub const SCHEDULER: &str = "scheduler.json";
+/// Schedule state as the reference pickles it; read only.
+pub const PICKLED_SCHEDULER: &str = "scheduler.pt";
+/// Generators.
+pub const RNG_STATE: &str = "rng_state.safetensors";
+/// Generators as the reference pickles them; read only.
+pub const PICKLED_RNG_STATE: &str = "rng_state.pth";
+/// The reference's trainer state.
+pub const TRAINER_STATE: &str = "trainer_state.json";
+/// What exact resumption needs beyond it: data position, accumulated losses, plugin states.
+pub const PROGRESS: &str = "progress.json";
+/// Tensors of exact resumption (running loss, generator at the beginning of the epoch).
+pub const PROGRESS_TENSORS: &str = "progress.safetensors";
+/// The arguments as written.
+pub const TRAINING_ARGS: &str = "training_args.json";
+/// Sizes and digests of all other files; written last, so its presence means that the folder is complete.
+pub const MANIFEST: &str = "manifest.json";
+/// The resolved run, beside the checkpoints.
+pub const RUN: &str = "run.json";
+/// Held by the process that writes into an output folder.
+pub const LOCK: &str = ".lock";
+/// Prefix of a checkpoint that is being written, in the output folder.
+pub const STAGING_PREFIX: &str = ".checkpoint-";
+/// Prefix of a damaged checkpoint that was put aside.
+pub const QUARANTINE_PREFIX: &str = "damaged-checkpoint-";
+/// Loss and metric curves.
+pub const CURVES: &str = "curves.svg";
+/// Union of all `<split>_results.json`.
+pub const ALL_RESULTS: &str = "all_results.json";
+/// Predictions, one JSON object a line.
+pub const PREDICTIONS: &str = "predictions.jsonl";
+
+/// `<split>_results.json`.
+pub fn results(split: &str) -> String {
+    format!("{split}_results.json")
+}
+
+/// `checkpoint-<step>` inside `output_dir`.
+pub fn checkpoint(output_dir: &Path, step: u64) -> PathBuf {
+    output_dir.join(format!("checkpoint-{step}"))
+}
+
+/// The step of a folder named exactly `checkpoint-<digits>`.
+pub fn checkpoint_step(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("checkpoint-")?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checkpoint_step;
+
+    #[test]
+    fn only_exact_names_are_checkpoints() {
+        let cases = [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
+        for (name, step) in cases {
+            assert_eq!(checkpoint_step(name), step, "{name}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A run as it will happen: nested, complete, immutable. `resolve` makes it from the arguments; after that no `Option`
+//! means "default". `host` hands it to `host-engine`, which saves it beside the run.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the engine is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// `host train`
+    Train,
+    /// `host evaluate`
+    Evaluate,
+    /// `host predict`
+    Predict,
+}
+
+/// The whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// What to do.
+    pub command: Command,
+    /// The model and its tokenizer.
+    pub model: Model,
+    /// Files and columns.
+    pub data: Data,
+    /// The loop.
+    pub train: Train,
+    /// Optimizer and schedule.
+    pub optimizer: Optimizer,
+    /// Evaluation, best model, early stopping.
+    pub evaluation: Evaluation,
+    /// Log entries.
+    pub logging: Logging,
+    /// Checkpoints.
+    pub saving: Saving,
+    /// Plugins in call order.
+    pub plugins: Vec<Plugin>,
+    /// Folder of checkpoints and results; absolute.
+    pub output_dir: PathBuf,
+    /// Threads libtorch uses for one operation.
+    pub num_threads: usize,
+    /// All arguments by their Hugging Face names, secrets masked: what goes to `training_args.json` and reporters.
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Element type of parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names of the types")]
+pub enum Dtype {
+    Float32,
+    Float64,
+    Bfloat16,
+}
+
+/// Where the model comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// A Hugging Face folder, or a TorchScript file when `torchscript` is set.
+    pub path: PathBuf,
+    /// `path` is a TorchScript module (the user passed `--trust_model_code`).
+    pub torchscript: bool,
+    /// Element type of parameters.
+    pub dtype: Dtype,
+    /// `sequence-classification` or `token-classification`; `None`: from the architecture in config.json, else sequence.
+    pub task: Option<String>,
+    /// Folder of the tokenizer if it is not the model's.
+    pub tokenizer: Option<PathBuf>,
+    /// `label_names` (field 59), if set.
+    pub label_names: Option<Vec<String>>,
+}
+
+/// Files and columns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    /// Files in order.
+    pub train_files: Vec<PathBuf>,
+    /// Files in order.
+    pub validation_files: Vec<PathBuf>,
+    /// Files in order.
+    pub test_files: Vec<PathBuf>,
+    /// Text column; `None`: `text`, `sentence`, `sentence1`, `tokens`, the first that exists.
+    pub text_column: Option<String>,
+    /// Second text of a pair; `None`: `sentence2`, `text_pair` if it exists.
+    pub text_pair_column: Option<String>,
+    /// Label column; `None`: `label`, `labels`, `label_ids`, `ner_tags`, `tags`, the first that exists.
+    pub label_column: Option<String>,
+    /// Truncation length; `None`: the tokenizer's, capped by the model's positions.
+    pub max_length: Option<usize>,
+    /// Use only the first rows.
+    pub max_train_samples: Option<usize>,
+    /// Use only the first rows.
+    pub max_eval_samples: Option<usize>,
+    /// Use only the first rows.
+    pub max_predict_samples: Option<usize>,
+    /// Pad every batch to the model's maximum instead of its longest row.
+    pub pad_to_max_length: bool,
+    /// Round padding up to a multiple.
+    pub pad_to_multiple_of: Option<usize>,
+    /// Columns outside `forward`'s arguments and the labels are dropped.
+    pub remove_unused_columns: bool,
+    /// Sort rows of similar length together.
+    pub group_by_length: bool,
+    /// Column with precomputed lengths.
+    pub length_column_name: String,
+    /// Drop the last incomplete batch.
+    pub drop_last: bool,
+    /// Seed of a private data generator; `None`: the stream of spec 3.5.
+    pub data_seed: Option<u64>,
+}
+
+/// The loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// Seed of all generators.
+    pub seed: u64,
+    /// Rows of a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of a step.
+    pub gradient_accumulation_steps: usize,
+    /// Epochs, may be fractional.
+    pub num_train_epochs: f64,
+    /// Steps; `None`: from the epochs.
+    pub max_steps: Option<u64>,
+    /// Clip to this norm; `None`: do not clip.
+    pub max_grad_norm: Option<f64>,
+    /// Label smoothing, 0 is off.
+    pub label_smoothing_factor: f64,
+    /// What to continue from.
+    pub resume: Resume,
+    /// Restart the epoch's data instead of skipping seen batches.
+    pub ignore_data_skip: bool,
+    /// What to do at a step with a loss or gradient that is not finite.
+    pub on_nonfinite: OnNonfinite,
+}
+
+/// What to continue from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// Begin anew.
+    No,
+    /// The newest complete checkpoint of the output folder; an error if there is none.
+    Latest,
+    /// This folder.
+    From(PathBuf),
+}
+
+/// What to do at a step with a loss or gradient that is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNonfinite {
+    /// As the reference: go on, count, show the count.
+    Warn,
+    /// Leave out the update of that step.
+    Skip,
+    /// Save nothing further and end with the numeric exit code.
+    Stop,
+}
+
+/// Optimizer and schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Optimizer {
+    /// `adamw_torch`, `adamw_torch_fused`, `sgd`, `adafactor`.
+    pub name: String,
+    /// Peak rate.
+    pub learning_rate: f64,
+    /// Decay of group 0.
+    pub weight_decay: f64,
+    /// Adam family.
+    pub adam_beta1: f64,
+    /// Adam family.
+    pub adam_beta2: f64,
+    /// Adam family.
+    pub adam_epsilon: f64,
+    /// Schedule name of spec 4.1.
+    pub lr_scheduler_type: String,
+    /// Used when `warmup_steps` is 0.
+    pub warmup_ratio: f64,
+    /// Steps of warm-up, overrides the ratio.
+    pub warmup_steps: u64,
+}
+
+/// When something periodic happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Never.
+    No,
+    /// Every so many steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}
+
+/// Evaluation, best model, early stopping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// When.
+    pub strategy: Strategy,
+    /// Interval; in (0, 1): a share of all steps, resolved when training starts.
+    pub steps: f64,
+    /// Not before this step or epoch.
+    pub delay: f64,
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Batches kept on the device before they move to the host.
+    pub accumulation_steps: Option<usize>,
+    /// Only the loss, no metrics.
+    pub prediction_loss_only: bool,
+    /// Metric that decides the best model; `None`: not tracked.
+    pub metric_for_best_model: Option<String>,
+    /// Direction of that metric.
+    pub greater_is_better: bool,
+    /// Reload the best weights at the end.
+    pub load_best_model_at_end: bool,
+    /// Built-in early stopping: patience in evaluations; `None`: off.
+    pub early_stopping_patience: Option<u64>,
+    /// Smallest improvement that counts.
+    pub early_stopping_threshold: f64,
+}
+
+/// Log entries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Logging {
+    /// When the loss is logged.
+    pub strategy: Strategy,
+    /// Interval; in (0, 1): a share of all steps.
+    pub steps: f64,
+    /// Log step 1 too.
+    pub first_step: bool,
+    /// Leave losses that are not finite out of the logged mean.
+    pub nan_inf_filter: bool,
+    /// Level name as given: `passive`, `debug`, `info`, `warning`, ...
+    pub level: String,
+    /// Plain lines instead of a bar.
+    pub disable_tqdm: bool,
+}
+
+/// Checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saving {
+    /// When.
+    pub strategy: Strategy,
+    /// Interval; in (0, 1): a share of all steps; 0: never.
+    pub steps: f64,
+    /// Keep so many; `None`: all.
+    pub total_limit: Option<usize>,
+    /// What to do when the disk is full.
+    pub on_disk_full: OnDiskFull,
+}
+
+/// What to do when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDiskFull {
+    /// Warn, keep the old checkpoint, go on training, try again at the next save.
+    Continue,
+    /// End with the I/O exit code.
+    Stop,
+}
+
+/// One plugin of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// The component file; absolute.
+    pub path: PathBuf,
+    /// Name in messages: the file's stem, unique in the run.
+    pub name: String,
+    /// Configuration keys given by the user.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}

@@ -1,0 +1,107 @@
+//! Data: files into examples, examples into batches, batches in the reference's order.
+//!
+//! ```text
+//! files (format/) -> Table -> tokenize -> Dataset -> Sampler (order) -> Collator -> Batch -> Loader (position, look-ahead)
+//! ```
+//! This module owns what an example and a batch are and the three traits; it knows no model and no loss.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tch::{Device, Tensor};
+
+/// One cell of an example.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Absent; a collator leaves the key out (spec 2, collators).
+    Null,
+    /// A whole number.
+    Int(i64),
+    /// A real number.
+    Float(f64),
+    /// A string; never reaches a tensor.
+    Text(String),
+    /// A row of whole numbers (`input_ids`, multi-label indicators, tags).
+    Ints(Vec<i64>),
+    /// A row of real numbers.
+    Floats(Vec<f64>),
+    /// A row of strings (words).
+    Texts(Vec<String>),
+}
+
+/// One row: columns in file order.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Example {
+    /// Column name and value.
+    pub columns: Vec<(Arc<str>, Value)>,
+}
+
+impl Example {
+    /// The value of a column.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.columns.iter().find(|(column, _)| &**column == name).map(|(_, value)| value)
+    }
+}
+
+/// Rows by index. Map-style; shared by loader threads, so it holds no tensors.
+pub trait Dataset: Send + Sync {
+    /// Number of rows.
+    fn len(&self) -> usize;
+    /// True if there is no row.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Row `index`, `index < len()`.
+    fn get(&self, index: usize) -> Result<Example>;
+    /// Names of the columns in order.
+    fn columns(&self) -> Vec<Arc<str>>;
+}
+
+/// The order in which an epoch visits the rows.
+pub trait Sampler: Send {
+    /// The order of the next epoch. Draws from the generators exactly as spec 3.5 says; `base_seed` has been drawn by
+    /// the loader before.
+    fn order(&mut self, len: usize) -> Result<Vec<usize>>;
+}
+
+/// Turns examples into a batch.
+pub trait Collator: Send {
+    /// Columns become tensors with the batch as first dimension.
+    fn collate(&mut self, examples: &[Example]) -> Result<Batch>;
+}
+
+/// Named tensors with the batch as first dimension, in column order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Column name and tensor.
+    pub columns: Vec<(Arc<str>, Tensor)>,
+}
+
+impl Batch {
+    /// The tensor of a column.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.columns.iter().find(|(column, _)| &**column == name).map(|(_, tensor)| tensor)
+    }
+
+    /// Takes a column out.
+    pub fn take(&mut self, name: &str) -> Option<Tensor> {
+        let index = self.columns.iter().position(|(column, _)| &**column == name)?;
+        Some(self.columns.remove(index).1)
+    }
+
+    /// Number of examples: the first dimension of the first column.
+    pub fn len(&self) -> usize {
+        self.columns.first().and_then(|(_, tensor)| tensor.size().first().copied()).unwrap_or(0) as usize
+    }
+
+    /// True without columns or rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same batch on `device`; tensors already there are shared, not copied.
+    pub fn to_device(&self, device: Device) -> Result<Batch> {
+        let move_column = |(name, tensor): &(Arc<str>, Tensor)| Ok((name.clone(), tensor.f_to(device)?));
+        Ok(Batch { columns: self.columns.iter().map(move_column).collect::<Result<_>>()? })
+    }
+}

@@ -1,0 +1,88 @@
+//! Failures that decide the exit code of the program.
+//!
+//! Everything else is an `anyhow` chain; a [`Failure`] in the chain says which row of the exit code table applies and
+//! what the user can do. The table is part of the documentation and tested (`tests/cli/exit_codes.rs`).
+
+use std::fmt;
+
+/// What kind of end a run came to; the discriminant is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Arguments or the configuration file are wrong or contradict each other.
+    Usage = 2,
+    /// A power was needed that the user has not granted (a capability, `--trust_model_code`).
+    Policy = 64,
+    /// A data, model, checkpoint or plugin file is missing its promised content.
+    Data = 65,
+    /// A plugin failed while it ran (error, trap, limit).
+    Plugin = 69,
+    /// A defect of this program.
+    Internal = 70,
+    /// Reading or writing failed (disk full, no permission, locked folder).
+    Io = 74,
+    /// Stopped by a signal after a checkpoint was committed; the run can be resumed.
+    Stopped = 75,
+    /// Another process of a distributed run failed; the run can be resumed.
+    Peer = 76,
+    /// Stopped because the loss or a gradient was not finite and `--on_nonfinite stop` asked for it.
+    Numeric = 77,
+}
+
+/// A failure with a kind and, if there is one, a remedy.
+#[derive(Debug)]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What was wrong and where: lower case, no full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// Wrong arguments.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// A file does not hold what it should.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(Kind::Data, message)
+    }
+
+    /// Adds the remedy that is printed as `hint:`.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The kind of an error chain: the outermost [`Failure`] decides, then an I/O error, else it is a defect.
+pub fn kind_of(error: &anyhow::Error) -> Kind {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.kind;
+        }
+    }
+    if error.chain().any(|cause| cause.is::<std::io::Error>()) { Kind::Io } else { Kind::Internal }
+}
+
+/// The hints of an error chain, outermost first.
+pub fn hints_of(error: &anyhow::Error) -> Vec<&str> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()?.hint.as_deref()).collect()
+}

@@ -1,0 +1,41 @@
+//! Metrics: from the batches of an evaluation pass to named numbers.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use crate::data::Batch;
+
+/// What evaluation hands over for one batch. Outputs have been through the logits processor.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluationBatch<'a> {
+    /// Model outputs without the loss, in order.
+    pub outputs: &'a [(String, Tensor)],
+    /// Label columns, in the order of the model's label names.
+    pub labels: &'a [(String, Tensor)],
+    /// The whole batch.
+    pub inputs: &'a Batch,
+    /// Name of the evaluation set, empty if there is only one.
+    pub dataset: &'a str,
+    /// Number of examples.
+    pub size: usize,
+}
+
+/// Accumulates over an evaluation pass. Streaming: nothing is kept unless the metric keeps it.
+pub trait Metric {
+    /// Name for messages and the summary.
+    fn name(&self) -> &str;
+    /// Begins a pass over `dataset`.
+    fn reset(&mut self, dataset: &str) -> Result<()>;
+    /// One batch.
+    fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
+    /// The numbers, in the order they are to be shown; names without the `eval_` prefix.
+    fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+}
+
+/// Changes outputs before metrics and predictions see them (`preprocess_logits_for_metrics`); never the loss.
+pub trait LogitsProcessor {
+    /// Name for messages and the summary.
+    fn name(&self) -> &str;
+    /// The outputs that replace `batch.outputs`.
+    fn preprocess(&mut self, batch: &EvaluationBatch<'_>) -> Result<Vec<(String, Tensor)>>;
+}

@@ -1,0 +1,65 @@
+//! Models: what the trainer needs to know of a network, the native architectures, and TorchScript modules.
+
+use anyhow::Result;
+use tch::Tensor;
+
+use crate::data::Batch;
+
+/// A trainable or frozen tensor of a model.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Name in the state dict, as Hugging Face writes it.
+    pub name: String,
+    /// The leaf tensor; shares storage with the model.
+    pub tensor: Tensor,
+    /// Whether weight decay applies (spec 4.2: not a bias, not inside a LayerNorm).
+    pub decay: bool,
+}
+
+/// What a forward pass returns: the loss if the model computed one itself, then named outputs in order.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Mean loss over the batch, a scalar with history. Only models that own their loss set it (TorchScript).
+    pub loss: Option<Tensor>,
+    /// Outputs by name (`logits`, ...), in the model's order.
+    pub fields: Vec<(String, Tensor)>,
+}
+
+impl Outputs {
+    /// The output `logits`, or else the first one.
+    pub fn logits(&self) -> Option<&Tensor> {
+        let named = self.fields.iter().find(|(name, _)| name == "logits");
+        named.or(self.fields.first()).map(|(_, tensor)| tensor)
+    }
+}
+
+/// A network. Parameters are leaves in libtorch's autograd graph; the optimizer changes them in place.
+pub trait Model {
+    /// Trainable and frozen parameters in state-dict order.
+    fn parameters(&self) -> &[Parameter];
+    /// Everything that is saved as weights, in state-dict order: parameters and persistent buffers.
+    fn state_dict(&self) -> Vec<(String, Tensor)>;
+    /// Names of the arguments of `forward`; other columns are removed (spec 2, item 4).
+    fn forward_arguments(&self) -> &[String];
+    /// The column whose elements count as work (spec 3.6), usually `input_ids`.
+    fn main_input(&self) -> &str {
+        "input_ids"
+    }
+    /// Columns that hold labels (spec 1.1, field 59).
+    fn label_names(&self) -> Vec<String>;
+    /// Outputs left out of predictions by default.
+    fn keys_to_ignore_at_inference(&self) -> &[String] {
+        &[]
+    }
+    /// Whether this is a native architecture ("library model" in the spec): FLOPs are counted, weights carry `format: pt`.
+    fn is_library_model(&self) -> bool;
+    /// `config.json` as it will be written beside the weights.
+    fn config(&self) -> Option<serde_json::Value>;
+    /// Training mode (dropout) on or off.
+    fn set_training(&mut self, training: bool) -> Result<()>;
+    /// One pass. Columns the model does not know are an error of the caller.
+    fn forward(&mut self, batch: &Batch) -> Result<Outputs>;
+    /// Floating point operations of forward and backward for a batch: `6 * elements of the main input * non-embedding
+    /// parameters` for library models, else 0.
+    fn floating_point_operations(&self, batch: &Batch) -> f64;
+}

@@ -1,0 +1,17 @@
+//! Reporters: where the records of a run go besides the log history.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+/// A destination for a run's records. Called from the training thread; built-ins are cheap, plugins queue.
+pub trait Reporter {
+    /// Name for messages and the summary.
+    fn name(&self) -> &str;
+    /// Once before training: the arguments as JSON.
+    fn start(&mut self, arguments: &serde_json::Value) -> Result<()>;
+    /// One entry of the log history.
+    fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()>;
+    /// The end: status `completed`, `stopped` or `failed`. `output_dir` is where files may be written.
+    fn finish(&mut self, status: &str, output_dir: &Path) -> Result<()>;
+}

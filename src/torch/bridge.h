@@ -1,0 +1,72 @@
+// Declarations of the bridge; see bridge.rs for who owns what. Implementations: generators.cc, optimizers.cc, script.cc.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <ATen/ATen.h>
+
+#include "rust/cxx.h"
+
+namespace torch {
+namespace jit {
+struct Module;
+}
+}  // namespace torch
+
+namespace host {
+namespace torch_bridge {
+
+struct NamedTensor;
+struct ScriptOutput;
+
+struct Generator {
+  at::Generator inner;
+};
+
+struct ScriptModule;
+
+inline at::Tensor& tensor_at(std::size_t address) {
+  return *reinterpret_cast<at::Tensor*>(address);
+}
+
+std::unique_ptr<Generator> new_generator(std::uint64_t seed);
+rust::Vec<std::uint8_t> generator_state(const Generator& generator);
+void set_generator_state(Generator& generator, rust::Slice<const std::uint8_t> state);
+std::int64_t generator_random_int64(Generator& generator);
+rust::Vec<std::int64_t> generator_randperm(Generator& generator, std::int64_t n);
+
+void manual_seed(std::uint64_t seed);
+rust::Vec<std::uint8_t> default_generator_state();
+void set_default_generator_state(rust::Slice<const std::uint8_t> state);
+std::int64_t default_random_int64();
+rust::Vec<std::int64_t> default_randperm(std::int64_t n);
+
+void set_num_threads(std::int32_t threads);
+std::int32_t num_threads();
+
+void clear_gradients(rust::Slice<const std::size_t> parameters);
+double clip_gradients(rust::Slice<const std::size_t> parameters, double max_norm);
+bool gradients_are_finite(rust::Slice<const std::size_t> parameters);
+
+void adamw_step(rust::Slice<const std::size_t> parameters, rust::Slice<const std::size_t> exp_avgs,
+                rust::Slice<const std::size_t> exp_avg_sqs, rust::Slice<const std::size_t> steps,
+                double learning_rate, double beta1, double beta2, double weight_decay, double epsilon, bool fused);
+void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, double weight_decay);
+
+bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
+void autocast_clear_cache();
+
+std::unique_ptr<ScriptModule> script_load(rust::Str path);
+rust::Vec<rust::String> script_arguments(const ScriptModule& module);
+rust::Vec<NamedTensor> script_parameters(const ScriptModule& module);
+rust::Vec<NamedTensor> script_buffers(const ScriptModule& module);
+rust::Vec<rust::String> script_layer_norms(const ScriptModule& module);
+void script_set_training(ScriptModule& module, bool training);
+void script_set_dtype(ScriptModule& module, std::int32_t dtype);
+ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String> names,
+                            rust::Slice<const std::size_t> tensors);
+void script_save(const ScriptModule& module, rust::Str path);
+
+}  // namespace torch_bridge
+}  // namespace host

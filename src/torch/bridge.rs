@@ -1,0 +1,82 @@
+//! The cxx bridge: what tch does not expose of libtorch. Only `torch` sees it.
+//!
+//! Tensors cross as addresses of `at::Tensor` objects owned by the caller (`tch::Tensor::as_ptr`); a returned address is
+//! a new heap object whose owner is the caller (`tch::Tensor::from_ptr`). No C++ exception passes: cxx turns each into
+//! `Err` with its text.
+
+#![allow(unsafe_code)]
+#![expect(missing_docs, reason = "documented at the safe functions of `torch`")]
+
+#[cxx::bridge(namespace = "host::torch_bridge")]
+pub mod ffi {
+    /// A named tensor that C++ hands over; `address` is owned by the receiver.
+    struct NamedTensor {
+        name: String,
+        address: usize,
+    }
+
+    /// What a TorchScript module returned.
+    struct ScriptOutput {
+        /// Empty names for a tuple.
+        fields: Vec<NamedTensor>,
+        /// Whether it was a dictionary.
+        is_dictionary: bool,
+    }
+
+    unsafe extern "C++" {
+        include!("host/src/torch/bridge.h");
+
+        type Generator;
+        fn new_generator(seed: u64) -> Result<UniquePtr<Generator>>;
+        fn generator_state(generator: &Generator) -> Result<Vec<u8>>;
+        fn set_generator_state(generator: Pin<&mut Generator>, state: &[u8]) -> Result<()>;
+        fn generator_random_int64(generator: Pin<&mut Generator>) -> Result<i64>;
+        fn generator_randperm(generator: Pin<&mut Generator>, n: i64) -> Result<Vec<i64>>;
+
+        fn manual_seed(seed: u64) -> Result<()>;
+        fn default_generator_state() -> Result<Vec<u8>>;
+        fn set_default_generator_state(state: &[u8]) -> Result<()>;
+        fn default_random_int64() -> Result<i64>;
+        fn default_randperm(n: i64) -> Result<Vec<i64>>;
+
+        fn set_num_threads(threads: i32) -> Result<()>;
+        fn num_threads() -> i32;
+
+        fn clear_gradients(parameters: &[usize]) -> Result<()>;
+        fn clip_gradients(parameters: &[usize], max_norm: f64) -> Result<f64>;
+        fn gradients_are_finite(parameters: &[usize]) -> Result<bool>;
+
+        #[allow(clippy::too_many_arguments)]
+        fn adamw_step(
+            parameters: &[usize],
+            exp_avgs: &[usize],
+            exp_avg_sqs: &[usize],
+            steps: &[usize],
+            learning_rate: f64,
+            beta1: f64,
+            beta2: f64,
+            weight_decay: f64,
+            epsilon: f64,
+            fused: bool,
+        ) -> Result<()>;
+        fn sgd_step(parameters: &[usize], learning_rate: f64, weight_decay: f64) -> Result<()>;
+
+        fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
+        fn autocast_clear_cache() -> Result<()>;
+
+        type ScriptModule;
+        fn script_load(path: &str) -> Result<UniquePtr<ScriptModule>>;
+        fn script_arguments(module: &ScriptModule) -> Result<Vec<String>>;
+        fn script_parameters(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
+        fn script_buffers(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
+        fn script_layer_norms(module: &ScriptModule) -> Result<Vec<String>>;
+        fn script_set_training(module: Pin<&mut ScriptModule>, training: bool) -> Result<()>;
+        fn script_set_dtype(module: Pin<&mut ScriptModule>, dtype: i32) -> Result<()>;
+        fn script_forward(
+            module: Pin<&mut ScriptModule>,
+            names: &[String],
+            tensors: &[usize],
+        ) -> Result<ScriptOutput>;
+        fn script_save(module: &ScriptModule, path: &str) -> Result<()>;
+    }
+}

@@ -1,0 +1,91 @@
+// Random generators, threads and autocast: thin calls into ATen, no state of their own.
+#include <cstring>
+#include <mutex>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+
+#include "host/src/torch/bridge.h"
+#include "host/src/torch/bridge.rs.h"
+
+namespace host {
+namespace torch_bridge {
+namespace {
+
+rust::Vec<std::uint8_t> bytes_of(const at::Tensor& state) {
+  rust::Vec<std::uint8_t> bytes;
+  const auto* data = state.const_data_ptr<std::uint8_t>();
+  bytes.reserve(static_cast<std::size_t>(state.numel()));
+  for (std::int64_t i = 0; i < state.numel(); ++i) bytes.push_back(data[i]);
+  return bytes;
+}
+
+at::Tensor tensor_of(rust::Slice<const std::uint8_t> bytes) {
+  auto state = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
+  std::memcpy(state.mutable_data_ptr<std::uint8_t>(), bytes.data(), bytes.size());
+  return state;
+}
+
+rust::Vec<std::int64_t> permutation(std::int64_t n, std::optional<at::Generator> generator) {
+  auto order = at::randperm(n, generator, at::TensorOptions().dtype(at::kLong));
+  rust::Vec<std::int64_t> result;
+  result.reserve(static_cast<std::size_t>(n));
+  const auto* data = order.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < n; ++i) result.push_back(data[i]);
+  return result;
+}
+
+// One int64 as `torch.empty((), dtype=torch.int64).random_(generator=...)` draws it.
+std::int64_t random_int64(std::optional<at::Generator> generator) {
+  return at::empty({}, at::kLong).random_(generator).item<std::int64_t>();
+}
+
+}  // namespace
+
+std::unique_ptr<Generator> new_generator(std::uint64_t seed) {
+  return std::make_unique<Generator>(Generator{at::detail::createCPUGenerator(seed)});
+}
+
+rust::Vec<std::uint8_t> generator_state(const Generator& generator) { return bytes_of(generator.inner.get_state()); }
+
+void set_generator_state(Generator& generator, rust::Slice<const std::uint8_t> state) {
+  generator.inner.set_state(tensor_of(state));
+}
+
+std::int64_t generator_random_int64(Generator& generator) { return random_int64(generator.inner); }
+
+rust::Vec<std::int64_t> generator_randperm(Generator& generator, std::int64_t n) {
+  return permutation(n, generator.inner);
+}
+
+void manual_seed(std::uint64_t seed) { at::manual_seed(seed); }
+
+rust::Vec<std::uint8_t> default_generator_state() { return bytes_of(at::detail::getDefaultCPUGenerator().get_state()); }
+
+void set_default_generator_state(rust::Slice<const std::uint8_t> state) {
+  auto generator = at::detail::getDefaultCPUGenerator();
+  std::lock_guard<std::mutex> guard(generator.mutex());
+  generator.set_state(tensor_of(state));
+}
+
+std::int64_t default_random_int64() { return random_int64(std::nullopt); }
+
+rust::Vec<std::int64_t> default_randperm(std::int64_t n) { return permutation(n, std::nullopt); }
+
+void set_num_threads(std::int32_t threads) { at::set_num_threads(threads); }
+
+std::int32_t num_threads() { return at::get_num_threads(); }
+
+bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype) {
+  const auto type = static_cast<at::DeviceType>(device);
+  const bool before = at::autocast::is_autocast_enabled(type);
+  at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(dtype));
+  at::autocast::set_autocast_enabled(type, enabled);
+  return before;
+}
+
+void autocast_clear_cache() { at::autocast::clear_cache(); }
+
+}  // namespace torch_bridge
+}  // namespace host

@@ -1,0 +1,134 @@
+//! What tch does not expose of libtorch, behind safe functions. The only C++ and, but for two named exceptions, the only
+//! `unsafe` of the program (I3).
+//!
+//! A function here takes and returns `tch::Tensor`; addresses of `at::Tensor` never leave this folder.
+
+#![allow(unsafe_code)]
+
+use anyhow::{Context, Result};
+use tch::{Kind, Tensor};
+
+mod bridge;
+mod generator;
+mod script;
+
+pub use generator::{
+    Generator, default_generator_state, default_random_int64, default_randperm, manual_seed, set_default_generator_state,
+};
+pub use script::{ScriptModule, ScriptOutput};
+
+use bridge::ffi;
+
+fn addresses(tensors: &[Tensor]) -> Vec<usize> {
+    tensors.iter().map(|tensor| tensor.as_ptr() as usize).collect()
+}
+
+/// Takes over a tensor that C++ has allocated.
+fn adopt(address: usize) -> Tensor {
+    // SAFETY: the bridge returns each address once, from `new at::Tensor`; tch frees it with `delete`.
+    unsafe { Tensor::from_ptr(address as *mut _) }
+}
+
+/// libtorch's number of a dtype; tch numbers them alike.
+fn scalar_type(kind: Kind) -> i32 {
+    kind.c_int()
+}
+
+/// Threads for one operation.
+pub fn set_num_threads(threads: usize) -> Result<()> {
+    ffi::set_num_threads(i32::try_from(threads)?).context("setting the number of libtorch threads")
+}
+
+/// Threads for one operation.
+pub fn num_threads() -> usize {
+    ffi::num_threads().max(1) as usize
+}
+
+/// Sets gradients to none, so that the next backward pass writes instead of adding.
+pub fn clear_gradients(parameters: &[Tensor]) -> Result<()> {
+    Ok(ffi::clear_gradients(&addresses(parameters))?)
+}
+
+/// Scales the gradients so that their common L2 norm is at most `max_norm`; returns the norm before. Parameters without a
+/// gradient do not count. With `f64::INFINITY` it only measures.
+pub fn clip_gradients(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
+    Ok(ffi::clip_gradients(&addresses(parameters), max_norm)?)
+}
+
+/// Whether every gradient is finite.
+pub fn gradients_are_finite(parameters: &[Tensor]) -> Result<bool> {
+    Ok(ffi::gradients_are_finite(&addresses(parameters))?)
+}
+
+/// Moments of AdamW for a list of parameters, in the same order.
+#[derive(Debug)]
+pub struct AdamState<'a> {
+    /// First moments.
+    pub exp_avgs: &'a [Tensor],
+    /// Second moments.
+    pub exp_avg_sqs: &'a [Tensor],
+    /// Step counts, float32 scalars.
+    pub steps: &'a [Tensor],
+}
+
+/// Hyperparameters of one AdamW step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamParameters {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Use libtorch's fused kernel instead of torch's single-tensor sequence of operations.
+    pub fused: bool,
+}
+
+/// One AdamW step in place. Parameters without a gradient are left alone.
+pub fn adamw_step(parameters: &[Tensor], state: &AdamState<'_>, settings: AdamParameters) -> Result<()> {
+    Ok(ffi::adamw_step(
+        &addresses(parameters),
+        &addresses(state.exp_avgs),
+        &addresses(state.exp_avg_sqs),
+        &addresses(state.steps),
+        settings.learning_rate,
+        settings.beta1,
+        settings.beta2,
+        settings.weight_decay,
+        settings.epsilon,
+        settings.fused,
+    )?)
+}
+
+/// One SGD step without momentum, with plain L2 weight decay, in place.
+pub fn sgd_step(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) -> Result<()> {
+    Ok(ffi::sgd_step(&addresses(parameters), learning_rate, weight_decay)?)
+}
+
+/// Autocast for one device type while it lives.
+#[derive(Debug)]
+pub struct Autocast {
+    device: i32,
+    before: bool,
+}
+
+impl Autocast {
+    /// Enables autocast to `kind` on the CPU (`cuda` false) or CUDA.
+    pub fn enable(cuda: bool, kind: Kind) -> Result<Self> {
+        let device = i32::from(cuda);
+        let before = ffi::autocast_set(device, true, scalar_type(kind))?;
+        Ok(Self { device, before })
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // Restoring a flag cannot fail for a device type that was accepted before.
+        let _ = ffi::autocast_set(self.device, self.before, scalar_type(Kind::BFloat16));
+        let _ = ffi::autocast_clear_cache();
+    }
+}
