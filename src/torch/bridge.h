@@ -24,7 +24,10 @@ struct Generator {
   at::Generator inner;
 };
 
-struct ScriptModule;
+// A shared pointer, so that this header need not include all of TorchScript.
+struct ScriptModule {
+  std::shared_ptr<torch::jit::Module> inner;
+};
 
 inline at::Tensor& tensor_at(std::size_t address) {
   return *reinterpret_cast<at::Tensor*>(address);

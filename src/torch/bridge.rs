@@ -5,7 +5,6 @@
 //! `Err` with its text.
 
 #![allow(unsafe_code)]
-#![expect(missing_docs, reason = "documented at the safe functions of `torch`")]
 
 #[cxx::bridge(namespace = "host::torch_bridge")]
 pub mod ffi {
