@@ -4,10 +4,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-mod curves;
-
-pub use curves::Curves;
-
 /// A destination for a run's records. Called from the training thread; built-ins are cheap, plugins queue.
 pub trait Reporter {
     /// Name for messages and the summary.
