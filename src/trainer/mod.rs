@@ -34,6 +34,7 @@ mod evaluate;
 mod loss_log;
 pub mod plan;
 mod predict;
+pub mod results;
 mod resume;
 mod round;
 mod save;
@@ -48,6 +49,7 @@ pub use train::{End, Outcome};
 
 use accumulation::Accumulation;
 use loss_log::LossLog;
+use resume::Cursor;
 
 /// What to do at a step whose loss or gradient is not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +160,14 @@ pub struct Trainer {
     training_mode: Option<bool>,
     gradient_norm: Option<f64>,
     learning_rates: Vec<f64>,
+    /// Whether every loss of the step in progress was finite.
+    losses_finite: bool,
     nonfinite_steps: u64,
     started: Instant,
     flos_since_log: f64,
+    cursor: Cursor,
+    saved_step: Option<u64>,
+    failed_saves: u64,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -185,9 +192,13 @@ impl Trainer {
             training_mode: None,
             gradient_norm: None,
             learning_rates: Vec::new(),
+            losses_finite: true,
             nonfinite_steps: 0,
             started: Instant::now(),
             flos_since_log: 0.0,
+            cursor: Cursor::default(),
+            saved_step: None,
+            failed_saves: 0,
         };
         trainer.fire(Event::InitEnd)?;
         Ok(trainer)
