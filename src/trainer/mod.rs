@@ -26,7 +26,7 @@ use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::model::Model;
 use crate::optim::{LrScheduler, Optimizer};
-use crate::report::Reporter;
+use crate::report::{Reporter, StepRecord};
 
 pub mod accumulation;
 mod block;
@@ -130,6 +130,8 @@ pub struct Parts {
     pub reporters: Vec<Box<dyn Reporter>>,
     /// Evaluation sets in order.
     pub evaluation: Vec<EvaluationSet>,
+    /// Full-precision record of batches and updates.
+    pub step_record: Option<StepRecord>,
     /// Set by a signal: commit a checkpoint at the next step and end.
     pub interrupted: Arc<AtomicBool>,
 }

@@ -9,7 +9,7 @@ use super::accumulation::{Accumulation, Place};
 use super::resume::{Cursor, Resumed};
 use super::{Trainer, Training, round};
 use crate::callback::Event;
-use crate::data::Batch;
+use crate::data::LoadedBatch;
 
 /// How a call of [`Trainer::train`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Trainer {
             if self.accumulation.begins_step(place) {
                 self.fire(Event::StepBegin)?;
             }
-            self.run_batch(&batch.batch)?;
+            self.run_batch(&batch)?;
             self.cursor.batches_done = index;
             if self.accumulation.ends_step(place) {
                 let losses_finite = std::mem::replace(&mut self.losses_finite, true);
@@ -106,7 +106,7 @@ impl Trainer {
         self.block(&mut *training.optimizer, &mut *training.scheduler)
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<()> {
+    fn run_batch(&mut self, batch: &LoadedBatch) -> Result<()> {
         let share = self.forward_backward(batch)?;
         self.losses_finite &= share.is_finite();
         self.losses.add(share, self.state.global_step, self.config.nan_inf_filter);
