@@ -50,6 +50,11 @@ pub fn num_threads() -> usize {
     ffi::num_threads().max(1) as usize
 }
 
+/// Puts back the gradient of a group that was interrupted.
+pub fn set_gradient(parameter: &Tensor, gradient: &Tensor) -> Result<()> {
+    Ok(ffi::set_gradient(parameter.as_ptr() as usize, gradient.as_ptr() as usize)?)
+}
+
 /// Sets gradients to none, so that the next backward pass writes instead of adding.
 pub fn clear_gradients(parameters: &[Tensor]) -> Result<()> {
     Ok(ffi::clear_gradients(&addresses(parameters))?)
