@@ -7,6 +7,7 @@ use anyhow::Result;
 use tch::Tensor;
 
 pub mod layout;
+pub mod load;
 
 /// What one part of a run needs to go on exactly where it stopped.
 #[derive(Debug, Default)]

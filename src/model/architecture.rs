@@ -20,7 +20,20 @@ struct Architecture {
     class: &'static str,
     task: Task,
     naming: fn(&'static str) -> Naming,
-    build: fn(&ModelConfig, ParameterSource, bert::Head) -> Result<(Box<dyn Model>, LoadReport)>,
+    build: fn(Blueprint<'_>, ParameterSource) -> Result<(Box<dyn Model>, LoadReport)>,
+}
+
+/// What an architecture builds a network from, besides its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Blueprint<'a> {
+    /// Shape, labels, problem type.
+    pub config: &'a ModelConfig,
+    /// Decides the head.
+    pub task: Task,
+    /// Class name that is written to `config.json`.
+    pub class: &'static str,
+    /// Type of the parameters.
+    pub kind: Kind,
 }
 
 #[rustfmt::skip]
@@ -79,8 +92,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded> {
     let weights = read_weights(&options.path)?;
     let naming = (architecture.naming)(architecture.class);
     let source = ParameterSource::new(weights.tensors, weights.source, (naming, initialization));
-    let head = bert::Head { task: architecture.task, class: architecture.class, kind: options.kind };
-    let (model, report) = (architecture.build)(&config, source, head)?;
+    let blueprint = Blueprint { config: &config, task: architecture.task, class: architecture.class, kind: options.kind };
+    let (model, report) = (architecture.build)(blueprint, source)?;
     Ok(Loaded { model, report, config, task: architecture.task })
 }
 

@@ -5,11 +5,13 @@
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use tch::{Device, IndexOp, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::architecture::Blueprint;
 use super::config::{ModelConfig, ProblemType, Task, section};
 use super::layers::{Activation, Dropout, Embedding, LayerNorm, Linear};
 use super::parameters::{Made, Naming, ParameterSource};
+use super::weights::LoadReport;
 use super::{Model, Outputs, Parameter};
 use crate::data::Batch;
 use crate::error::Failure;
@@ -341,14 +343,14 @@ pub struct Bert {
 }
 
 /// Makes the network for a task; wrong shapes are an error.
-pub fn build(config: &ModelConfig, source: ParameterSource, head: Head) -> Result<(Box<dyn Model>, super::weights::LoadReport)> {
+pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(Box<dyn Model>, LoadReport)> {
+    let config = blueprint.config;
     let shape = Shape::read(config)?;
-    let mut source = source;
     let embeddings = Embeddings::make(&mut source, &shape)?;
     let layer = |index: usize| format!("{PREFIX}.encoder.layer.{index}");
     let layers = (0..shape.num_hidden_layers).map(|index| Layer::make(&mut source, &layer(index), &shape)).collect::<Result<_>>()?;
     let width = shape.hidden_size;
-    let pooler = match head.task {
+    let pooler = match blueprint.task {
         Task::SequenceClassification => Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?),
         Task::TokenClassification => None,
     };
@@ -356,8 +358,8 @@ pub fn build(config: &ModelConfig, source: ParameterSource, head: Head) -> Resul
     let Made { parameters, non_embedding_elements, report } = source.finish()?;
     let model = Bert {
         config: config.clone(),
-        class: head.class,
-        kind: head.kind,
+        class: blueprint.class,
+        kind: blueprint.kind,
         embeddings,
         layers,
         pooler,
@@ -371,17 +373,6 @@ pub fn build(config: &ModelConfig, source: ParameterSource, head: Head) -> Resul
         training: false,
     };
     Ok((Box::new(model), report))
-}
-
-/// Which head the encoder gets.
-#[derive(Clone, Copy, Debug)]
-pub struct Head {
-    /// Decides pooling.
-    pub task: Task,
-    /// Class name that is written to `config.json`.
-    pub class: &'static str,
-    /// Type of the parameters.
-    pub kind: Kind,
 }
 
 /// What [`Naming`] needs to know of BERT.

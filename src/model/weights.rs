@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tch::Tensor;
@@ -86,29 +86,51 @@ fn listed(names: &[String]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-/// Copies weights into a model in place, by name. Missing and unexpected tensors are reported, as non-strict loading
-/// does; a wrong shape is an error and leaves the model unchanged.
-pub fn apply(model: &dyn Model, class: &str, tensors: &[(String, Tensor)], source: &Path) -> Result<LoadReport> {
-    let given: HashMap<&str, &Tensor> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+/// Copies the weights of a checkpoint into a model in place, by name. As non-strict loading does, missing and unexpected
+/// tensors are only said; a wrong shape, or no tensor in common, is an error and leaves the model unchanged.
+pub fn apply(model: &dyn Model, tensors: &[(String, Tensor)]) -> Result<()> {
     let own = model.state_dict();
-    let mut report = LoadReport { class: class.to_owned(), source: source.to_owned(), ..LoadReport::default() };
-    let mut copies = Vec::with_capacity(own.len());
+    let report = compare(&own, tensors).fit()?;
+    if report.missing.len() == own.len() && !own.is_empty() {
+        let message = format!("none of the {} tensors of the model is in the checkpoint", own.len());
+        return Err(Failure::data(message).hint("the checkpoint belongs to another model").into());
+    }
+    if !report.missing.is_empty() {
+        tracing::warn!("the checkpoint has no {}; they keep their values", listed(&report.missing));
+    }
+    if !report.unexpected.is_empty() {
+        tracing::warn!("the model has no {}; the checkpoint's are not used", listed(&report.unexpected));
+    }
+    let given = by_name(tensors);
     for (name, target) in &own {
-        match given.get(name.as_str()) {
-            None => report.missing.push(name.clone()),
-            Some(tensor) if tensor.size() != target.size() => report.wrong_shapes.push(WrongShape {
-                name: name.clone(),
-                found: tensor.size(),
-                expected: target.size(),
-            }),
-            Some(tensor) => copies.push((name, target, *tensor)),
+        if let Some(tensor) = given.get(name.as_str()) {
+            tch::no_grad(|| target.shallow_clone().f_copy_(tensor)).with_context(|| format!("copying {name}"))?;
         }
     }
-    let known: std::collections::HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
-    report.unexpected = tensors.iter().map(|(name, _)| name).filter(|name| !known.contains(name.as_str())).cloned().collect();
-    let report = report.fit()?;
-    for (name, target, tensor) in copies {
-        tch::no_grad(|| target.shallow_clone().f_copy_(tensor)).with_context(|| format!("copying {name}"))?;
+    Ok(())
+}
+
+fn by_name(tensors: &[(String, Tensor)]) -> HashMap<&str, &Tensor> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
+fn compare(own: &[(String, Tensor)], tensors: &[(String, Tensor)]) -> LoadReport {
+    let (given, known) = (by_name(tensors), by_name(own));
+    let unexpected = tensors.iter().map(|(name, _)| name).filter(|name| !known.contains_key(name.as_str()));
+    let mut report = LoadReport {
+        class: "the model".to_owned(),
+        source: PathBuf::from("checkpoint"),
+        unexpected: unexpected.cloned().collect(),
+        ..LoadReport::default()
+    };
+    for (name, target) in own {
+        match given.get(name.as_str()).map(|tensor| tensor.size()) {
+            None => report.missing.push(name.clone()),
+            Some(found) if found != target.size() => {
+                report.wrong_shapes.push(WrongShape { name: name.clone(), found, expected: target.size() });
+            }
+            Some(_) => {}
+        }
     }
-    Ok(report)
+    report
 }
