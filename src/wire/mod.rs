@@ -15,6 +15,10 @@ pub mod entry;
 mod evaluate;
 mod inputs;
 mod parts;
+#[cfg(feature = "plugin")]
+mod plugins;
+#[cfg(not(feature = "plugin"))]
+#[path = "no_plugins.rs"]
 mod plugins;
 mod predictions;
 mod progress;
