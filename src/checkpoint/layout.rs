@@ -17,7 +17,8 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// Tokenizer settings.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Further tokenizer files, copied as they are.
-pub const TOKENIZER_EXTRAS: &[&str] = &["special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"];
+pub const TOKENIZER_EXTRAS: &[&str] =
+    &["special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"];
 /// Optimizer state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Optimizer state as the reference pickles it; read only.
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn only_exact_names_are_checkpoints() {
-        let cases = [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
+        let cases =
+            [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
         for (name, step) in cases {
             assert_eq!(checkpoint_step(name), step, "{name}");
         }

@@ -11,7 +11,7 @@ use super::resume::Progress;
 use super::{BestModel, Metrics, Trainer, Training};
 use crate::callback::Event;
 use crate::checkpoint::rng::RngState;
-use crate::checkpoint::save::{DiskFull, Staging, WeightsOptions};
+use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
 use crate::checkpoint::{layout, load, rotate, save};
 use crate::model::weights;
 use crate::optim::{LrScheduler, Optimizer};
@@ -38,7 +38,7 @@ impl Trainer {
                 self.rotate()?;
                 self.fire(Event::Save(&folder))
             }
-            Err(error) if !self.config.stop_on_disk_full && error.chain().any(|cause| cause.is::<DiskFull>()) => {
+            Err(error) if !self.config.stop_on_disk_full && SaveError::find(&error).is_some() => {
                 // The best model is what is on disk, so a save that failed cannot be it.
                 (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
                 tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
@@ -89,7 +89,8 @@ impl Trainer {
     }
 
     fn weights_options(&self) -> WeightsOptions {
-        WeightsOptions { format_pt: self.parts.model.is_library_model(), max_shard_bytes: MAX_SHARD_BYTES }
+        let is_library_model = self.parts.model.is_library_model();
+        WeightsOptions { format_pt: is_library_model, max_shard_bytes: if is_library_model { MAX_SHARD_BYTES } else { u64::MAX } }
     }
 
     fn progress(&self) -> Result<Progress> {
@@ -175,7 +176,14 @@ impl Trainer {
     pub fn save_model(&self) -> Result<()> {
         let folder = &self.config.output_dir;
         let config = self.parts.model.config();
-        save::write_model(folder, &self.parts.model.state_dict(), self.weights_options(), config.as_ref(), &self.config.companions)?;
+        let weights = self.parts.model.state_dict();
+        let files = ModelFiles {
+            weights: &weights,
+            options: self.weights_options(),
+            config: config.as_ref(),
+            copies: &self.config.companions,
+        };
+        save::write_model(folder, files)?;
         let mut arguments = serde_json::to_vec_pretty(&self.config.arguments)?;
         arguments.push(b'\n');
         save::atomic_write(&folder.join(layout::TRAINING_ARGS), &arguments)
