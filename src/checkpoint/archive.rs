@@ -162,7 +162,13 @@ fn legacy(file: &File, length: u64) -> Result<Loaded> {
     Ok(Loaded { graph, storages })
 }
 
-fn legacy_storage(file: &File, length: u64, position: &mut u64, spec: &StorageSpec, mover: &mut Mover) -> Result<Tensor> {
+fn legacy_storage(
+    file: &File,
+    length: u64,
+    position: &mut u64,
+    spec: &StorageSpec,
+    mover: &mut Mover,
+) -> Result<Tensor> {
     let mut elements = [0; 8];
     file.read_exact_at(&mut elements, *position)?;
     *position += 8;

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn views_are_written_as_they_look() {
-        let tensor = Tensor::f_arange(6, (Kind::Float, Device::Cpu)).and_then(|t| t.f_reshape([2, 3])).expect("a tensor");
+        let tensor =
+            Tensor::f_arange(6, (Kind::Float, Device::Cpu)).and_then(|t| t.f_reshape([2, 3])).expect("a tensor");
         let mut bytes = Vec::new();
         let view = tensor.f_transpose(0, 1).expect("a view");
         Mover::default()
@@ -133,7 +134,8 @@ mod tests {
                 Ok(())
             })
             .expect("written");
-        let values: Vec<f32> = bytes.chunks(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
+        let values: Vec<f32> =
+            bytes.chunks(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
         assert_eq!(values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     }
 

@@ -224,7 +224,8 @@ mod tests {
     fn a_full_device_is_reported_as_one() {
         let file = OpenOptions::new().write(true).open("/dev/full").expect("this system has /dev/full");
         let path = PathBuf::from("/dev/full");
-        let mut full = SyncedFile { file, path, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed: Some(3) };
+        let mut full =
+            SyncedFile { file, path, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed: Some(3) };
         full.write(b"abc").expect("buffered");
         let error = full.finish().expect_err("no space");
         assert!(matches!(SaveError::find(&error), Some(SaveError::DiskFull { needed: Some(3), .. })), "{error:#}");

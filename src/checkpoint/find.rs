@@ -62,6 +62,11 @@ fn foreign(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a folder has weights that `load::read_weights` would read.
+pub fn has_weights(dir: &Path) -> bool {
+    load::weight_files(dir).is_ok()
+}
+
 /// Opens the checkpoint that the user named. It is an error if it is not whole.
 pub fn open(dir: &Path) -> Result<Completeness> {
     let none = || Failure::data(format!("Can't find a valid checkpoint at {}", dir.display()));
@@ -183,4 +188,200 @@ pub fn clean_staging(output_dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use serde_json::json;
+    use tch::Tensor;
+
+    use super::*;
+    use crate::checkpoint::save::{Staging, WeightsOptions};
+    use crate::error::{Kind, kind_of};
+
+    fn weights() -> Vec<(String, Tensor)> {
+        vec![("w".to_owned(), Tensor::f_from_slice(&[1.0_f32, 2.0]).expect("a tensor"))]
+    }
+
+    fn commit(output_dir: &Path, step: u64) -> PathBuf {
+        let mut staging = Staging::begin(output_dir, step).expect("begun");
+        staging.write_weights(&weights(), WeightsOptions::default()).expect("written");
+        staging.write_json(layout::TRAINER_STATE, &json!({"global_step": step})).expect("written");
+        staging.commit().expect("committed")
+    }
+
+    /// A folder as the reference writes it.
+    fn foreign_checkpoint(output_dir: &Path, step: u64) -> PathBuf {
+        let dir = commit(output_dir, step);
+        fs::remove_file(dir.join(layout::MANIFEST)).expect("removed");
+        dir
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = entries(dir).expect("a folder").into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = commit(folder.path(), 7);
+        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(manifest) if manifest.step == 7));
+        for file in names(&dir) {
+            let path = dir.join(&file);
+            let whole = fs::read(&path).expect("there");
+            for bit in 0..whole.len() * 8 {
+                let mut flipped = whole.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, &flipped).expect("written");
+                let found = verify(&dir).expect("readable");
+                assert!(matches!(found, Completeness::Damaged(_)), "bit {bit} of {file}: {found:?}");
+            }
+            for length in [0, 1, whole.len() / 2] {
+                fs::write(&path, &whole[..length]).expect("written");
+                assert!(
+                    matches!(verify(&dir).expect("readable"), Completeness::Damaged(_)),
+                    "{length} bytes of {file}"
+                );
+            }
+            fs::write(&path, &whole).expect("written");
+        }
+        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(_)));
+    }
+
+    #[test]
+    fn a_folder_is_judged_by_what_it_has() {
+        type Change = fn(&Path);
+        let cases: &[(&str, Change, &str)] = &[
+            ("nothing changed", |_| (), "complete"),
+            ("a note of the user", |dir| fs::write(dir.join("note.txt"), "x").expect("written"), "complete"),
+            ("a file is gone", |dir| fs::remove_file(dir.join(layout::WEIGHTS)).expect("removed"), "is missing"),
+            ("the manifest is gone", |dir| fs::remove_file(dir.join(layout::MANIFEST)).expect("removed"), "foreign"),
+            (
+                "ours without a manifest",
+                |dir| {
+                    fs::remove_file(dir.join(layout::MANIFEST)).expect("removed");
+                    fs::write(dir.join(layout::PROGRESS), "{}").expect("written");
+                },
+                "no manifest.json",
+            ),
+            (
+                "a link in place of a file",
+                |dir| {
+                    fs::rename(dir.join(layout::WEIGHTS), dir.join("other")).expect("renamed");
+                    symlink(dir.join("other"), dir.join(layout::WEIGHTS)).expect("a link");
+                },
+                "not a regular file",
+            ),
+            (
+                "no manifest, torn weights",
+                |dir| {
+                    fs::remove_file(dir.join(layout::MANIFEST)).expect("removed");
+                    fs::write(dir.join(layout::WEIGHTS), "torn").expect("written");
+                },
+                "4 bytes long",
+            ),
+            (
+                "no manifest, no state",
+                |dir| {
+                    fs::remove_file(dir.join(layout::MANIFEST)).expect("removed");
+                    fs::remove_file(dir.join(layout::TRAINER_STATE)).expect("removed");
+                },
+                "trainer_state.json",
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let folder = tempfile::tempdir().expect("a folder");
+            let dir = commit(folder.path(), 3);
+            change(&dir);
+            let found = match verify(&dir).expect("readable") {
+                Completeness::Complete(_) => "complete".to_owned(),
+                Completeness::Foreign => "foreign".to_owned(),
+                Completeness::Damaged(reason) => reason,
+            };
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::rename(commit(folder.path(), 3), layout::checkpoint(folder.path(), 4)).expect("renamed");
+        let found = verify(&layout::checkpoint(folder.path(), 4)).expect("readable");
+        assert!(matches!(found, Completeness::Damaged(reason) if reason.contains("step 3")));
+    }
+
+    #[test]
+    fn the_largest_exact_name_wins_and_damaged_ones_step_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output_dir = folder.path();
+        assert!(newest_complete(&output_dir.join("absent")).expect("no error").is_none());
+        for step in [100, 5, 9] {
+            commit(output_dir, step);
+        }
+        fs::create_dir(output_dir.join("checkpoint-20x")).expect("made");
+        fs::write(output_dir.join("checkpoint-999"), "a file").expect("written");
+        symlink(output_dir.join("checkpoint-5"), output_dir.join("checkpoint-998")).expect("a link");
+        let newest = || newest_complete(output_dir).expect("readable");
+        assert_eq!(newest(), Some(output_dir.join("checkpoint-100")));
+        foreign_checkpoint(output_dir, 200);
+        assert_eq!(newest(), Some(output_dir.join("checkpoint-200")));
+        for expected in ["damaged-checkpoint-300", "damaged-checkpoint-300.2", "damaged-checkpoint-300.3"] {
+            let torn = commit(output_dir, 300);
+            fs::write(torn.join(layout::TRAINER_STATE), "{}").expect("damaged");
+            assert_eq!(newest(), Some(output_dir.join("checkpoint-200")));
+            assert!(output_dir.join(expected).join(layout::WEIGHTS).exists(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn the_specs_messages() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bogus = folder.path().join("bogus");
+        let cases = [
+            (open(&bogus).map(|_| ()), "Can't find a valid checkpoint at"),
+            (open(folder.path()).map(|_| ()), "Can't find a valid checkpoint at"),
+            (latest(folder.path()).map(|_| ()), "No valid checkpoint found in output directory"),
+        ];
+        for (result, message) in cases {
+            let error = result.expect_err("nothing there");
+            assert!(error.to_string().starts_with(message), "{error}");
+            assert_eq!(kind_of(&error), Kind::Data);
+        }
+        let dir = commit(folder.path(), 1);
+        assert!(matches!(open(&dir).expect("whole"), Completeness::Complete(_)));
+        assert_eq!(latest(folder.path()).expect("there"), dir);
+    }
+
+    #[test]
+    fn only_our_leftovers_are_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |name: &str| fs::create_dir(folder.path().join(name)).expect("made");
+        let ours = [".checkpoint-5.12-0-aa", ".checkpoint-6.12-1-ab", ".model-12-2-ac"];
+        let others = [".checkpoint-", ".checkpoint-x.1", ".git", "checkpoint-5.old"];
+        ours.into_iter().chain(others).for_each(make);
+        fs::write(folder.path().join(".writing-1-2-3-results.json"), "half").expect("written");
+        fs::write(folder.path().join(".checkpoint-7.file"), "a file").expect("written");
+        clean_staging(folder.path()).expect("cleaned");
+        let mut expected = others.to_vec();
+        expected.push(".checkpoint-7.file");
+        expected.sort_unstable();
+        assert_eq!(names(folder.path()), expected);
+    }
+
+    #[test]
+    fn one_that_stepped_aside_comes_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = commit(folder.path(), 5);
+        let aside = folder.path().join(".checkpoint-5.replaced-1-2-3");
+        fs::rename(&dir, &aside).expect("renamed");
+        fs::create_dir(folder.path().join(".checkpoint-5.1-2-3")).expect("made");
+        clean_staging(folder.path()).expect("cleaned");
+        assert_eq!(names(folder.path()), ["checkpoint-5"]);
+        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(_)));
+        // With its successor in place it goes.
+        fs::create_dir(&aside).expect("made");
+        assert_eq!(newest_complete(folder.path()).expect("readable"), Some(dir));
+        clean_staging(folder.path()).expect("cleaned");
+        assert_eq!(names(folder.path()), ["checkpoint-5"]);
+    }
 }

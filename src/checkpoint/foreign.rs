@@ -52,7 +52,8 @@ pub fn read_optimizer(path: &Path) -> Result<PartState> {
 /// A value of an optimizer's state. Numbers, such as the step count of some optimizers, become float32 scalars, as newer ones
 /// keep them; what an optimizer left unset has no entry.
 fn state_tensor(value: &PickleValue) -> Result<Option<Tensor>> {
-    let scalar = |number: f64| -> Result<_> { Ok(Some(Tensor::f_from_slice(&[number as f32])?.f_reshape([0_i64; 0])?)) };
+    let scalar =
+        |number: f64| -> Result<_> { Ok(Some(Tensor::f_from_slice(&[number as f32])?.f_reshape([0_i64; 0])?)) };
     match value {
         PickleValue::Tensor(tensor) => Ok(Some(tensor.shallow_clone())),
         &PickleValue::Int(number) => scalar(number as f64),
@@ -133,5 +134,102 @@ fn python_float(value: f64) -> &'static str {
         "inf"
     } else {
         "-inf"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use tch::Kind;
+
+    use super::*;
+    use crate::error::kind_of;
+
+    fn sample(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hf_checkpoint").join(name)
+    }
+
+    #[test]
+    fn the_references_optimizer_state_is_read() {
+        let PartState { tensors, json } = read_optimizer(&sample("optimizer.pt")).expect("readable");
+        assert_eq!(tensors.len(), 41 * 3);
+        let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
+        for index in 0..41 {
+            let step = &tensors[&format!("state.{index}.step")];
+            assert_eq!((step.size(), step.f_kind().expect("a kind")), (vec![], Kind::Float));
+            assert_eq!(step.f_double_value(&[]).expect("a number"), 10.0);
+        }
+        assert_eq!(tensors["state.0.exp_avg"].size(), [180, 32]);
+        // Read off the file with another program.
+        let number = |name: &str, index: i64| tensors[name].f_double_value(&[index]).expect("a number") as f32;
+        assert_eq!(number("state.40.exp_avg", 0), -0.039_286_83);
+        assert_eq!(number("state.40.exp_avg_sq", 1), 0.000_257_269_19);
+        let groups = json["param_groups"].as_array().expect("groups");
+        let counts: Vec<_> = groups.iter().map(|group| group["params"].as_array().expect("indices").len()).collect();
+        assert_eq!(counts, [17, 24]);
+        assert_eq!(groups[1]["params"][0], 17);
+        for (key, value) in [
+            ("lr", json!(0.0006)),
+            ("initial_lr", json!(0.001)),
+            ("betas", json!([0.9, 0.999])),
+            ("fused", json!(null)),
+        ] {
+            assert_eq!(groups[0][key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_references_schedule_state_is_read() {
+        let PartState { tensors, json } = read_scheduler(&sample("scheduler.pt")).expect("readable");
+        assert!(tensors.is_empty());
+        let expected = json!({
+            "base_lrs": [0.001, 0.001], "last_epoch": 10, "_step_count": 11, "_is_initial": false,
+            "_get_lr_called_within_step": false, "_last_lr": [0.0006, 0.0006], "lr_lambdas": [{}, {}],
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn the_references_generator_states_are_read() {
+        let state = read_rng(&sample("rng_state.pth")).expect("readable");
+        assert_eq!((state.cpu.len(), state.cuda.len()), (5056, 0));
+        let mut generator = crate::torch::Generator::seeded(0).expect("a generator");
+        generator.set_state(&state.cpu).expect("libtorch takes it");
+        assert_eq!(generator.state().expect("a state"), state.cpu);
+        let whole = read_archive(&sample("rng_state.pth")).expect("readable");
+        let numpy = whole.get("numpy").expect("there").items().expect("a tuple");
+        let PickleValue::Array(array) = &numpy[1] else { panic!("not an array") };
+        assert_eq!((array.dtype.as_str(), &array.shape[..], array.data.len()), ("u4", &[624][..], 2496));
+    }
+
+    #[test]
+    fn one_file_is_not_taken_for_another() {
+        let optimizer = sample("optimizer.pt");
+        let cases = [
+            (read_optimizer(&sample("scheduler.pt")).map(|_| ()), "does not hold optimizer state: it has no \"state\""),
+            (read_rng(&optimizer).map(|_| ()), "does not hold generator states: it has no \"cpu\""),
+            (read_state_dict(&optimizer).map(|_| ()), "does not hold weights: \"state\" is a dictionary, not a tensor"),
+            (
+                read_optimizer(&sample("config.json")).map(|_| ()),
+                "config.json cannot be used: it is not a file of torch.save",
+            ),
+        ];
+        for (result, expected) in cases {
+            let error = result.expect_err(expected);
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(kind_of(&error), crate::error::Kind::Data);
+        }
+    }
+
+    #[test]
+    fn numbers_and_gaps_of_other_optimizers_have_a_form() {
+        let scalar = state_tensor(&PickleValue::Int(7)).expect("a number").expect("a tensor");
+        assert_eq!((scalar.size(), scalar.f_double_value(&[]).expect("a number")), (vec![], 7.0));
+        assert!(state_tensor(&PickleValue::None).expect("no error").is_none());
+        assert!(state_tensor(&PickleValue::Str("x".into())).is_err());
+        let best = PickleValue::Dict(vec![(PickleValue::Str("best".into()), PickleValue::Float(f64::INFINITY))]);
+        assert_eq!(to_json(&best).expect("JSON"), json!({"best": "inf"}));
     }
 }

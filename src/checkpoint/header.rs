@@ -69,7 +69,10 @@ pub(super) struct Header {
 
 /// Reads and checks the header of a file that is `length` bytes long. Errors do not name the file: the caller does.
 pub(super) fn read(file: &File, length: u64) -> Result<Header> {
-    ensure!(length >= LENGTH, "it is {length} bytes long, shorter than the 8 bytes at offset 0 that hold the header's length");
+    ensure!(
+        length >= LENGTH,
+        "it is {length} bytes long, shorter than the 8 bytes at offset 0 that hold the header's length"
+    );
     let mut prefix = [0; LENGTH as usize];
     file.read_exact_at(&mut prefix, 0).context("reading the header's length at offset 0")?;
     let size = u64::from_le_bytes(prefix);
@@ -81,7 +84,8 @@ pub(super) fn read(file: &File, length: u64) -> Result<Header> {
     ensure!(text.first() == Some(&b'{'), "the header at offset 8 does not begin with {{");
     let text = std::str::from_utf8(&text)
         .map_err(|error| anyhow!("the header is not UTF-8 at offset {}", LENGTH + error.valid_up_to() as u64))?;
-    let raw: RawHeader = serde_json::from_str(text).context("the header at offset 8 is not what the format prescribes")?;
+    let raw: RawHeader =
+        serde_json::from_str(text).context("the header at offset 8 is not what the format prescribes")?;
     let entries = check(raw.tensors, length - data_start, data_start)?;
     Ok(Header { entries, metadata: raw.metadata, data_start })
 }
@@ -96,8 +100,17 @@ fn check(tensors: Vec<(String, RawTensor)>, available: u64, data_start: u64) -> 
     let mut position = 0;
     for entry in &entries {
         let (name, start) = (&entry.name, entry.start);
-        ensure!(start >= position, "tensor {name:?} begins at offset {}, inside the tensor before it", start + data_start);
-        ensure!(start == position, "a hole of {} bytes lies before tensor {name:?} at offset {}", start - position, position + data_start);
+        ensure!(
+            start >= position,
+            "tensor {name:?} begins at offset {}, inside the tensor before it",
+            start + data_start
+        );
+        ensure!(
+            start == position,
+            "a hole of {} bytes lies before tensor {name:?} at offset {}",
+            start - position,
+            position + data_start
+        );
         position = entry.end;
         ensure!(
             position <= available,
@@ -106,7 +119,12 @@ fn check(tensors: Vec<(String, RawTensor)>, available: u64, data_start: u64) -> 
             available + data_start
         );
     }
-    ensure!(position == available, "{} bytes after the last tensor at offset {}", available - position, position + data_start);
+    ensure!(
+        position == available,
+        "{} bytes after the last tensor at offset {}",
+        available - position,
+        position + data_start
+    );
     Ok(entries)
 }
 
@@ -118,10 +136,17 @@ fn entry(name: String, raw: RawTensor) -> Result<Entry> {
     let (start, end) = raw.data_offsets;
     ensure!(start <= end, "tensor {name:?} ends at data offset {end}, before its beginning at {start}");
     let RawTensor { dtype, shape, .. } = &raw;
-    ensure!(shape.len() <= MAX_DIMENSIONS, "tensor {name:?} has {} dimensions; at most {MAX_DIMENSIONS} are possible", shape.len());
+    ensure!(
+        shape.len() <= MAX_DIMENSIONS,
+        "tensor {name:?} has {} dimensions; at most {MAX_DIMENSIONS} are possible",
+        shape.len()
+    );
     let shape: Option<Vec<i64>> = shape.iter().map(|&size| i64::try_from(size).ok()).collect();
-    let size = shape.as_deref().and_then(num_elements).and_then(|count| count.checked_mul(kind.elt_size_in_bytes() as u64));
-    let (Some(shape), Some(size)) = (shape, size) else { bail!("the size of tensor {name:?}, {dtype} {:?}, overflows", raw.shape) };
+    let size =
+        shape.as_deref().and_then(num_elements).and_then(|count| count.checked_mul(kind.elt_size_in_bytes() as u64));
+    let (Some(shape), Some(size)) = (shape, size) else {
+        bail!("the size of tensor {name:?}, {dtype} {:?}, overflows", raw.shape)
+    };
     ensure!(
         size == end - start,
         "tensor {name:?}, {dtype} {shape:?}, needs {size} bytes, but data offsets {start} to {end} hold {}",
@@ -157,7 +182,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                 let (mut tensors, mut metadata) = (Vec::new(), None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name != METADATA {
-                        let tensor = map.next_value().map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
+                        let tensor =
+                            map.next_value().map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
                         tensors.push((name, tensor));
                     } else if metadata.replace(map.next_value::<UniqueStrings>()?.0).is_some() {
                         return Err(A::Error::custom("__metadata__ is there twice"));

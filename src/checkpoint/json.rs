@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn keys_are_sorted_on_request() {
         let value = json!({"b": {"d": 1, "c": 2.5}, "a": []});
-        assert_eq!(to_sorted_bytes(&value).expect("bytes"), b"{\n  \"a\": [],\n  \"b\": {\n    \"c\": 2.5,\n    \"d\": 1\n  }\n}\n");
+        assert_eq!(
+            to_sorted_bytes(&value).expect("bytes"),
+            b"{\n  \"a\": [],\n  \"b\": {\n    \"c\": 2.5,\n    \"d\": 1\n  }\n}\n"
+        );
         assert!(to_bytes(&value).expect("bytes").starts_with(b"{\n  \"b\""));
     }
 }

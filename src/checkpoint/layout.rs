@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn only_exact_names_are_checkpoints() {
-        let cases = [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
+        let cases =
+            [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
         for (name, step) in cases {
             assert_eq!(checkpoint_step(name), step, "{name}");
         }

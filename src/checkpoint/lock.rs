@@ -43,7 +43,10 @@ impl OutputLock {
             // The holder removes the file when it ends; a lock on a removed file protects nothing.
             if is_at(&file, &path) {
                 if let Some(pid) = before {
-                    tracing::warn!("process {pid} ended without releasing {}; its lock is taken over", output_dir.display());
+                    tracing::warn!(
+                        "process {pid} ended without releasing {}; its lock is taken over",
+                        output_dir.display()
+                    );
                 }
                 sign(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
                 return Ok(Self { path, _file: file });

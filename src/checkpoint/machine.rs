@@ -271,7 +271,9 @@ impl<'a> Machine<'a> {
                 long(self.take(length)?)
             }
             opcode::BINFLOAT => Node::Float(f64::from_be_bytes(self.array()?)),
-            opcode::SHORT_BINUNICODE | opcode::BINUNICODE | opcode::BINUNICODE8 => Node::Str(text(self.counted(code)?)?),
+            opcode::SHORT_BINUNICODE | opcode::BINUNICODE | opcode::BINUNICODE8 => {
+                Node::Str(text(self.counted(code)?)?)
+            }
             // Strings of Python 2: text if they can be, as in the reference's readers.
             opcode::SHORT_BINSTRING | opcode::BINSTRING => {
                 let bytes = self.counted(code)?;
@@ -345,13 +347,18 @@ impl<'a> Machine<'a> {
         let parts = self.tuple(id)?;
         ensure!((5..=6).contains(&parts.len()), "a storage is described by {} values", parts.len());
         ensure!(&*self.str(parts[0])? == "storage", "refused: an object of unknown kind stands outside of the pickle");
-        let Node::Name(Name::Storage(kind)) = self.nodes[parts[1] as usize] else { bail!("a storage has no element type") };
+        let Node::Name(Name::Storage(kind)) = self.nodes[parts[1] as usize] else {
+            bail!("a storage has no element type")
+        };
         let key = self.str(parts[2])?;
         let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
         ensure!(plain, "the storage key {key:?} is not a plain number");
         let elements = u64::try_from(self.int(parts[4])?).context("a storage has a negative size")?;
         let view = parts.get(5).map(|&id| &self.nodes[id as usize]);
-        ensure!(matches!(view, None | Some(Node::None)), "views of storages are not supported; save it again with a newer torch");
+        ensure!(
+            matches!(view, None | Some(Node::None)),
+            "views of storages are not supported; save it again with a newer torch"
+        );
         let index = *self.storage_by_key.entry(key.to_string()).or_insert_with(|| {
             self.storages.push(StorageSpec { key: key.to_string(), kind, elements });
             self.storages.len() - 1
@@ -382,7 +389,10 @@ impl<'a> Machine<'a> {
                 self.push(Node::Tensor(Rc::new(tensor)))
             }
             (Name::RebuildParameter, [tensor, ..]) => {
-                ensure!(matches!(self.nodes[*tensor as usize], Node::Tensor(_)), "a parameter is made from what is no tensor");
+                ensure!(
+                    matches!(self.nodes[*tensor as usize], Node::Tensor(_)),
+                    "a parameter is made from what is no tensor"
+                );
                 self.push_id(*tensor)
             }
             (Name::Size, [sizes]) => {
@@ -423,7 +433,8 @@ impl<'a> Machine<'a> {
             bail!("a tensor is made from {} values", arguments.len());
         };
         let extra = arguments.get(6).map(|&id| &self.nodes[id as usize]);
-        let plain = extra.is_none_or(|node| matches!(node, Node::None) || matches!(node, Node::Dict(d) if d.is_empty()));
+        let plain =
+            extra.is_none_or(|node| matches!(node, Node::None) || matches!(node, Node::Dict(d) if d.is_empty()));
         ensure!(plain, "conjugate and negative views are not supported");
         let Node::Storage(storage) = self.nodes[*storage as usize] else { bail!("a tensor without a storage") };
         let (size, stride) = (self.ints(*size)?, self.ints(*stride)?);
@@ -449,7 +460,10 @@ impl<'a> Machine<'a> {
             Node::Dtype(code) => {
                 let state = self.tuple(state)?;
                 let order = state.get(1).context("a numpy type without byte order").and_then(|&id| self.str(id))?;
-                ensure!(["<", "|", "="].contains(&&*order), "numpy elements {code:?} of byte order {order:?} are not supported");
+                ensure!(
+                    ["<", "|", "="].contains(&&*order),
+                    "numpy elements {code:?} of byte order {order:?} are not supported"
+                );
                 Ok(())
             }
             Node::Array(None) => {
@@ -466,7 +480,10 @@ impl<'a> Machine<'a> {
         let [_version, shape, dtype, fortran, data] = state else { bail!("a numpy array has {} values", state.len()) };
         let Node::Dtype(dtype) = &self.nodes[*dtype as usize] else { bail!("a numpy array without element type") };
         let Node::Bytes(data) = &self.nodes[*data as usize] else { bail!("a numpy array without data") };
-        ensure!(matches!(self.nodes[*fortran as usize], Node::Bool(false)), "numpy arrays in Fortran order are not supported");
+        ensure!(
+            matches!(self.nodes[*fortran as usize], Node::Bool(false)),
+            "numpy arrays in Fortran order are not supported"
+        );
         let shape = self.ints(*shape)?;
         let bytes = num_elements(&shape).and_then(|count| count.checked_mul(width(dtype)?));
         ensure!(bytes == Some(data.len() as u64), "a numpy array {dtype} {shape:?} has {} bytes", data.len());

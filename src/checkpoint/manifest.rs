@@ -52,7 +52,11 @@ impl Manifest {
             return Ok(Err(format!("{} does not match its own digest", layout::MANIFEST)));
         }
         let theirs = manifest.format_version;
-        ensure!(theirs == FORMAT_VERSION, "{} has format version {theirs}; this program reads {FORMAT_VERSION}", dir.display());
+        ensure!(
+            theirs == FORMAT_VERSION,
+            "{} has format version {theirs}; this program reads {FORMAT_VERSION}",
+            dir.display()
+        );
         for record in &manifest.files {
             match check_file(dir, record) {
                 Ok(()) => {}

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tch::Tensor;
 
-use super::save::Staging;
-use super::{bytes, foreign, layout, load};
+use super::{PartState, bytes, foreign, layout, load};
 use crate::error::Failure;
 use crate::torch;
 
@@ -37,38 +36,45 @@ impl RngState {
         torch::set_default_generator_state(&self.cpu).context("restoring the generator of the CPU")
     }
 
-    /// Writes `rng_state.safetensors`.
-    pub fn save(&self, staging: &mut Staging) -> Result<()> {
+    /// As tensors, for `rng_state.safetensors`.
+    pub fn into_part(self) -> Result<PartState> {
         let mut tensors = vec![(CPU.to_owned(), Tensor::f_from_slice(&self.cpu)?)];
         for (device, state) in self.cuda.iter().enumerate() {
             tensors.push((format!("{CUDA_PREFIX}{device}"), Tensor::f_from_slice(state)?));
         }
-        staging.write_tensors(layout::RNG_STATE, &tensors, &BTreeMap::new())
+        Ok(PartState { tensors, json: serde_json::Value::Null })
+    }
+
+    /// From the tensors of [`Self::into_part`].
+    pub fn from_part(part: PartState) -> Result<Self> {
+        let mut tensors: BTreeMap<_, _> = part.tensors.into_iter().collect();
+        let mut take = |name: &str| -> Result<Option<Vec<u8>>> {
+            let bytes = tensors.remove(name).map(|tensor| bytes::to_vec(&tensor)).transpose();
+            bytes.map_err(|error| Failure::data(format!("the generator state {name:?} is damaged: {error:#}")).into())
+        };
+        let cpu = take(CPU)?.ok_or_else(|| Failure::data("the generator states lack the one of the CPU"))?;
+        let mut cuda = Vec::new();
+        while let Some(state) = take(&format!("{CUDA_PREFIX}{}", cuda.len()))? {
+            cuda.push(state);
+        }
+        match tensors.keys().next() {
+            Some(name) => Err(Failure::data(format!("the generator state {name:?} is unknown")).into()),
+            None => Ok(Self { cpu, cuda }),
+        }
     }
 
     /// Reads the state of a checkpoint, ours or the reference's. `None`: the checkpoint has none.
     pub fn load(dir: &Path) -> Result<Option<Self>> {
-        load::either(dir, (layout::RNG_STATE, read), (layout::PICKLED_RNG_STATE, foreign::read_rng))
+        let ours = |path: &Path| load::read_part(path).and_then(Self::from_part);
+        let ours = |path: &Path| ours(path).with_context(|| format!("reading {}", path.display()));
+        load::either(dir, (layout::RNG_STATE, ours), (layout::PICKLED_RNG_STATE, foreign::read_rng))
     }
-}
-
-fn read(path: &Path) -> Result<RngState> {
-    let mut tensors: BTreeMap<_, _> = load::read_tensors(path)?.tensors.into_iter().collect();
-    let mut parse = || -> Result<RngState> {
-        let cpu = bytes::to_vec(&tensors.remove(CPU).context("it has no tensor \"cpu\"")?).context("tensor \"cpu\"")?;
-        let mut cuda = Vec::new();
-        while let Some(state) = tensors.remove(&format!("{CUDA_PREFIX}{}", cuda.len())) {
-            cuda.push(bytes::to_vec(&state).with_context(|| format!("tensor \"cuda.{}\"", cuda.len()))?);
-        }
-        ensure!(tensors.is_empty(), "unknown tensors {:?}", tensors.keys());
-        Ok(RngState { cpu, cuda })
-    };
-    parse().map_err(|error| Failure::data(format!("{} holds no generator states: {error:#}", path.display())).into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::save::Staging;
 
     #[test]
     fn states_survive_the_file_and_continue_the_stream() {
@@ -78,7 +84,8 @@ mod tests {
         generator.random_int64().expect("a draw");
         let saved = RngState { cpu: generator.state().expect("a state"), cuda: vec![vec![1, 2, 3], vec![4]] };
         let mut staging = Staging::begin(folder.path(), 3).expect("begun");
-        saved.save(&mut staging).expect("saved");
+        let part = saved.clone().into_part().expect("a part");
+        staging.write_part(layout::RNG_STATE, &part).expect("saved");
         let dir = staging.commit().expect("committed");
         let loaded = RngState::load(&dir).expect("readable").expect("there");
         assert_eq!(loaded, saved);

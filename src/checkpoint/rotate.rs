@@ -3,7 +3,7 @@
 //! The order is by step, not by modification time: clocks jump. A checkpoint is renamed to a staging name before its files
 //! are deleted, so that a kill in the middle leaves nothing that looks like one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -11,13 +11,15 @@ use super::find::{self, Completeness, steps, verify};
 use super::save::remove_folder;
 use super::{file, layout};
 
-/// Deletes the oldest checkpoints beyond `limit` (`None` or 0: none), keeping the best one, and the newest that is
-/// complete whatever the limit says. Returns the deleted folders. Call it after each save.
-pub fn rotate(output_dir: &Path, limit: Option<u64>, best: Option<&Path>) -> Result<Vec<PathBuf>> {
-    let Some(limit) = limit.filter(|&limit| limit > 0) else { return Ok(Vec::new()) };
+/// Deletes the oldest checkpoints beyond `limit` (0: no limit), keeping the best one, and the newest that is complete
+/// whatever the limit says. Call it after each save.
+pub fn rotate(output_dir: &Path, limit: usize, best: Option<&Path>) -> Result<()> {
+    if limit == 0 {
+        return Ok(());
+    }
     let steps = steps(output_dir)?;
     let best = best.map(|best| step_here(output_dir, best));
-    let mut doomed = doomed(&steps, usize::try_from(limit)?, best);
+    let mut doomed = doomed(&steps, limit, best);
     if !doomed.is_empty() {
         let newest = newest_whole(output_dir, &steps)?;
         doomed.retain(|&step| Some(step) != newest);
@@ -27,11 +29,11 @@ pub fn rotate(output_dir: &Path, limit: Option<u64>, best: Option<&Path>) -> Res
 
 /// Deletes all checkpoints but the best one: the end of a run with a limit of 1 (spec 3.2, item 10). If the best one is
 /// not whole, nothing is deleted.
-pub fn keep_only(output_dir: &Path, best: &Path) -> Result<Vec<PathBuf>> {
-    let Some(best) = step_here(output_dir, best) else { return Ok(Vec::new()) };
+pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
+    let Some(best) = step_here(output_dir, best) else { return Ok(()) };
     if let Completeness::Damaged(reason) = verify(&layout::checkpoint(output_dir, best))? {
         tracing::warn!("the best checkpoint, step {best}, is damaged ({reason}): the others are kept");
-        return Ok(Vec::new());
+        return Ok(());
     }
     let others: Vec<u64> = steps(output_dir)?.into_iter().filter(|&step| step != best).collect();
     delete(output_dir, &others)
@@ -74,22 +76,21 @@ fn newest_whole(output_dir: &Path, steps: &[u64]) -> Result<Option<u64>> {
     Ok(None)
 }
 
-fn delete(output_dir: &Path, steps: &[u64]) -> Result<Vec<PathBuf>> {
-    let mut deleted = Vec::new();
+fn delete(output_dir: &Path, steps: &[u64]) -> Result<()> {
     for &step in steps {
         let path = layout::checkpoint(output_dir, step);
         let aside = output_dir.join(format!("{}{step}.{}", layout::STAGING_PREFIX, file::unique()));
         file::rename_to_free(&path, &aside)?;
         file::sync_folder(output_dir)?;
         remove_folder(&aside);
-        deleted.push(path);
     }
-    Ok(deleted)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::checkpoint::save::Staging;
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_specs_rotation_table() {
-        let cases: &[(u64, Option<u64>, &[u64])] = &[
+        let cases: &[(usize, Option<u64>, &[u64])] = &[
             (2, None, &[20, 25]),
             (2, Some(5), &[5, 25]),
             (1, Some(25), &[25]),
@@ -123,9 +124,8 @@ mod tests {
                 save(folder.path(), step);
             }
             let best_path = best.map(|step| layout::checkpoint(folder.path(), step));
-            let deleted = rotate(folder.path(), Some(limit), best_path.as_deref()).expect("rotated");
+            rotate(folder.path(), limit, best_path.as_deref()).expect("rotated");
             assert_eq!(steps(folder.path()).expect("steps"), kept, "limit {limit}, best {best:?}");
-            assert_eq!(deleted.len(), ALL.len() - kept.len());
             assert_eq!(fs::read_dir(folder.path()).expect("entries").count(), kept.len(), "no leftovers");
         }
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn rotation_while_running_keeps_the_rows_of_the_spec() {
         // Rows 38 and 39: a save each epoch, the metric of each, the limit, what is left.
-        let row = |metrics: &[f64], limit: u64| {
+        let row = |metrics: &[f64], limit: usize| {
             let folder = tempfile::tempdir().expect("a folder");
             let mut best: Option<(f64, PathBuf)> = None;
             for (epoch, &metric) in metrics.iter().enumerate() {
@@ -148,7 +148,7 @@ mod tests {
                 if best.as_ref().is_none_or(|(value, _)| metric > *value) {
                     best = Some((metric, path));
                 }
-                rotate(folder.path(), Some(limit), best.as_ref().map(|(_, path)| path.as_path())).expect("rotated");
+                rotate(folder.path(), limit, best.as_ref().map(|(_, path)| path.as_path())).expect("rotated");
             }
             if let Some((_, best)) = best.filter(|_| limit == 1) {
                 keep_only(folder.path(), &best).expect("cleaned up");
@@ -170,10 +170,11 @@ mod tests {
         for step in [20, 25] {
             fs::write(layout::checkpoint(folder.path(), step).join("model"), b"torn").expect("damaged");
         }
-        rotate(folder.path(), Some(1), None).expect("rotated");
+        rotate(folder.path(), 1, None).expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [15, 25]);
         let best = layout::checkpoint(folder.path(), 25);
-        assert!(keep_only(folder.path(), &best).expect("no error").is_empty(), "a damaged best one deletes nothing");
+        keep_only(folder.path(), &best).expect("no error");
+        assert_eq!(steps(folder.path()).expect("steps"), [15, 25], "a damaged best one deletes nothing");
     }
 
     #[test]
@@ -185,7 +186,7 @@ mod tests {
         fs::create_dir(folder.path().join("checkpoint-2x")).expect("made");
         save(folder.path(), 3);
         save(folder.path(), 4);
-        rotate(folder.path(), Some(1), None).expect("rotated");
+        rotate(folder.path(), 1, None).expect("rotated");
         assert!(target.join("model").exists() && folder.path().join("checkpoint-1").exists());
         assert_eq!(steps(folder.path()).expect("steps"), [4]);
     }
@@ -196,7 +197,7 @@ mod tests {
         for step in ALL {
             save(folder.path(), step);
         }
-        rotate(folder.path(), Some(2), Some(Path::new("/no/such/folder/checkpoint-5"))).expect("rotated");
+        rotate(folder.path(), 2, Some(Path::new("/no/such/folder/checkpoint-5"))).expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [5, 25]);
     }
 }

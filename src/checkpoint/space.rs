@@ -15,7 +15,8 @@ pub fn available(folder: &Path) -> io::Result<u64> {
 
 /// Refuses a run whose volume cannot take one checkpoint of `bytes_needed`.
 pub fn preflight(output_dir: &Path, bytes_needed: u64) -> Result<()> {
-    let free = available(output_dir).with_context(|| format!("cannot ask for the free space of {}", output_dir.display()))?;
+    let free =
+        available(output_dir).with_context(|| format!("cannot ask for the free space of {}", output_dir.display()))?;
     if free >= bytes_needed {
         return Ok(());
     }
@@ -25,7 +26,9 @@ pub fn preflight(output_dir: &Path, bytes_needed: u64) -> Result<()> {
         human(free),
         human(bytes_needed)
     );
-    Err(Failure::new(Kind::Io, message).hint("free space, choose another --output_dir, or set --save_strategy no").into())
+    Err(Failure::new(Kind::Io, message)
+        .hint("free space, choose another --output_dir, or set --save_strategy no")
+        .into())
 }
 
 /// `1.5 GB`, decimal as disks are sold.

@@ -122,7 +122,13 @@ fn identity(tensor: &Tensor) -> Result<Option<impl Eq + std::hash::Hash + use<>>
     if tensor.numel() == 0 {
         return Ok(None);
     }
-    Ok(Some((tensor.data_ptr() as usize, tensor.f_kind()?, tensor.size(), tensor.stride(), format!("{:?}", tensor.device()))))
+    Ok(Some((
+        tensor.data_ptr() as usize,
+        tensor.f_kind()?,
+        tensor.size(),
+        tensor.stride(),
+        format!("{:?}", tensor.device()),
+    )))
 }
 
 #[cfg(test)]
@@ -138,15 +144,11 @@ mod tests {
     #[test]
     fn shards_are_cut_greedily() {
         // Elements of 4 bytes, limit 40 bytes.
-        let cases: &[(&[i64], &[usize])] = &[
-            (&[5, 5], &[2]),
-            (&[5, 6], &[1, 1]),
-            (&[100, 1, 1], &[1, 2]),
-            (&[1, 100, 1], &[1, 1, 1]),
-            (&[], &[0]),
-        ];
+        let cases: &[(&[i64], &[usize])] =
+            &[(&[5, 5], &[2]), (&[5, 6], &[1, 1]), (&[100, 1, 1], &[1, 2]), (&[1, 100, 1], &[1, 1, 1]), (&[], &[0])];
         for (sizes, expected) in cases {
-            let weights: Vec<_> = sizes.iter().enumerate().map(|(index, &size)| zeros(&format!("w{index}"), size)).collect();
+            let weights: Vec<_> =
+                sizes.iter().enumerate().map(|(index, &size)| zeros(&format!("w{index}"), size)).collect();
             let shards = cut(&weights, 40).expect("cut");
             let counts: Vec<_> = shards.files.iter().map(|(_, group)| group.len()).collect();
             assert_eq!(&counts, expected, "{sizes:?}");

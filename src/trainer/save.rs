@@ -10,9 +10,7 @@ use super::resume::Progress;
 use super::{BestModel, Metrics, Trainer, Training};
 use crate::callback::Event;
 use crate::checkpoint::rng::RngState;
-use crate::checkpoint::file::SaveError;
-use crate::checkpoint::save::{ModelFiles, Staging};
-use crate::checkpoint::weights::WeightsOptions;
+use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
 use crate::checkpoint::{find, json, layout, load, rotate, save};
 use crate::model::weights;
 use crate::optim::{LrScheduler, Optimizer};
@@ -90,7 +88,8 @@ impl Trainer {
     }
 
     fn weights_options(&self) -> WeightsOptions {
-        WeightsOptions { format_pt: self.parts.model.is_library_model(), max_shard_bytes: MAX_SHARD_BYTES }
+        let is_library_model = self.parts.model.is_library_model();
+        WeightsOptions { format_pt: is_library_model, max_shard_bytes: if is_library_model { MAX_SHARD_BYTES } else { u64::MAX } }
     }
 
     fn progress(&self) -> Result<Progress> {
