@@ -53,7 +53,7 @@ mod tests {
             let logits = Tensor::zeros([2, outputs], (Kind::Float, Device::Cpu));
             let outputs = Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] };
             let mut loss = ByProblem::new(None);
-            loss.loss(&outputs, &Batch { columns: vec![("labels".into(), labels)] }).expect("a loss");
+            let _ = loss.loss(&outputs, &Batch { columns: vec![("labels".into(), labels)] }).expect("a loss");
             assert_eq!(loss.problem, Some(expected));
         }
     }

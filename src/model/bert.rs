@@ -448,3 +448,175 @@ impl Model for Bert {
         6.0 * elements as f64 * self.non_embedding_elements as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+    use tch::{Device, Kind, Tensor};
+
+    use super::super::architecture::{LoadOptions, Loaded, load};
+    use super::super::{Model, Task};
+    use crate::data::Batch;
+    use crate::loss::{ByProblem, Loss};
+    use crate::torch;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    }
+
+    /// The recorded model with other dropout probabilities, in another type.
+    fn model(dropout: f64, kind: Kind) -> Box<dyn Model> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = std::fs::read_to_string(fixture("golden/init_toy/config.json")).expect("a file");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        config["hidden_dropout_prob"] = json!(dropout);
+        config["attention_probs_dropout_prob"] = json!(dropout);
+        std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+        std::fs::copy(fixture("golden/init_toy/model.safetensors"), folder.path().join("model.safetensors")).expect("copied");
+        let options =
+            LoadOptions { path: folder.path().to_owned(), task: None, kind, num_labels: None, labels: None, problem_type: None };
+        let Loaded { model, report, task, .. } = load(&options).expect("a model");
+        assert_eq!(report.messages(), Vec::<String>::new());
+        assert_eq!(task, Task::SequenceClassification);
+        model
+    }
+
+    fn recorded(section: &str) -> Value {
+        let text = std::fs::read_to_string(fixture("bert_forward.json")).expect("a file");
+        serde_json::from_str::<Value>(&text).expect("JSON")[section].take()
+    }
+
+    fn number(value: &Value) -> f64 {
+        value.as_f64().expect("a number")
+    }
+
+    /// Rows padded to the longest.
+    fn batch(section: &Value) -> Batch {
+        let rows = section["input_ids"].as_array().expect("rows");
+        let width = rows.iter().map(|row| row.as_array().expect("ids").len()).max().expect("a row");
+        let at = |row: &Value, column: usize| row.get(column).and_then(Value::as_i64);
+        let grid = |value: &dyn Fn(Option<i64>) -> i64| {
+            let flat: Vec<i64> = rows.iter().flat_map(|row| (0..width).map(|column| value(at(row, column)))).collect();
+            Tensor::from_slice(&flat).view([rows.len() as i64, width as i64])
+        };
+        let labels: Vec<i64> = section["labels"].as_array().expect("labels").iter().filter_map(Value::as_i64).collect();
+        Batch {
+            columns: vec![
+                ("input_ids".into(), grid(&|id| id.unwrap_or(0))),
+                ("token_type_ids".into(), grid(&|_| 0)),
+                ("attention_mask".into(), grid(&|id| i64::from(id.is_some()))),
+                ("labels".into(), Tensor::from_slice(&labels)),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_recorded_forward_pass_comes_out() {
+        let probe = recorded("probe");
+        let batch = batch(&probe);
+        for (kind, tolerance) in [(Kind::Float, 1e-7), (Kind::Double, 1e-6), (Kind::BFloat16, 2e-3)] {
+            let mut model = model(0.1, kind);
+            let outputs = tch::no_grad(|| model.forward(&batch)).expect("a pass");
+            let loss = ByProblem::new(None).loss(&outputs, &batch).expect("a loss").double_value(&[]);
+            assert!((loss - number(&probe["loss"])).abs() <= tolerance, "{kind:?}: {loss}");
+            let logits = outputs.logits().expect("logits");
+            assert_eq!(logits.kind(), kind);
+            for (row, expected) in probe["logits"].as_array().expect("rows").iter().enumerate() {
+                for (column, expected) in expected.as_array().expect("a row").iter().enumerate() {
+                    let value = logits.double_value(&[row as i64, column as i64]);
+                    assert!((value - number(expected)).abs() <= tolerance, "{kind:?} {row} {column}: {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_draws_what_the_reference_drew() {
+        let _turn = torch::exclusive();
+        let first = recorded("first_batch");
+        let batch = batch(&first);
+        for (dropout, which) in [(0.0, "without"), (0.1, "with")] {
+            let mut model = model(dropout, Kind::Float);
+            model.set_training(true).expect("a mode");
+            // What the run had drawn before the first batch: the loader's base seed and the sampler's seed.
+            torch::manual_seed(42).expect("a seed");
+            for _ in 0..2 {
+                torch::default_random_int64().expect("a draw");
+            }
+            let outputs = model.forward(&batch).expect("a pass");
+            let loss = ByProblem::new(None).loss(&outputs, &batch).expect("a loss");
+            let value = loss.double_value(&[]);
+            assert!((value - number(&first[format!("loss_{which}_dropout")])).abs() <= 1e-7, "{dropout}: {value}");
+            loss.backward();
+            let tensors: Vec<_> = model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+            let norm = torch::clip_gradients(&tensors, f64::INFINITY).expect("gradients");
+            assert!((norm - number(&first[format!("gradient_norm_{which}_dropout")])).abs() <= 1e-6, "{dropout}: {norm}");
+            let words = &model.parameters()[0];
+            assert_eq!(words.tensor.grad().get(0).abs().sum(None).double_value(&[]), 0.0, "the padding row gets no gradient");
+        }
+    }
+
+    #[test]
+    fn names_decay_and_work_are_the_references() {
+        let model = model(0.1, Kind::Float);
+        let names: Vec<_> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names.len(), 41);
+        assert_eq!(names[0], "bert.embeddings.word_embeddings.weight");
+        assert_eq!(names[4], "bert.embeddings.LayerNorm.bias");
+        assert_eq!(names[5], "bert.encoder.layer.0.attention.self.query.weight");
+        assert_eq!(names[37..], ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]);
+        let decaying = model.parameters().iter().filter(|parameter| parameter.decay).count();
+        assert_eq!(decaying, 17, "group 0 of the recorded optimizer");
+        for parameter in model.parameters() {
+            let expected = !parameter.name.contains("bias") && !parameter.name.contains("LayerNorm");
+            assert_eq!(parameter.decay, expected, "{}", parameter.name);
+        }
+        // total_flos of the recorded run: 23,184 tokens with padding.
+        let tokens = Batch { columns: vec![("input_ids".into(), Tensor::zeros([16, 1449], (Kind::Int64, Device::Cpu)))] };
+        assert_eq!(model.floating_point_operations(&tokens), 2_541_986_496.0);
+    }
+
+    #[test]
+    fn the_first_labels_are_remembered_in_the_configuration() {
+        let mut model = model(0.0, Kind::Float);
+        let mut batch = batch(&recorded("probe"));
+        let labels = batch.take("labels").expect("labels");
+        let problem = |model: &dyn Model| model.config().expect("a configuration")["problem_type"].clone();
+        model.forward(&batch).expect("a pass");
+        assert_eq!(problem(&*model), Value::Null);
+        batch.columns.push(("labels".into(), labels));
+        model.forward(&batch).expect("a pass");
+        assert_eq!(problem(&*model), "single_label_classification");
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_are_errors() {
+        let ids = |values: &[i64]| Tensor::from_slice(values).view([1, values.len() as i64]);
+        let cases: [(&str, Vec<(&str, Tensor)>); 6] = [
+            ("token id 180 is out of range: the model has 180", vec![("input_ids", ids(&[2, 180]))]),
+            ("token type id 2 is out of range: the model has 2", vec![("input_ids", ids(&[2, 3])), ("token_type_ids", ids(&[0, 2]))]),
+            ("a sequence has 129 tokens, but the model has 128 positions", vec![("input_ids", ids(&[5; 129]))]),
+            ("the batch has no column input_ids; it has text_ids", vec![("text_ids", ids(&[5]))]),
+            ("input_ids has shape [2]; expected examples x tokens", vec![("input_ids", Tensor::from_slice(&[1_i64, 2]))]),
+            ("attention_mask has shape [1, 3], but input_ids has [1, 2]", vec![("input_ids", ids(&[1, 2])), ("attention_mask", ids(&[1, 1, 1]))]),
+        ];
+        let mut model = model(0.0, Kind::Float);
+        for (expected, columns) in cases {
+            let batch = Batch { columns: columns.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect() };
+            assert_eq!(model.forward(&batch).expect_err(expected).to_string(), expected);
+        }
+        let bare = Batch { columns: vec![("input_ids".into(), ids(&[2, 5, 3]))] };
+        let full = Batch {
+            columns: vec![
+                ("input_ids".into(), ids(&[2, 5, 3])),
+                ("attention_mask".into(), ids(&[1, 1, 1])),
+                ("token_type_ids".into(), ids(&[0, 0, 0])),
+                ("position_ids".into(), ids(&[0, 1, 2])),
+            ],
+        };
+        let mut logits = |batch: &Batch| model.forward(batch).expect("a pass").logits().expect("logits").shallow_clone();
+        assert!(logits(&bare).equal(&logits(&full)), "what is left out has its default");
+    }
+}

@@ -112,7 +112,7 @@ impl ParameterSource {
         let weight = self.parameter(&format!("{name}.weight"), &shape, true, || {
             let weight = normal(&shape, kind, range)?;
             if let Some(row) = padding {
-                weight.f_get(row)?.f_zero_()?;
+                let _ = weight.f_get(row)?.f_zero_()?;
             }
             Ok(weight)
         })?;
@@ -167,9 +167,10 @@ impl ParameterSource {
             let message = format!("{}: {name} holds {:?}; expected floating point", self.report.source.display(), tensor.kind());
             return Err(Failure::data(message).hint("quantized weights cannot be trained").into());
         }
-        let tensor = tensor.f_detach()?.f_to_kind(self.initialization.kind)?.f_contiguous()?;
+        let kind = self.initialization.kind;
+        let tensor = tensor.f_detach()?.f_to_kind(kind)?.f_contiguous()?;
         // Two names for one storage would be trained twice.
-        if self.storages.insert(tensor.data_ptr() as usize) { Ok(tensor) } else { Ok(tensor.f_copy()?) }
+        if self.storages.insert(tensor.data_ptr() as usize) { Ok(tensor) } else { Ok(tensor.f_to_dtype(kind, false, true)?) }
     }
 
     /// Checks what is left and hands the parameters over. Wrong shapes are an error.

@@ -175,3 +175,101 @@ impl Model for Script {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::{Kind, Tensor};
+
+    use super::{Script, ScriptOptions, load};
+    use crate::data::Batch;
+    use crate::model::Model;
+
+    fn script(name: &str, kind: Kind) -> Script {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torchscript").join(name);
+        load(&ScriptOptions { path, kind, label_names: None }).expect("a module")
+    }
+
+    fn batch(columns: &[(&str, Tensor)]) -> Batch {
+        Batch { columns: columns.iter().map(|(name, tensor)| ((*name).into(), tensor.shallow_clone())).collect() }
+    }
+
+    fn names(outputs: &crate::model::Outputs) -> Vec<&str> {
+        outputs.fields.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn tuples_and_dictionaries_come_back_with_and_without_labels() {
+        let x = ("input_x", Tensor::from_slice(&[1.0_f32, 2.0]));
+        let labels = ("labels", Tensor::from_slice(&[3.0_f32, 5.0]));
+        for (file, output) in [("regression.pt", "logits"), ("regression_dict.pt", "y")] {
+            let mut module = script(file, Kind::Float);
+            assert_eq!(module.forward_arguments(), ["input_x", "labels"]);
+            assert_eq!(module.label_names(), ["labels"]);
+            assert_eq!(module.main_input(), "input_x");
+            let outputs = module.forward(&batch(&[x.shared(), labels.shared()])).expect("a pass");
+            assert_eq!(outputs.loss.as_ref().expect("a loss").double_value(&[]), 17.0, "{file}");
+            assert_eq!(names(&outputs), [output]);
+            outputs.loss.expect("a loss").backward();
+            assert_eq!(module.parameters()[1].tensor.grad().double_value(&[]), -8.0, "gradients reach the module's own tensors");
+            let outputs = module.forward(&batch(&[x.shared()])).expect("a pass");
+            assert!(outputs.loss.is_none());
+            assert_eq!(names(&outputs), [output]);
+        }
+    }
+
+    #[test]
+    fn state_decay_and_optional_arguments() {
+        let mut module = script("layers.pt", Kind::Double);
+        let decay: Vec<_> = module.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.decay)).collect();
+        let expected = [
+            ("scale", true),
+            ("block.dense.weight", true),
+            ("block.dense.bias", false),
+            ("block.norm.weight", false),
+            ("block.norm.bias", false),
+            ("batch.weight", true),
+            ("batch.bias", false),
+        ];
+        assert_eq!(decay, expected);
+        let kinds: Vec<_> = module.state_dict().iter().skip(7).map(|(name, tensor)| (name.clone(), tensor.kind())).collect();
+        let buffers = [("batch.running_mean", Kind::Double), ("batch.running_var", Kind::Double), ("batch.num_batches_tracked", Kind::Int64)];
+        assert_eq!(kinds, buffers.map(|(name, kind)| (name.to_owned(), kind)));
+        assert!(module.parameters().iter().all(|parameter| parameter.tensor.kind() == Kind::Double));
+
+        let x = Tensor::from_slice(&[1.0_f32, -1.0, 0.5, 2.0]).view([2, 2]);
+        let labels = Tensor::from_slice(&[0_i64, 2]);
+        module.set_training(true).expect("a mode");
+        let outputs = module.forward(&batch(&[("my_labels", labels), ("x", x.shallow_clone())])).expect("a pass");
+        assert_eq!((names(&outputs), outputs.loss.is_some()), (vec!["logits", "output_1"], true));
+        let counted = |module: &Script| module.buffers.iter().find(|(name, _)| name.ends_with("tracked")).expect("a counter").1.int64_value(&[]);
+        assert_eq!(counted(&module), 1, "in training mode statistics are kept");
+        module.set_training(false).expect("a mode");
+        let shift = Tensor::from_slice(&[10.0_f32]);
+        let shifted = module.forward(&batch(&[("x", x.shallow_clone()), ("shift", shift)])).expect("a pass");
+        let plain = module.forward(&batch(&[("x", x)])).expect("a pass");
+        assert!((&shifted.fields[0].1 - &plain.fields[0].1 - 10.0).abs().max().double_value(&[]) < 1e-12);
+        assert_eq!(counted(&module), 1);
+    }
+
+    #[test]
+    fn a_missing_argument_is_named() {
+        let mut module = script("layers.pt", Kind::Float);
+        let error = module.forward(&batch(&[("y", Tensor::from(1.0))])).expect_err("x is missing");
+        assert_eq!(error.to_string(), "forward(x, shift, my_labels) needs x, but the batch has only y");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let error = load(&ScriptOptions { path, kind: Kind::Float, label_names: None }).expect_err("no module");
+        assert!(error.to_string().contains("Cargo.toml is not a TorchScript module"), "{error}");
+    }
+
+    trait Shared {
+        fn shared(&self) -> Self;
+    }
+
+    impl Shared for (&str, Tensor) {
+        fn shared(&self) -> Self {
+            (self.0, self.1.shallow_clone())
+        }
+    }
+}

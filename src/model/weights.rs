@@ -134,3 +134,83 @@ fn compare(own: &[(String, Tensor)], tensors: &[(String, Tensor)]) -> LoadReport
     }
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::{apply, compare};
+    use crate::data::Batch;
+    use crate::model::{Model, Outputs, Parameter};
+
+    struct Two(Vec<Parameter>);
+
+    impl Two {
+        fn new() -> Self {
+            let parameter = |name: &str| Parameter {
+                name: name.to_owned(),
+                tensor: Tensor::from_slice(&[1.0_f32, 2.0]).set_requires_grad(true),
+                decay: true,
+            };
+            Self(vec![parameter("a"), parameter("b")])
+        }
+    }
+
+    impl Model for Two {
+        fn parameters(&self) -> &[Parameter] {
+            &self.0
+        }
+        fn state_dict(&self) -> Vec<(String, Tensor)> {
+            self.0.iter().map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone())).collect()
+        }
+        fn forward_arguments(&self) -> &[String] {
+            &[]
+        }
+        fn label_names(&self) -> Vec<String> {
+            Vec::new()
+        }
+        fn is_library_model(&self) -> bool {
+            false
+        }
+        fn config(&self) -> Option<serde_json::Value> {
+            None
+        }
+        fn set_training(&mut self, _training: bool) -> anyhow::Result<()> {
+            Ok(())
+        }
+        fn forward(&mut self, _batch: &Batch) -> anyhow::Result<Outputs> {
+            Ok(Outputs::default())
+        }
+        fn floating_point_operations(&self, _batch: &Batch) -> f64 {
+            0.0
+        }
+    }
+
+    fn values(model: &Two) -> Vec<f32> {
+        model.0.iter().flat_map(|parameter| Vec::<f32>::try_from(parameter.tensor.detach()).expect("floats")).collect()
+    }
+
+    #[test]
+    fn weights_are_copied_in_place_and_the_rest_is_reported() {
+        let model = Two::new();
+        let before = model.0[0].tensor.data_ptr();
+        let tensors = [("a".to_owned(), Tensor::from_slice(&[5.0_f64, 6.0])), ("c".to_owned(), Tensor::from(1.0))];
+        let report = compare(&model.state_dict(), &tensors);
+        assert_eq!((report.missing, report.unexpected), (vec!["b".to_owned()], vec!["c".to_owned()]));
+        apply(&model, &tensors).expect("it fits");
+        assert_eq!(values(&model), [5.0, 6.0, 1.0, 2.0]);
+        assert_eq!(model.0[0].tensor.data_ptr(), before);
+        assert!(model.0[0].tensor.requires_grad());
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let model = Two::new();
+        let wrong = [("a".to_owned(), Tensor::from_slice(&[5.0_f32, 6.0])), ("b".to_owned(), Tensor::from_slice(&[5.0_f32]))];
+        let error = apply(&model, &wrong).expect_err("a wrong shape");
+        assert_eq!(error.to_string(), "checkpoint: the weights do not fit the model; b has shape [1] in the file and [2] in the model");
+        let error = apply(&model, &[("x".to_owned(), Tensor::from(1.0))]).expect_err("nothing in common");
+        assert_eq!(error.to_string(), "none of the 2 tensors of the model is in the checkpoint");
+        assert_eq!(values(&model), [1.0, 2.0, 1.0, 2.0]);
+    }
+}

@@ -119,8 +119,7 @@ fn column_shape(shape: &[i64]) -> Vec<i64> {
 }
 
 fn root_mean_square(tensor: &Tensor) -> Result<Tensor> {
-    let all: Option<&[i64]> = None;
-    Ok(tensor.f_linalg_vector_norm(2.0, all, false, None)?.f_div_scalar((tensor.numel() as f64).sqrt())?)
+    Ok(tensor.f_norm()?.f_div_scalar((tensor.numel() as f64).sqrt())?)
 }
 
 impl Slot {
@@ -157,7 +156,7 @@ impl Slot {
             let present = parameter.shallow_clone();
             add_scaled(parameter, &present, -group.weight_decay * rate)?;
         }
-        parameter.f_add_(&update.f_neg()?)?;
+        let _ = parameter.f_add_(&update.f_neg()?)?;
         Ok(())
     }
 

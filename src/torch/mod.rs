@@ -15,6 +15,8 @@ mod script;
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed, set_default_generator_state,
 };
+#[cfg(test)]
+pub(crate) use generator::exclusive;
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;

@@ -102,7 +102,7 @@ pub fn create(name: &str, settings: ScheduleSettings, groups: &mut [ParameterGro
 
 #[cfg(test)]
 mod tests {
-    use super::{LrScheduler, ScheduleSettings, create};
+    use super::{ScheduleSettings, create};
     use crate::optim::ParameterGroup;
 
     fn groups(learning_rate: f64) -> Vec<ParameterGroup> {
