@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use super::collator::IGNORED_LABEL;
 use super::column::{Cells, Column, Integers, Rows};
@@ -191,8 +191,10 @@ impl<'a> Labels<'a> {
         let (width, why) = self.rules.num_labels.map_or((first, "as in the first row"), |count| (count, "one for each class of the model"));
         for row in 0..self.column.len() {
             let found = self.column.row_len(row).unwrap_or(0);
-            let place = self.table.locate(row);
-            ensure!(found == width, Failure::data(format!("{place}: field {:?} has {found} values; expected {width} ({why})", self.name)));
+            if found != width {
+                let message = format!("{}: field {:?} has {found} values; expected {width} ({why})", self.table.locate(row), self.name);
+                bail!(Failure::data(message).hint("labels of words need the task token-classification"));
+            }
         }
         Ok(width)
     }

@@ -227,8 +227,8 @@ mod tests {
     use super::{Epoch, Loader, LoaderParts};
     use crate::data::collator::DefaultCollator;
     use crate::data::sampler::{LengthGrouped, Random, Sequential};
-    use crate::data::testing::seeded;
     use crate::data::{Batch, Collator, Dataset, Example, Sampler, Table, Value};
+    use crate::torch::testing::seeded;
     use crate::torch::{default_generator_state, default_random_int64};
 
     fn numbers(len: usize) -> Arc<dyn Dataset> {

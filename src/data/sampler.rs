@@ -95,7 +95,7 @@ impl Sampler for LengthGrouped {
 #[cfg(test)]
 mod tests {
     use super::{LengthGrouped, Random, Sampler, Sequential};
-    use crate::data::testing::seeded;
+    use crate::torch::testing::seeded;
     use crate::torch::{default_generator_state, default_random_int64, default_randperm};
 
     /// Orders of epochs: before each, the loader's draw.

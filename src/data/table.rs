@@ -241,17 +241,15 @@ impl TableBuilder {
     }
 }
 
-/// The length of each row for grouping: a column of lengths, or the elements of a column of rows.
-pub fn lengths(table: &Table, length_column: &str, main_input: &str) -> Result<Vec<usize>> {
-    let Some(Cells::Ints(numbers)) = table.column(length_column).map(Column::cells) else {
-        return table.row_lengths(main_input);
-    };
+/// Lengths that the table holds as a column of integers; `None` if there is no such column.
+pub fn given_lengths(table: &Table, column: &str) -> Result<Option<Vec<usize>>> {
+    let Some(Cells::Ints(numbers)) = table.column(column).map(Column::cells) else { return Ok(None) };
     let length = |row| {
         usize::try_from(numbers.get(row)).map_err(|_| {
-            Failure::data(format!("{}: field {length_column:?} is negative; expected a length", table.locate(row))).into()
+            Failure::data(format!("{}: field {column:?} is negative; expected a length", table.locate(row))).into()
         })
     };
-    (0..table.rows()).map(length).collect()
+    (0..table.rows()).map(length).collect::<Result<_>>().map(Some)
 }
 
 /// An example's value as a length, for data sets that are not tables.
@@ -268,7 +266,7 @@ pub(super) fn value_length(value: &Value) -> Option<usize> {
 mod tests {
     use std::path::Path;
 
-    use super::{Cell, Dataset, Example, Table, TableBuilder, Unit, Value, lengths};
+    use super::{Cell, Dataset, Example, Table, TableBuilder, Unit, Value, given_lengths};
 
     fn example(columns: &[(&str, Value)]) -> Example {
         Example { columns: columns.iter().map(|(name, value)| ((*name).into(), value.clone())).collect() }
@@ -331,8 +329,10 @@ mod tests {
             example(&[("input_ids", Value::Ints(vec![1])), ("length", Value::Int(9))]),
         ];
         let table = Table::from_examples(&rows).expect("rows");
-        assert_eq!(lengths(&table, "length", "input_ids").expect("lengths"), [7, 9]);
-        assert_eq!(lengths(&table, "size", "input_ids").expect("lengths"), [2, 1]);
-        assert!(lengths(&table, "size", "length").is_err());
+        assert_eq!(given_lengths(&table, "length").expect("lengths"), Some(vec![7, 9]));
+        assert_eq!(given_lengths(&table, "input_ids").expect("no lengths"), None);
+        assert_eq!(table.row_lengths("input_ids").expect("lengths"), [2, 1]);
+        let error = table.row_lengths("length").expect_err("no rows").to_string();
+        assert_eq!(error, "row 0: field \"length\" is no list, so it has no length");
     }
 }

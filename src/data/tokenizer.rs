@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn tokens_know_their_words() {
         let mut tokenizer = toy();
-        let words = Input::One(Piece::Words(vec!["the", "xyz", "", "soup"]));
+        let words = Input::One(Piece::Words(vec!["the", "xy", "", "soup"]));
         let ids = encode(&tokenizer, std::slice::from_ref(&words)).word_ids.get(0);
         assert_eq!((ids[0], ids[1], ids[ids.len() - 1]), (-1, 0, -1));
         assert!(ids.contains(&3) && !ids.contains(&2));
@@ -435,7 +435,7 @@ mod tests {
         let empty = tempfile::tempdir().expect("a folder");
         assert!(message(empty.path()).ends_with("no tokenizer: neither tokenizer.json nor vocab.txt is there"));
         assert!(message(folder(&[], &[("tokenizer.json", "{}")]).path()).contains("tokenizer.json: not a tokenizer: "));
-        assert!(message(folder(&[], &[("tokenizer_config.json", "[")]).path()).contains("tokenizer_config.json: EOF"));
+        assert!(message(folder(&[], &[("tokenizer_config.json", "{")]).path()).contains("tokenizer_config.json: EOF"));
         let lacking = folder(&["tokenizer.json"], &[("vocab.txt", "[UNK]\na\n")]);
         assert!(message(lacking.path()).ends_with("the vocabulary lacks the special token \"[SEP]\""));
     }
