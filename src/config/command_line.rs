@@ -102,7 +102,7 @@ impl Parser {
 
     fn unknown(&mut self, name: &str) {
         let text = format!("unknown argument {}{}", quoted(&format!("--{name}")), suggestion(name, "--"));
-        self.result.findings.elsewhere(&Place::CommandLine, &text);
+        self.result.findings.unknown_name(&Place::CommandLine, &text);
     }
 
     fn stray(&mut self, word: &str) {
@@ -111,7 +111,7 @@ impl Parser {
         } else {
             format!("unexpected word {}; it belongs to no argument", quoted(word))
         };
-        self.result.findings.elsewhere(&Place::CommandLine, &text);
+        self.result.findings.unknown_name(&Place::CommandLine, &text);
     }
 }
 

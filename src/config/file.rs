@@ -62,7 +62,7 @@ impl Source<'_> {
             } else {
                 format!("unknown argument {}{}", quoted(name), suggestion(name, ""))
             };
-            input.findings.elsewhere(&place, &text);
+            input.findings.unknown_name(&place, &text);
             return;
         };
         match tokens(value.get_ref(), field.shape) {

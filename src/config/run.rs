@@ -242,6 +242,8 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
+    /// Full-precision record of batches and updates as JSON lines; `None`: not written.
+    pub record_steps: Option<PathBuf>,
 }
 
 /// Checkpoints.

@@ -1,0 +1,7 @@
+//! The program `host` as a user meets it: help, listings, errors and exit codes.
+
+mod arguments;
+mod errors;
+mod help;
+mod linking;
+mod start;
