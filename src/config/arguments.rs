@@ -64,7 +64,7 @@ const LOG_LEVELS: &[Choice] = &[
 ];
 
 const TASKS: &[Choice] = &[choice("sequence-classification"), choice("token-classification")];
-const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16")];
+const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16"), later("float16", PRECISION)];
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 

@@ -112,7 +112,7 @@ const REFUSALS: &[(&str, &str)] = &[
          adafactor",
     ),
     ("--optim adamm_torch", "optim: `adamm_torch` is not a choice (did you mean `adamw_torch`?); use one of adamw_torch, adamw_torch_fused, sgd, adafactor"),
-    ("--dtype float16", "dtype: `float16` is not a choice (did you mean `float32`?); use one of float32, float64, bfloat16"),
+    ("--dtype float16", "dtype: `float16` is not available yet: it needs mixed precision; use one of float32, float64, bfloat16"),
     ("--on_nonfinite ignore", "on_nonfinite: `ignore` is not a choice; use one of warn, skip, stop"),
     ("--on_disk_full pause", "on_disk_full: `pause` is not a choice; use one of continue, stop"),
     // What is not honoured.
@@ -195,7 +195,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("--test_file a.csv", "test_file: `a.csv` does not exist; check the path"),
     ("--test_file model", "test_file: `model` is a folder; give a file"),
     ("--output_dir train.jsonl", "output_dir: `train.jsonl` is a file; choose another folder"),
-    ("--plugin f2.wasm", "plugin: PATH/f2.wasm` does not exist; check the path"),
+    ("--plugin f2.wasm", "plugin: `f2.wasm` does not exist; check the path"),
     ("--plugin_config f1.average=macro", "plugin_config: no plugin is named `f1`; give the plugin with --plugin"),
     ("--plugin f1.wasm --plugin_config f2.average=macro", "plugin_config: no plugin is named `f2`; did you mean `f1`?"),
     ("--plugin f1.wasm --plugin_config average=macro", "plugin_config: `average=macro` has not the form NAME.key=value"),
@@ -216,9 +216,8 @@ const REFUSALS: &[(&str, &str)] = &[
 #[test]
 fn every_refusal_has_its_message() {
     let host = project();
-    let prefix = format!("`{}", host.folder().canonicalize().expect("the folder").display());
     for (arguments, expected) in REFUSALS {
-        check(&host, &format!("{COMPLETE} {arguments}"), &[&expected.replace("PATH", &prefix)]);
+        check(&host, &format!("{COMPLETE} {arguments}"), &[expected]);
     }
     assert!(!host.path("out").exists(), "something was written");
 }

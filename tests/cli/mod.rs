@@ -2,6 +2,7 @@
 
 mod arguments;
 mod errors;
+mod exit_codes;
 mod help;
 mod linking;
 mod start;
