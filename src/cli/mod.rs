@@ -6,8 +6,6 @@
 mod arguments;
 mod evaluate;
 pub mod output;
-#[cfg(feature = "plugin")]
-mod plugin;
 mod predict;
 mod start;
 mod train;
@@ -31,8 +29,6 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { command: train::command, run: train::run },
     Subcommand { command: evaluate::command, run: evaluate::run },
     Subcommand { command: predict::command, run: predict::run },
-    #[cfg(feature = "plugin")]
-    Subcommand { command: plugin::command, run: plugin::run },
     Subcommand { command: arguments::command, run: arguments::run },
 ];
 

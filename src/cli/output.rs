@@ -26,6 +26,11 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints one line about the run as it goes on.
+pub fn status(line: &str) {
+    complain(&format!("{line}\n"));
+}
+
 /// Prints one remark about the run.
 pub fn note(text: &str) {
     complain(&format!("note: {text}\n"));

@@ -13,9 +13,9 @@ const PRECISION: &str = "mixed precision";
 const DISTRIBUTED: &str = "training with several processes";
 const COMPILATION: &str = "compilation of models";
 const HUB: &str = "the Hub client";
-const OPTIMIZERS_TO_COME: &str = "this optimizer";
+const OPTIMIZERS_TO_COME: &str = "an implementation here";
 const QUANTISED: &str = "optimizers with quantised or paged state";
-const REPLACED_BY_FSDP: &str = "sharding over several processes";
+const SHARDING: &str = "sharding over several processes";
 
 const STRATEGIES: &[Choice] = &[choice("no"), choice("steps"), choice("epoch")];
 
@@ -64,7 +64,7 @@ const LOG_LEVELS: &[Choice] = &[
 ];
 
 const TASKS: &[Choice] = &[choice("sequence-classification"), choice("token-classification")];
-const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16")];
+const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16"), later("float16", PRECISION)];
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 
@@ -260,6 +260,8 @@ arguments! {
         disable_tqdm: Option<bool> = None, listed(57);
         /// Leave out measurements of memory.
         skip_memory_metrics: bool = true, listed(80).deferred("memory measurements");
+        /// Write every batch and update at full precision to this file, as JSON lines, to compare runs.
+        record_steps: Option<PathBuf> = None, host();
         /// Count tokens per second.
         include_tokens_per_second: bool = false, listed(90).deferred("counting tokens");
     }
@@ -339,17 +341,17 @@ arguments! {
         /// Seconds to wait for other processes.
         ddp_timeout: i64 = 1800, listed(86).deferred(DISTRIBUTED);
         /// FairScale's sharding.
-        sharded_ddp: String = String::new(), listed(64).deferred(REPLACED_BY_FSDP);
+        sharded_ddp: String = String::new(), listed(64).deferred(SHARDING);
         /// Shard parameters: full_shard, shard_grad_op, no_shard, offload, auto_wrap.
-        fsdp: String = String::new(), listed(65).deferred(REPLACED_BY_FSDP);
+        fsdp: String = String::new(), listed(65).deferred(SHARDING);
         /// Settings of --fsdp: a JSON file.
-        fsdp_config: Option<String> = None, listed(66).deferred(REPLACED_BY_FSDP);
+        fsdp_config: Option<String> = None, listed(66).deferred(SHARDING);
         /// Deprecated: part of --fsdp_config.
-        fsdp_min_num_params: i64 = 0, further().deferred(REPLACED_BY_FSDP);
+        fsdp_min_num_params: i64 = 0, further().deferred(SHARDING);
         /// Deprecated: part of --fsdp_config.
-        fsdp_transformer_layer_cls_to_wrap: Option<String> = None, further().deferred(REPLACED_BY_FSDP);
+        fsdp_transformer_layer_cls_to_wrap: Option<String> = None, further().deferred(SHARDING);
         /// DeepSpeed's settings: a JSON file.
-        deepspeed: Option<String> = None, listed(67).deferred(REPLACED_BY_FSDP);
+        deepspeed: Option<String> = None, listed(67).deferred(SHARDING);
         /// Which trial of a search is best.
         ray_scope: String = "last".into(), listed(85).deferred("the search for hyper-parameters");
         /// Settings of SageMaker's model parallelism.

@@ -29,11 +29,14 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> CommandLine {
     let mut parser = Parser { result: CommandLine::default(), positions: BTreeMap::new(), defaults: Arguments::default() };
     let words: Vec<String> = words.into_iter().map(|word| parser.text(word)).collect();
     let mut words = words.into_iter().peekable();
+    let mut is_first = true;
     while let Some(word) = words.next() {
+        let may_be_config = is_first || word.ends_with(".toml");
+        is_first = false;
         match word.strip_prefix("--") {
             _ if word == "--help" || word == "-h" => parser.result.help = true,
             Some(name) => parser.argument(name, &mut words),
-            None if parser.result.config.is_none() && !word.starts_with('-') => parser.result.config = Some(word.into()),
+            None if may_be_config && parser.result.config.is_none() && !word.starts_with('-') => parser.result.config = Some(word.into()),
             None => parser.stray(&word),
         }
     }
@@ -102,7 +105,7 @@ impl Parser {
 
     fn unknown(&mut self, name: &str) {
         let text = format!("unknown argument {}{}", quoted(&format!("--{name}")), suggestion(name, "--"));
-        self.result.findings.elsewhere(&Place::CommandLine, &text);
+        self.result.findings.unknown_name(&Place::CommandLine, &text);
     }
 
     fn stray(&mut self, word: &str) {
@@ -111,7 +114,7 @@ impl Parser {
         } else {
             format!("unexpected word {}; it belongs to no argument", quoted(word))
         };
-        self.result.findings.elsewhere(&Place::CommandLine, &text);
+        self.result.findings.unknown_name(&Place::CommandLine, &text);
     }
 }
 
@@ -166,6 +169,8 @@ mod tests {
             ("--lerning_rate 5 6 --seed 1", "seed=1 unknown argument `--lerning_rate`; did you mean `--learning_rate`?"),
             ("--no_do_train", "unknown argument `--no_do_train`; did you mean `--do_train`?"),
             ("--qqqqqqqq", "unknown argument `--qqqqqqqq`; `host args` lists all"),
+            ("--seed 1 stray", "seed=1 unexpected word `stray`; it belongs to no argument"),
+            ("run", "run"),
             ("a.toml b.toml", "a.toml unexpected word `b.toml`; it belongs to no argument"),
             ("-x", "unknown argument `-x`; arguments begin with two dashes"),
             ("--no_save_safetensors", "unknown argument `--no_save_safetensors`; did you mean `--save_safetensors`?"),

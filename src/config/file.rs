@@ -62,7 +62,7 @@ impl Source<'_> {
             } else {
                 format!("unknown argument {}{}", quoted(name), suggestion(name, ""))
             };
-            input.findings.elsewhere(&place, &text);
+            input.findings.unknown_name(&place, &text);
             return;
         };
         match tokens(value.get_ref(), field.shape) {
@@ -89,17 +89,17 @@ impl Source<'_> {
     }
 
     fn plugin(&self, table: &DeTable<'_>, place: Place, input: &mut Input) {
-        let mut plugin = PluginTable { path: "".into(), config: Map::new(), place: place.clone() };
+        let (mut plugin_path, mut plugin_config) = (None, Map::new());
         for (key, value) in table {
             let found = value.get_ref();
             let text = match (key.get_ref().as_ref(), found) {
                 ("path", DeValue::String(path)) => {
-                    plugin.path = self.folder().join(path.as_ref());
+                    plugin_path = Some(self.folder().join(path.as_ref()));
                     continue;
                 }
                 ("config", DeValue::Table(_)) => match json(found) {
                     Some(Value::Object(config)) => {
-                        plugin.config = config;
+                        plugin_config = config;
                         continue;
                     }
                     _ => "plugins.config: has a number that is not finite or too large".to_owned(),
@@ -110,10 +110,13 @@ impl Source<'_> {
             };
             input.findings.elsewhere(&self.place(key.span().start), &text);
         }
-        if table.get("path").is_none() {
-            input.findings.elsewhere(&place, "plugins: `path` is missing; name the component file");
+        match plugin_path {
+            Some(path) => input.plugins.push(PluginTable { path, config: plugin_config, place }),
+            None if table.get("path").is_none() => {
+                input.findings.elsewhere(&place, "plugins: `path` is missing; name the component file");
+            }
+            None => {}
         }
-        input.plugins.push(plugin);
     }
 }
 

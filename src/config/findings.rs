@@ -36,6 +36,7 @@ pub struct Findings {
     lines: Vec<String>,
     fields: BTreeSet<&'static str>,
     powers: usize,
+    has_unknown_names: bool,
 }
 
 impl Findings {
@@ -55,6 +56,17 @@ impl Findings {
     /// Something that belongs to no known field.
     pub fn elsewhere(&mut self, place: &Place, text: &str) {
         self.lines.push(format!("{place}{text}"));
+    }
+
+    /// A name that no argument has.
+    pub fn unknown_name(&mut self, place: &Place, text: &str) {
+        self.elsewhere(place, text);
+        self.has_unknown_names = true;
+    }
+
+    /// Whether a required argument may be absent only because its name was misspelt.
+    pub fn has_unknown_names(&self) -> bool {
+        self.has_unknown_names
     }
 
     /// Whether something was already found about one of these.

@@ -156,6 +156,8 @@ fn default(field: &Field, defaults: &Arguments) -> String {
         Value::String(text) if text.is_empty() => "none".to_owned(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::String(text) => text,
+        // Small numbers in scientific form, as in Python.
+        Value::Number(number) if number.is_f64() => format!("{:?}", number.as_f64().unwrap_or_default()),
         other => other.to_string(),
     }
 }
@@ -166,7 +168,7 @@ fn state(field: &Field) -> String {
     match field.facts.state {
         State::Honoured if refused.is_empty() => "honoured".to_owned(),
         State::Honoured => format!("honoured, except {}", refused.join(", ")),
-        State::Deferred(missing) => format!("refused for now: {missing} is missing"),
+        State::Deferred(missing) => format!("refused for now: needs {missing}"),
         State::Refused(reason) => format!("refused: {reason}"),
     }
 }
@@ -182,7 +184,7 @@ fn state_name(state: State) -> &'static str {
 fn reason(state: State) -> Option<String> {
     match state {
         State::Honoured => None,
-        State::Deferred(missing) => Some(format!("{missing} is missing")),
+        State::Deferred(missing) => Some(format!("needs {missing}")),
         State::Refused(reason) => Some(reason.to_owned()),
     }
 }

@@ -287,7 +287,7 @@ mod tests {
             (shown::<i64>, "-1", Some("-1")),
             (shown::<i64>, "1.5", None),
             (shown::<i64>, "1 2", None),
-            (shown::<f64>, "5e-5", Some("5e-05")),
+            (shown::<f64>, "2.5e-1", Some("0.25")),
             (shown::<Number>, "10.0", Some("10")),
             (shown::<Number>, "0.5", Some("0.5")),
             (shown::<Option<f64>>, "None", Some("null")),
@@ -301,8 +301,7 @@ mod tests {
             (shown::<ResumeFrom>, "checkpoint-5", Some("\"/runs/checkpoint-5\"")),
         ];
         for (show, text, expected) in cases {
-            let shown = show(&words(text)).map(|json| json.replace("5e-5", "5e-05"));
-            assert_eq!(shown.as_deref(), *expected, "{text}");
+            assert_eq!(show(&words(text)).as_deref(), *expected, "{text}");
         }
     }
 

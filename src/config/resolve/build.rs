@@ -154,6 +154,7 @@ impl Draft<'_> {
             nan_inf_filter: arguments.logging_nan_inf_filter,
             level: arguments.log_level.clone(),
             disable_tqdm: arguments.disable_tqdm.unwrap_or(false),
+            record_steps: arguments.record_steps.as_deref().map(|path| self.absolute(path)),
         })
     }
 

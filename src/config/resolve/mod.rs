@@ -76,6 +76,13 @@ impl Draft<'_> {
         }
     }
 
+    /// Reports that a required argument is absent, unless a misspelt name may be the reason.
+    fn missing(&mut self, field: &'static str, remedy: &str) {
+        if !self.findings.has_unknown_names() {
+            self.contradict(&[field], format!("is missing; {remedy}"));
+        }
+    }
+
     fn is_given(&self, field: &str) -> bool {
         self.input.is_given(field)
     }

@@ -29,7 +29,7 @@ impl Draft<'_> {
 
     fn check_model(&mut self) {
         let Some(written) = self.arguments.model.clone() else {
-            self.wrong("model", "is missing; give a model folder, or a TorchScript file");
+            self.missing("model", "give a model folder, or a TorchScript file");
             return;
         };
         let path = self.absolute(&written);
@@ -76,8 +76,8 @@ impl Draft<'_> {
         let [(_, train), (_, validation), (_, test)] = files;
         match self.command {
             Command::Train => self.check_training_data(&[train, validation, test]),
-            Command::Evaluate if validation.is_empty() => self.contradict(&["validation_file"], "is missing; give the file to evaluate on"),
-            Command::Predict if test.is_empty() => self.contradict(&["test_file"], "is missing; give the file to predict"),
+            Command::Evaluate if validation.is_empty() => self.missing("validation_file", "give the file to evaluate on"),
+            Command::Predict if test.is_empty() => self.missing("test_file", "give the file to predict"),
             Command::Evaluate | Command::Predict => {}
         }
     }
@@ -87,7 +87,7 @@ impl Draft<'_> {
             self.wrong("do_train", "is false, but the command is train; use `host evaluate` or `host predict`");
         }
         if train.is_empty() {
-            self.contradict(&["train_file"], "is missing; give the file to train on");
+            self.missing("train_file", "give the file to train on");
         }
         let strategy = self.arguments.evaluation_strategy.clone();
         if validation.is_empty() && strategy != "no" {
@@ -118,7 +118,7 @@ impl Draft<'_> {
 
     fn check_output_dir(&mut self) {
         let Some(written) = self.arguments.output_dir.clone() else {
-            self.wrong("output_dir", "is missing; give a folder for checkpoints and results");
+            self.missing("output_dir", "give a folder for checkpoints and results");
             return;
         };
         let path = self.absolute(&written);

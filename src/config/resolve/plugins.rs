@@ -14,7 +14,7 @@ impl Draft<'_> {
     pub(super) fn plugins(&mut self) -> Vec<Plugin> {
         let input = self.input;
         let given = input.plugins.iter().map(|table| (table.path.as_path(), table.config.clone()));
-        let given = given.chain(self.input.arguments.plugin.iter().map(|path| (path.as_path(), Default::default())));
+        let given = given.chain(input.arguments.plugin.iter().map(|path| (path.as_path(), Default::default())));
         if self.arguments.no_plugins {
             let count = given.count();
             if count > 0 {
@@ -23,19 +23,18 @@ impl Draft<'_> {
             return Vec::new();
         }
         let mut plugins: Vec<Plugin> = Vec::new();
-        for (written, config) in given {
+        self.arguments.plugin.clear();
+        for (index, (written, config)) in given.enumerate() {
             let path = self.absolute(written);
-            let name = unique_name(&path, &plugins);
-            plugins.push(Plugin { path, name, config });
-        }
-        self.arguments.plugin = plugins.iter().map(|plugin| plugin.path.clone()).collect();
-        for (index, plugin) in plugins.iter().enumerate() {
-            if let Some(text) = missing(&plugin.path) {
+            if let Some(text) = missing(&path, written) {
                 match input.plugins.get(index) {
                     Some(table) => self.findings.elsewhere(&table.place, &format!("plugins.path: {text}")),
                     None => self.wrong("plugin", text),
                 }
             }
+            let name = unique_name(&path, &plugins);
+            plugins.push(Plugin { path, name, config });
+            self.arguments.plugin.push(written.to_path_buf());
         }
         for setting in &input.arguments.plugin_config {
             if let Err(text) = apply(setting, &mut plugins) {
@@ -46,8 +45,8 @@ impl Draft<'_> {
     }
 }
 
-fn missing(path: &Path) -> Option<String> {
-    let shown = quoted(&path.to_string_lossy());
+fn missing(path: &Path, written: &Path) -> Option<String> {
+    let shown = quoted(&written.to_string_lossy());
     match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(format!("{shown} does not exist; check the path")),
         Err(error) => Some(format!("{shown} is not accessible: {error}; check the path")),

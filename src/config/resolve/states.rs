@@ -60,7 +60,7 @@ fn refusal(field: &Field, arguments: &Arguments, defaults: &Arguments) -> Option
         return None;
     }
     match field.facts.state {
-        State::Deferred(missing) => return Some(format!("not available yet: {missing} is missing; leave it out")),
+        State::Deferred(missing) => return Some(format!("not available yet: it needs {missing}; leave it out")),
         State::Refused(reason) => return Some(format!("refused: {reason}; leave it out")),
         State::Honoured => {}
     }
@@ -68,7 +68,7 @@ fn refusal(field: &Field, arguments: &Arguments, defaults: &Arguments) -> Option
     let name = value.as_str().filter(|_| !choices.is_empty())?;
     match choices.iter().find(|choice| choice.name == name).map(|choice| choice.state) {
         Some(State::Honoured) => None,
-        Some(State::Deferred(missing)) => Some(format!("`{name}` is not available yet: {missing} is missing; {}", use_one_of(choices))),
+        Some(State::Deferred(missing)) => Some(format!("`{name}` is not available yet: it needs {missing}; {}", use_one_of(choices))),
         Some(State::Refused(reason)) => Some(format!("`{name}` is refused: {reason}; {}", use_one_of(choices))),
         None => {
             let nearest = nearest(name, choices.iter().map(|choice| choice.name));
