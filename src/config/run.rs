@@ -42,6 +42,8 @@ pub struct Run {
     pub do_eval: bool,
     /// After training: write predictions for the test files. Always true for [`Command::Predict`].
     pub do_predict: bool,
+    /// Folder of compiled plugins; `None`: compile at every start.
+    pub plugin_cache: Option<PathBuf>,
     /// Folder of checkpoints and results; absolute.
     pub output_dir: PathBuf,
     /// Threads libtorch uses for one operation.
@@ -278,4 +280,6 @@ pub struct Plugin {
     pub name: String,
     /// Configuration keys given by the user.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits given by the user, as written.
+    pub limits: std::collections::BTreeMap<String, String>,
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::Host;
 
 fn surroundings(folder: &Path) -> Surroundings {
-    Surroundings { current_dir: folder.to_path_buf(), home: Some("/home/ada".into()), num_threads: 4, host_name: "box".to_owned(), now: 0 }
+    Surroundings { current_dir: folder.to_path_buf(), home: Some("/home/ada".into()), cache: None, num_threads: 4, host_name: "box".to_owned(), now: 0 }
 }
 
 /// A project whose `run.toml` holds `file`.
