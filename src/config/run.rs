@@ -244,7 +244,7 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
-    /// Full-precision record of batches and updates as JSON lines; `None`: not written.
+    /// Record of every batch and update in full precision.
     pub record_steps: Option<PathBuf>,
 }
 

@@ -87,6 +87,11 @@ fn paths_are_absolute_and_start_at_their_source() {
 }
 
 #[test]
+fn data_of_other_commands_need_not_exist() {
+    check(Command::Evaluate, &[("test_file = \"gone.jsonl\"", "--validation_file valid.jsonl --train_file gone.jsonl", "do_eval", json!(true))]);
+}
+
+#[test]
 fn home_is_expanded() {
     let project = Project::new("logging_dir = \"~/logs\"");
     let run = project.resolve(Command::Evaluate, "--output_dir ~/results --validation_file valid.jsonl").run;
