@@ -26,7 +26,7 @@ use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::model::Model;
 use crate::optim::{LrScheduler, Optimizer};
-use crate::report::Reporter;
+use crate::report::{Reporter, StepRecord};
 
 pub mod accumulation;
 mod block;
@@ -34,6 +34,7 @@ mod evaluate;
 mod loss_log;
 pub mod plan;
 mod predict;
+pub mod results;
 mod resume;
 mod round;
 mod save;
@@ -48,6 +49,7 @@ pub use train::{End, Outcome};
 
 use accumulation::Accumulation;
 use loss_log::LossLog;
+use resume::Cursor;
 
 /// What to do at a step whose loss or gradient is not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,8 @@ pub struct Parts {
     pub reporters: Vec<Box<dyn Reporter>>,
     /// Evaluation sets in order.
     pub evaluation: Vec<EvaluationSet>,
+    /// Full-precision record of batches and updates.
+    pub step_record: Option<StepRecord>,
     /// Set by a signal: commit a checkpoint at the next step and end.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -158,9 +162,15 @@ pub struct Trainer {
     training_mode: Option<bool>,
     gradient_norm: Option<f64>,
     learning_rates: Vec<f64>,
+    /// Whether every loss of the step in progress was finite.
+    losses_finite: bool,
     nonfinite_steps: u64,
     started: Instant,
+    training_seconds: f64,
     flos_since_log: f64,
+    cursor: Cursor,
+    saved_step: Option<u64>,
+    failed_saves: u64,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -185,9 +195,14 @@ impl Trainer {
             training_mode: None,
             gradient_norm: None,
             learning_rates: Vec::new(),
+            losses_finite: true,
             nonfinite_steps: 0,
             started: Instant::now(),
+            training_seconds: 0.0,
             flos_since_log: 0.0,
+            cursor: Cursor::default(),
+            saved_step: None,
+            failed_saves: 0,
         };
         trainer.fire(Event::InitEnd)?;
         Ok(trainer)
@@ -206,6 +221,24 @@ impl Trainer {
     /// Who changed the control flags, and why.
     pub fn control_changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Rows of all evaluation sets.
+    pub fn evaluation_rows(&self) -> usize {
+        self.parts.evaluation.iter().map(|set| set.loader.dataset().len()).sum()
+    }
+
+    /// Seconds that `train` has taken.
+    pub fn training_seconds(&self) -> f64 {
+        self.training_seconds
+    }
+
+    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
+    pub fn finish_reports(&mut self, status: &str) -> Result<()> {
+        for reporter in &mut self.parts.reporters {
+            reporter.finish(status, &self.config.output_dir)?;
+        }
+        Ok(())
     }
 
     /// The model.
