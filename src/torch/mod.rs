@@ -11,6 +11,8 @@ use tch::{Kind, Tensor};
 mod bridge;
 mod generator;
 mod script;
+#[cfg(test)]
+pub mod testing;
 
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed, set_default_generator_state,

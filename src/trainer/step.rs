@@ -4,21 +4,24 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::{OnNonfinite, Trainer};
-use crate::data::Batch;
+use crate::data::{Batch, LoadedBatch};
 use crate::error::{Failure, Kind as FailureKind};
 use crate::optim::{LrScheduler, Optimizer};
 use crate::torch;
 
 impl Trainer {
     /// Forward, loss, backward. Returns the batch's share of the step's loss, in the loss's own precision.
-    pub(super) fn forward_backward(&mut self, batch: &Batch) -> Result<f64> {
+    pub(super) fn forward_backward(&mut self, loaded: &LoadedBatch) -> Result<f64> {
         self.set_training_mode(true)?;
-        let batch = batch.to_device(self.config.device)?;
+        let batch = loaded.batch.to_device(self.config.device)?;
         let loss = self.compute_loss(&batch)?;
         let share = self.accumulation.share(&loss)?;
         share.f_backward().context("backward pass")?;
         self.flos_since_log += self.parts.model.floating_point_operations(&batch);
         let value = loss.f_double_value(&[])?;
+        if let Some(record) = &mut self.parts.step_record {
+            record.batch(self.state.global_step, &loaded.rows, value)?;
+        }
         Ok(self.accumulation.share_of(value, loss.f_kind()? == Kind::Double))
     }
 
@@ -52,6 +55,9 @@ impl Trainer {
             None => None,
         };
         self.gradient_norm = norm;
+        if let Some(record) = &mut self.parts.step_record {
+            record.update(self.state.global_step, norm, &self.learning_rates)?;
+        }
         let gradients_finite = match (norm, self.config.on_nonfinite) {
             (Some(norm), _) => norm.is_finite(),
             // Without clipping the check costs a pass over the gradients; it is made only where it decides something.

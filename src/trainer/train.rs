@@ -9,7 +9,7 @@ use super::accumulation::{Accumulation, Place};
 use super::resume::{Cursor, Resumed};
 use super::{Trainer, Training, round};
 use crate::callback::Event;
-use crate::data::Batch;
+use crate::data::LoadedBatch;
 
 /// How a call of [`Trainer::train`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +64,20 @@ impl Trainer {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
         };
-        let mut index = batches.position();
+        let mut index = batches.delivered() as u64;
         self.cursor = Cursor::in_epoch(epoch, index, batches.start().clone());
         if let Some(resumed) = resumed {
             resumed.restore_generators()?;
         }
         let mut is_empty = index == 0;
-        while let Some(batch) = batches.next_batch()? {
+        while let Some(batch) = batches.next().transpose()? {
             is_empty = false;
             let place = Place { index, epoch_len: plan.steps_in_epoch };
             index += 1;
             if self.accumulation.begins_step(place) {
                 self.fire(Event::StepBegin)?;
             }
-            self.run_batch(&batch.batch)?;
+            self.run_batch(&batch)?;
             self.cursor.batches_done = index;
             if self.accumulation.ends_step(place) {
                 let losses_finite = std::mem::replace(&mut self.losses_finite, true);
@@ -106,7 +106,7 @@ impl Trainer {
         self.block(&mut *training.optimizer, &mut *training.scheduler)
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<()> {
+    fn run_batch(&mut self, batch: &LoadedBatch) -> Result<()> {
         let share = self.forward_backward(batch)?;
         self.losses_finite &= share.is_finite();
         self.losses.add(share, self.state.global_step, self.config.nan_inf_filter);
@@ -122,6 +122,7 @@ impl Trainer {
     fn finish(&mut self, training: &Training) -> Result<Outcome> {
         self.load_best_model()?;
         let runtime = self.started.elapsed().as_secs_f64();
+        self.training_seconds = runtime;
         self.state.total_flos += std::mem::take(&mut self.flos_since_log);
         let mut metrics = vec![("train_runtime".to_owned(), round(runtime, 4))];
         if runtime > 0.0 {
