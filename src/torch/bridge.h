@@ -24,7 +24,10 @@ struct Generator {
   at::Generator inner;
 };
 
-struct ScriptModule;
+// A shared pointer, so that this header need not include all of TorchScript.
+struct ScriptModule {
+  std::shared_ptr<torch::jit::Module> inner;
+};
 
 inline at::Tensor& tensor_at(std::size_t address) {
   return *reinterpret_cast<at::Tensor*>(address);
@@ -45,6 +48,7 @@ rust::Vec<std::int64_t> default_randperm(std::int64_t n);
 void set_num_threads(std::int32_t threads);
 std::int32_t num_threads();
 
+void set_gradient(std::size_t parameter, std::size_t gradient);
 void clear_gradients(rust::Slice<const std::size_t> parameters);
 double clip_gradients(rust::Slice<const std::size_t> parameters, double max_norm);
 bool gradients_are_finite(rust::Slice<const std::size_t> parameters);

@@ -5,7 +5,6 @@
 //! `Err` with its text.
 
 #![allow(unsafe_code)]
-#![expect(missing_docs, reason = "documented at the safe functions of `torch`")]
 
 #[cxx::bridge(namespace = "host::torch_bridge")]
 pub mod ffi {
@@ -42,6 +41,7 @@ pub mod ffi {
         fn set_num_threads(threads: i32) -> Result<()>;
         fn num_threads() -> i32;
 
+        fn set_gradient(parameter: usize, gradient: usize) -> Result<()>;
         fn clear_gradients(parameters: &[usize]) -> Result<()>;
         fn clip_gradients(parameters: &[usize], max_norm: f64) -> Result<f64>;
         fn gradients_are_finite(parameters: &[usize]) -> Result<bool>;

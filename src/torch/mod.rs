@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code)]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tch::{Kind, Tensor};
 
 mod bridge;
@@ -29,9 +29,15 @@ fn adopt(address: usize) -> Tensor {
     unsafe { Tensor::from_ptr(address as *mut _) }
 }
 
-/// libtorch's number of a dtype; tch numbers them alike.
-fn scalar_type(kind: Kind) -> i32 {
-    kind.c_int()
+/// libtorch's number of a floating point dtype (c10/core/ScalarType.h).
+fn scalar_type(kind: Kind) -> Result<i32> {
+    match kind {
+        Kind::Half => Ok(5),
+        Kind::Float => Ok(6),
+        Kind::Double => Ok(7),
+        Kind::BFloat16 => Ok(15),
+        other => bail!("{other:?} is not a floating point dtype"),
+    }
 }
 
 /// Threads for one operation.
@@ -42,6 +48,11 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
 /// Threads for one operation.
 pub fn num_threads() -> usize {
     ffi::num_threads().max(1) as usize
+}
+
+/// Puts back the gradient of a group that was interrupted.
+pub fn set_gradient(parameter: &Tensor, gradient: &Tensor) -> Result<()> {
+    Ok(ffi::set_gradient(parameter.as_ptr() as usize, gradient.as_ptr() as usize)?)
 }
 
 /// Sets gradients to none, so that the next backward pass writes instead of adding.
@@ -113,6 +124,7 @@ pub fn sgd_step(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) ->
 #[derive(Debug)]
 pub struct Autocast {
     device: i32,
+    dtype: i32,
     before: bool,
 }
 
@@ -120,15 +132,16 @@ impl Autocast {
     /// Enables autocast to `kind` on the CPU (`cuda` false) or CUDA.
     pub fn enable(cuda: bool, kind: Kind) -> Result<Self> {
         let device = i32::from(cuda);
-        let before = ffi::autocast_set(device, true, scalar_type(kind))?;
-        Ok(Self { device, before })
+        let dtype = scalar_type(kind)?;
+        let before = ffi::autocast_set(device, true, dtype)?;
+        Ok(Self { device, dtype, before })
     }
 }
 
 impl Drop for Autocast {
     fn drop(&mut self) {
         // Restoring a flag cannot fail for a device type that was accepted before.
-        let _ = ffi::autocast_set(self.device, self.before, scalar_type(Kind::BFloat16));
+        let _ = ffi::autocast_set(self.device, self.before, self.dtype);
         let _ = ffi::autocast_clear_cache();
     }
 }

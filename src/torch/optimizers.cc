@@ -39,6 +39,10 @@ void adamw_single(at::Tensor& parameter, const at::Tensor& gradient, at::Tensor&
 
 }  // namespace
 
+void set_gradient(std::size_t parameter, std::size_t gradient) {
+  tensor_at(parameter).mutable_grad() = tensor_at(gradient);
+}
+
 void clear_gradients(rust::Slice<const std::size_t> parameters) {
   for (auto address : parameters) tensor_at(address).mutable_grad().reset();
 }

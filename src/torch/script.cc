@@ -10,10 +10,6 @@
 namespace host {
 namespace torch_bridge {
 
-struct ScriptModule {
-  torch::jit::Module inner;
-};
-
 namespace {
 
 std::size_t owned(const at::Tensor& tensor) { return reinterpret_cast<std::size_t>(new at::Tensor(tensor)); }
@@ -26,48 +22,48 @@ void push(rust::Vec<NamedTensor>& fields, const std::string& name, const at::Ten
 
 std::unique_ptr<ScriptModule> script_load(rust::Str path) {
   auto module = torch::jit::load(std::string(path), at::kCPU);
-  return std::make_unique<ScriptModule>(ScriptModule{std::move(module)});
+  return std::make_unique<ScriptModule>(ScriptModule{std::make_shared<torch::jit::Module>(std::move(module))});
 }
 
 rust::Vec<rust::String> script_arguments(const ScriptModule& module) {
   rust::Vec<rust::String> names;
-  const auto& arguments = module.inner.get_method("forward").function().getSchema().arguments();
+  const auto& arguments = module.inner->get_method("forward").function().getSchema().arguments();
   for (std::size_t i = 1; i < arguments.size(); ++i) names.push_back(rust::String(arguments[i].name()));
   return names;
 }
 
 rust::Vec<NamedTensor> script_parameters(const ScriptModule& module) {
   rust::Vec<NamedTensor> fields;
-  for (const auto& entry : module.inner.named_parameters(true)) push(fields, entry.name, entry.value);
+  for (const auto& entry : module.inner->named_parameters(true)) push(fields, entry.name, entry.value);
   return fields;
 }
 
 rust::Vec<NamedTensor> script_buffers(const ScriptModule& module) {
   rust::Vec<NamedTensor> fields;
-  for (const auto& entry : module.inner.named_buffers(true)) push(fields, entry.name, entry.value);
+  for (const auto& entry : module.inner->named_buffers(true)) push(fields, entry.name, entry.value);
   return fields;
 }
 
 rust::Vec<rust::String> script_layer_norms(const ScriptModule& module) {
   rust::Vec<rust::String> names;
-  for (const auto& entry : module.inner.named_modules()) {
+  for (const auto& entry : module.inner->named_modules()) {
     const auto type = entry.value.type()->name();
     if (type && type->name() == "LayerNorm") names.push_back(rust::String(entry.name));
   }
   return names;
 }
 
-void script_set_training(ScriptModule& module, bool training) { module.inner.train(training); }
+void script_set_training(ScriptModule& module, bool training) { module.inner->train(training); }
 
 void script_set_dtype(ScriptModule& module, std::int32_t dtype) {
-  module.inner.to(static_cast<at::ScalarType>(dtype));
+  module.inner->to(static_cast<at::ScalarType>(dtype));
 }
 
 ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String> names,
                             rust::Slice<const std::size_t> tensors) {
   torch::jit::Kwargs arguments;
   for (std::size_t i = 0; i < names.size(); ++i) arguments[std::string(names[i])] = tensor_at(tensors[i]);
-  const auto result = module.inner.forward({}, arguments);
+  const auto result = module.inner->forward({}, arguments);
   ScriptOutput output{{}, false};
   if (result.isTensor()) {
     push(output.fields, "", result.toTensor());
@@ -91,7 +87,7 @@ ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String
   return output;
 }
 
-void script_save(const ScriptModule& module, rust::Str path) { module.inner.save(std::string(path)); }
+void script_save(const ScriptModule& module, rust::Str path) { module.inner->save(std::string(path)); }
 
 }  // namespace torch_bridge
 }  // namespace host

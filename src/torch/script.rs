@@ -66,7 +66,7 @@ impl ScriptModule {
 
     /// Converts floating point parameters and buffers.
     pub fn set_dtype(&mut self, kind: Kind) -> Result<()> {
-        Ok(ffi::script_set_dtype(self.0.pin_mut(), scalar_type(kind))?)
+        Ok(ffi::script_set_dtype(self.0.pin_mut(), scalar_type(kind)?)?)
     }
 
     /// Calls `forward` with keyword arguments.

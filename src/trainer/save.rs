@@ -1,0 +1,202 @@
+//! Saving: what goes into a checkpoint, which one is best, which ones go (spec 5).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::resume::Progress;
+use super::{BestModel, Metrics, Trainer, Training};
+use crate::callback::Event;
+use crate::checkpoint::rng::RngState;
+use crate::checkpoint::save::{DiskFull, Staging, WeightsOptions};
+use crate::checkpoint::{layout, load, rotate, save};
+use crate::model::weights;
+use crate::optim::{LrScheduler, Optimizer};
+
+/// Checkpoints above this are sharded, as the reference does.
+const MAX_SHARD_BYTES: u64 = 10_000_000_000;
+
+impl Trainer {
+    /// Writes a checkpoint, keeps the best, removes old ones, fires `on_save`. A full disk is reported and training goes
+    /// on, unless the configuration says otherwise.
+    pub(super) fn save_checkpoint(
+        &mut self,
+        optimizer: &dyn Optimizer,
+        scheduler: &dyn LrScheduler,
+        metrics: Option<&Metrics>,
+    ) -> Result<()> {
+        let best_before = (self.state.best_metric, self.state.best_model_checkpoint.clone());
+        if let Some(metrics) = metrics {
+            self.note_best(metrics)?;
+        }
+        match self.write_checkpoint(optimizer, scheduler) {
+            Ok(folder) => {
+                self.saved_step = Some(self.state.global_step);
+                self.rotate()?;
+                self.fire(Event::Save(&folder))
+            }
+            Err(error) if !self.config.stop_on_disk_full && error.chain().any(|cause| cause.is::<DiskFull>()) => {
+                // The best model is what is on disk, so a save that failed cannot be it.
+                (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
+                tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
+                self.failed_saves += 1;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The checkpoint of an interrupted run, unless this step has one already.
+    pub(super) fn commit_interrupted(&mut self, training: &Training) -> Result<PathBuf> {
+        let folder = layout::checkpoint(&self.config.output_dir, self.state.global_step);
+        if self.saved_step == Some(self.state.global_step) && folder.exists() {
+            return Ok(folder);
+        }
+        self.write_checkpoint(&*training.optimizer, &*training.scheduler)
+    }
+
+    fn write_checkpoint(&mut self, optimizer: &dyn Optimizer, scheduler: &dyn LrScheduler) -> Result<PathBuf> {
+        let step = self.state.global_step;
+        let mut staging = Staging::begin(&self.config.output_dir, step)?;
+        let saved = self.write_files(&mut staging, optimizer, scheduler).and_then(|()| staging.commit());
+        saved.with_context(|| format!("saving checkpoint {step}"))
+    }
+
+    fn write_files(
+        &self,
+        staging: &mut Staging,
+        optimizer: &dyn Optimizer,
+        scheduler: &dyn LrScheduler,
+    ) -> Result<()> {
+        if let Some(config) = self.parts.model.config() {
+            staging.write_json(layout::CONFIG, &config)?;
+        }
+        staging.write_weights(&self.parts.model.state_dict(), self.weights_options())?;
+        for companion in &self.config.companions {
+            staging.copy_file(companion)?;
+        }
+        staging.write_json(layout::TRAINING_ARGS, &self.config.arguments)?;
+        staging.write_part(layout::OPTIMIZER, &optimizer.state()?)?;
+        staging.write_json(layout::SCHEDULER, &scheduler.state()?.json)?;
+        staging.write_json_sorted(layout::TRAINER_STATE, &self.state)?;
+        let progress = self.progress()?;
+        staging.write_json(layout::PROGRESS, &progress)?;
+        staging.write_tensors(layout::PROGRESS_TENSORS, &self.progress_tensors()?, &BTreeMap::new())?;
+        staging.write_part(layout::RNG_STATE, &RngState::capture()?.into_part()?)
+    }
+
+    fn weights_options(&self) -> WeightsOptions {
+        WeightsOptions { format_pt: self.parts.model.is_library_model(), max_shard_bytes: MAX_SHARD_BYTES }
+    }
+
+    fn progress(&self) -> Result<Progress> {
+        Ok(Progress {
+            cursor: self.cursor.position(),
+            total_batches: self.accumulation.total_batches(),
+            pending_batches: self.accumulation.pending(),
+            losses: self.losses.clone(),
+            losses_finite: self.losses_finite,
+            nonfinite_steps: self.nonfinite_steps,
+            flos_since_log: self.flos_since_log,
+            callbacks: self.parts.callbacks.states(),
+        })
+    }
+
+    /// The data position and, in the middle of a group, its gradients so far.
+    fn progress_tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut tensors = self.cursor.tensors()?;
+        if self.accumulation.pending() > 0 {
+            for parameter in self.parts.model.parameters() {
+                let gradient = parameter.tensor.f_grad()?;
+                if gradient.defined() {
+                    tensors.push((format!("gradient.{}", parameter.name), gradient));
+                }
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Updates the best metric; evaluations without a save never count, values that are not finite never win.
+    fn note_best(&mut self, metrics: &Metrics) -> Result<()> {
+        let Some(BestModel { metric, greater_is_better, .. }) = &self.config.best else { return Ok(()) };
+        let value = metrics.required(metric)?;
+        let is_better = match self.state.best_metric {
+            None => true,
+            Some(best) if *greater_is_better => value > best,
+            Some(best) => value < best,
+        };
+        if is_better && value.is_finite() {
+            let folder = layout::checkpoint(&self.config.output_dir, self.state.global_step);
+            self.state.best_metric = Some(value);
+            self.state.best_model_checkpoint = Some(folder.to_string_lossy().into_owned());
+        }
+        Ok(())
+    }
+
+    fn best_folder(&self) -> Option<&Path> {
+        self.state.best_model_checkpoint.as_deref().map(Path::new)
+    }
+
+    fn rotate(&self) -> Result<()> {
+        match self.config.save_total_limit {
+            Some(limit) => rotate::rotate(&self.config.output_dir, limit, self.best_folder()),
+            None => Ok(()),
+        }
+    }
+
+    /// With a limit of one, only the best checkpoint stays at the end (spec 3.2, step 10).
+    pub(super) fn rotate_at_end(&self) -> Result<()> {
+        match (self.config.save_total_limit, self.best_folder()) {
+            (Some(1), Some(best)) if self.loads_best() => rotate::keep_only(&self.config.output_dir, best),
+            _ => Ok(()),
+        }
+    }
+
+    fn loads_best(&self) -> bool {
+        self.config.best.as_ref().is_some_and(|best| best.load_at_end)
+    }
+
+    /// Reloads the best weights; weights only (spec 5.3).
+    pub(super) fn load_best_model(&mut self) -> Result<()> {
+        let Some(folder) = self.best_folder().map(Path::to_owned) else { return Ok(()) };
+        if !self.loads_best() {
+            return Ok(());
+        }
+        tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
+        let loaded = load::read_weights(&folder)?;
+        weights::apply(&*self.parts.model, &loaded.tensors)
+            .with_context(|| format!("loading the best model from {}", folder.display()))
+    }
+
+    /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.
+    pub fn save_model(&self) -> Result<()> {
+        let folder = &self.config.output_dir;
+        let config = self.parts.model.config();
+        save::write_model(folder, &self.parts.model.state_dict(), self.weights_options(), config.as_ref(), &self.config.companions)?;
+        let mut arguments = serde_json::to_vec_pretty(&self.config.arguments)?;
+        arguments.push(b'\n');
+        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &arguments)
+    }
+
+    /// `save_state`: `trainer_state.json` into the output folder.
+    pub fn save_state(&self) -> Result<()> {
+        let text = save::sorted_json(&self.state)?;
+        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &text)
+    }
+
+    /// Saves that a full disk prevented.
+    pub fn failed_saves(&self) -> u64 {
+        self.failed_saves
+    }
+
+    /// What a run summary says of the control changes: who asked for what, when and why.
+    pub fn control_summary(&self) -> Vec<Value> {
+        let entry = |change: &crate::callback::Change| {
+            json!({"by": change.by, "wish": change.wish, "on": change.on, "reason": change.reason, "step": change.step})
+        };
+        self.changes.iter().map(entry).collect()
+    }
+}
