@@ -17,7 +17,7 @@ PLUGINS = plugins/target/wasm32-wasip2/release
 
 demo: build model plugins
 	$(HOST) train examples/intents/config.toml --plugin $(PLUGINS)/classification_metrics.wasm
-	@target/release/examples/intents-baselines examples/intents/config.toml demo-output/eval_results.json
+	@target/release/examples/intents-baselines examples/intents .models/all-MiniLM-L6-v2 demo-output/eval_results.json
 
 # The threads of libtorch sleep while they wait: tests run side by side.
 test: libtorch plugins guests
