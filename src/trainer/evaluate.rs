@@ -88,9 +88,8 @@ impl Trainer {
                 metric.reset(&set.name)?;
             }
         }
-        let mut batches = set.loader.epoch()?;
-        while let Some(batch) = batches.next_batch()? {
-            self.pass_batch(&mut pass, &batch.batch.to_device(self.config.device)?)?;
+        for loaded in set.loader.epoch()? {
+            self.pass_batch(&mut pass, &loaded?.batch.to_device(self.config.device)?)?;
             self.fire(Event::PredictionStep)?;
         }
         let mut metrics = self.pass_metrics(&pass, prefix)?;

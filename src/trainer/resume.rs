@@ -104,8 +104,15 @@ impl Resumed {
         }
         match &self.skip {
             Skip::Nothing => loader.epoch(),
-            Skip::Exact { start, batches } => loader.resume_epoch(start, *batches),
-            Skip::Foreign { batches } => loader.skip_into_epoch(*batches),
+            Skip::Exact { start, batches } => loader.resume_epoch(start, usize::try_from(*batches)?),
+            Skip::Foreign { batches } => {
+                for _ in 0..self.epoch {
+                    loader.pass_over_epoch()?;
+                }
+                let mut epoch = loader.epoch()?;
+                epoch.skip_batches(usize::try_from(*batches)?)?;
+                Ok(epoch)
+            }
         }
     }
 

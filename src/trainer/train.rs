@@ -64,13 +64,13 @@ impl Trainer {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
         };
-        let mut index = batches.position();
+        let mut index = batches.delivered() as u64;
         self.cursor = Cursor::in_epoch(epoch, index, batches.start().clone());
         if let Some(resumed) = resumed {
             resumed.restore_generators()?;
         }
         let mut is_empty = index == 0;
-        while let Some(batch) = batches.next_batch()? {
+        while let Some(batch) = batches.next().transpose()? {
             is_empty = false;
             let place = Place { index, epoch_len: plan.steps_in_epoch };
             index += 1;
