@@ -38,6 +38,10 @@ pub struct Run {
     pub saving: Saving,
     /// Plugins in call order.
     pub plugins: Vec<Plugin>,
+    /// After training: evaluate once more and write `eval_results.json`. Always true for [`Command::Evaluate`].
+    pub do_eval: bool,
+    /// After training: write predictions for the test files. Always true for [`Command::Predict`].
+    pub do_predict: bool,
     /// Folder of checkpoints and results; absolute.
     pub output_dir: PathBuf,
     /// Threads libtorch uses for one operation.

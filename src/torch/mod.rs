@@ -120,6 +120,11 @@ pub fn sgd_step(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) ->
     Ok(ffi::sgd_step(&addresses(parameters), learning_rate, weight_decay)?)
 }
 
+/// `target += factor * other` in place and in one rounding, as `Tensor.add_(other, alpha=factor)`; without history.
+pub fn add_scaled(target: &mut Tensor, other: &Tensor, factor: f64) -> Result<()> {
+    Ok(ffi::add_scaled(target.as_ptr() as usize, other.as_ptr() as usize, factor)?)
+}
+
 /// Autocast for one device type while it lives.
 #[derive(Debug)]
 pub struct Autocast {

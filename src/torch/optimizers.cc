@@ -126,5 +126,10 @@ void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, d
   }
 }
 
+void add_scaled(std::size_t target, std::size_t other, double factor) {
+  at::NoGradGuard no_grad;
+  tensor_at(target).add_(tensor_at(other), factor);
+}
+
 }  // namespace torch_bridge
 }  // namespace host

@@ -11,8 +11,10 @@ use super::resume::Progress;
 use super::{BestModel, Metrics, Trainer, Training};
 use crate::callback::Event;
 use crate::checkpoint::rng::RngState;
-use crate::checkpoint::save::{DiskFull, Staging, WeightsOptions};
-use crate::checkpoint::{layout, load, rotate, save};
+use crate::checkpoint::file::SaveError;
+use crate::checkpoint::save::{ModelFiles, Staging};
+use crate::checkpoint::weights::WeightsOptions;
+use crate::checkpoint::{find, json, layout, load, rotate, save};
 use crate::model::weights;
 use crate::optim::{LrScheduler, Optimizer};
 
@@ -38,7 +40,7 @@ impl Trainer {
                 self.rotate()?;
                 self.fire(Event::Save(&folder))
             }
-            Err(error) if !self.config.stop_on_disk_full && error.chain().any(|cause| cause.is::<DiskFull>()) => {
+            Err(error) if !self.config.stop_on_disk_full && SaveError::find(&error).is_some() => {
                 // The best model is what is on disk, so a save that failed cannot be it.
                 (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
                 tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
@@ -161,30 +163,35 @@ impl Trainer {
 
     /// Reloads the best weights; weights only (spec 5.3).
     pub(super) fn load_best_model(&mut self) -> Result<()> {
-        let Some(folder) = self.best_folder().map(Path::to_owned) else { return Ok(()) };
-        if !self.loads_best() {
+        let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else { return Ok(()) };
+        let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
+            tracing::warn!("the best model {} is gone; the last weights are kept", recorded.display());
             return Ok(());
-        }
+        };
         tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
         let loaded = load::read_weights(&folder)?;
-        weights::apply(&*self.parts.model, &loaded.tensors)
-            .with_context(|| format!("loading the best model from {}", folder.display()))
+        weights::apply(&*self.parts.model, "the model", &loaded.tensors, &loaded.source)
+            .with_context(|| format!("loading the best model from {}", folder.display()))?;
+        Ok(())
     }
 
     /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.
     pub fn save_model(&self) -> Result<()> {
         let folder = &self.config.output_dir;
-        let config = self.parts.model.config();
-        save::write_model(folder, &self.parts.model.state_dict(), self.weights_options(), config.as_ref(), &self.config.companions)?;
-        let mut arguments = serde_json::to_vec_pretty(&self.config.arguments)?;
-        arguments.push(b'\n');
-        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &arguments)
+        let (weights, config) = (self.parts.model.state_dict(), self.parts.model.config());
+        let files = ModelFiles {
+            weights: &weights,
+            options: self.weights_options(),
+            config: config.as_ref(),
+            copies: &self.config.companions,
+        };
+        save::write_model(folder, files).context("saving the model")?;
+        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &json::to_bytes(&self.config.arguments)?)
     }
 
     /// `save_state`: `trainer_state.json` into the output folder.
     pub fn save_state(&self) -> Result<()> {
-        let text = save::sorted_json(&self.state)?;
-        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &text)
+        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &json::to_sorted_bytes(&self.state)?)
     }
 
     /// Saves that a full disk prevented.
