@@ -4,10 +4,16 @@
 //! write to the terminal.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Kind, hints_of, kind_of};
 
@@ -37,6 +43,54 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
     }
     complain(&text);
     ExitCode::from(kind as u8)
+}
+
+/// Sends the log of the run to stderr from the level with this Hugging Face name on; `passive` is `warning`.
+pub fn log_to_stderr(level: &str) {
+    let level = match level {
+        "detail" | "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "error" | "critical" => LevelFilter::ERROR,
+        _ => LevelFilter::WARN,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).event_format(Plain).with_writer(|| Escaping);
+    // Fails only if there is a log already, which then stays.
+    let _ = subscriber.try_init();
+}
+
+/// `level: message`, as errors are printed.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
+        };
+        write!(writer, "{level}: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Standard error with control characters escaped.
+struct Escaping;
+
+impl Write for Escaping {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        complain(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes to stderr; if even that fails there is nobody left to tell.

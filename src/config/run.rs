@@ -242,6 +242,8 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
+    /// Record of every batch and update in full precision.
+    pub record_steps: Option<PathBuf>,
 }
 
 /// Checkpoints.

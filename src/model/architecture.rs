@@ -19,6 +19,8 @@ struct Architecture {
     model_type: &'static str,
     class: &'static str,
     task: Task,
+    /// Arguments of `forward`.
+    arguments: &'static [&'static str],
     naming: fn(&'static str) -> Naming,
     build: fn(Blueprint<'_>, ParameterSource) -> Result<(Box<dyn Model>, LoadReport)>,
 }
@@ -38,8 +40,8 @@ pub struct Blueprint<'a> {
 
 #[rustfmt::skip]
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { model_type: "bert", class: "BertForSequenceClassification", task: Task::SequenceClassification, naming: bert::naming, build: bert::build },
-    Architecture { model_type: "bert", class: "BertForTokenClassification", task: Task::TokenClassification, naming: bert::naming, build: bert::build },
+    Architecture { model_type: "bert", class: "BertForSequenceClassification", task: Task::SequenceClassification, arguments: bert::ARGUMENTS, naming: bert::naming, build: bert::build },
+    Architecture { model_type: "bert", class: "BertForTokenClassification", task: Task::TokenClassification, arguments: bert::ARGUMENTS, naming: bert::naming, build: bert::build },
 ];
 
 /// What to load, and what the data says about the labels.
@@ -80,6 +82,22 @@ impl std::fmt::Debug for Loaded {
 /// The task that [`load`] would build the folder for.
 pub fn task_of(config: &ModelConfig, wanted: Option<Task>) -> Result<Task> {
     Ok(choose(config, wanted)?.task)
+}
+
+/// What rows must look like for the network that [`load`] would build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Arguments of `forward`.
+    pub arguments: Vec<String>,
+    /// Positions it has; longer rows must be truncated.
+    pub max_positions: Option<usize>,
+}
+
+/// The interface of the network that [`load`] would build, without its weights.
+pub fn interface(config: &ModelConfig, wanted: Option<Task>) -> Result<Interface> {
+    let arguments = choose(config, wanted)?.arguments.iter().map(|name| (*name).to_owned()).collect();
+    let positions = config.keys.get("max_position_embeddings").and_then(serde_json::Value::as_u64);
+    Ok(Interface { arguments, max_positions: positions.map(usize::try_from).transpose()? })
 }
 
 /// Loads the weights of a folder into the architecture that its configuration names. Head weights that are missing are

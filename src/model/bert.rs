@@ -21,7 +21,7 @@ pub const PREFIX: &str = "bert";
 /// Buffers that releases before 4.31 saved.
 pub const BUFFERS: &[&str] = &["bert.embeddings.position_ids", "bert.embeddings.token_type_ids"];
 /// Arguments of `forward` that may be columns of a data set.
-const ARGUMENTS: &[&str] = &["input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"];
+pub(super) const ARGUMENTS: &[&str] = &["input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"];
 
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::resume::Progress;
@@ -197,13 +196,5 @@ impl Trainer {
     /// Saves that a full disk prevented.
     pub fn failed_saves(&self) -> u64 {
         self.failed_saves
-    }
-
-    /// What a run summary says of the control changes: who asked for what, when and why.
-    pub fn control_summary(&self) -> Vec<Value> {
-        let entry = |change: &crate::callback::Change| {
-            json!({"by": change.by, "wish": change.wish, "on": change.on, "reason": change.reason, "step": change.step})
-        };
-        self.changes.iter().map(entry).collect()
     }
 }

@@ -122,6 +122,7 @@ impl Trainer {
     fn finish(&mut self, training: &Training) -> Result<Outcome> {
         self.load_best_model()?;
         let runtime = self.started.elapsed().as_secs_f64();
+        self.training_seconds = runtime;
         self.state.total_flos += std::mem::take(&mut self.flos_since_log);
         let mut metrics = vec![("train_runtime".to_owned(), round(runtime, 4))];
         if runtime > 0.0 {

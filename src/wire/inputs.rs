@@ -113,14 +113,15 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let task = architecture::task_of(&config, run.model.task.as_deref().map(Task::parse).transpose()?)?;
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
     let mut tokenizer = Tokenizer::load(folder).with_context(|| format!("the tokenizer of {}", folder.display()))?;
-    let max_length = tokenizer.limit(run.data.max_length, architecture::max_positions(&config)?)?;
+    let architecture::Interface { arguments, max_positions } = architecture::interface(&config, Some(task))?;
+    let max_length = tokenizer.limit(run.data.max_length, max_positions)?;
     let mut known = Known::of_config(Some(&config));
     let interface = Interface {
         task: match task {
             Task::SequenceClassification => data::Task::SequenceClassification,
             Task::TokenClassification => data::Task::TokenClassification,
         },
-        forward_arguments: architecture::forward_arguments(&config)?,
+        forward_arguments: arguments,
         label_names: run.model.label_names.clone().unwrap_or_else(|| vec!["labels".to_owned()]),
     };
     let sets = read_sets(run, wanted, (Some(&tokenizer), &interface), &mut known)?;

@@ -11,10 +11,13 @@ use crate::cli::output;
 use crate::config::run::{Command, Run};
 use crate::torch;
 
+pub mod entry;
 mod evaluate;
 mod inputs;
 mod parts;
+mod plugins;
 mod predictions;
+mod progress;
 mod signals;
 mod train;
 
