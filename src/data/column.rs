@@ -139,7 +139,9 @@ impl Integers {
             return;
         }
         *self = match (&*self, i32::try_from(number)) {
-            (Integers::Narrow(numbers), Ok(_)) => Integers::Middle(numbers.iter().map(|number| (*number).into()).collect()),
+            (Integers::Narrow(numbers), Ok(_)) => {
+                Integers::Middle(numbers.iter().map(|number| (*number).into()).collect())
+            }
             _ => Integers::Wide(self.to_vec(0..self.len())),
         };
     }
@@ -442,7 +444,9 @@ impl Column {
             }
             (_, Cell::Untyped(text)) if text.trim().is_empty() => Cell::Null,
             (Cells::Texts(_), Cell::Untyped(text)) => Cell::Text(text),
-            (_, Cell::Untyped(text)) => parse_integer(&text).or_else(|| parse_number(&text)).unwrap_or(Cell::Text(text)),
+            (_, Cell::Untyped(text)) => {
+                parse_integer(&text).or_else(|| parse_number(&text)).unwrap_or(Cell::Text(text))
+            }
             (_, cell) => cell,
         }
     }
@@ -560,16 +564,14 @@ mod tests {
             (vec![Cell::Int(1), Cell::Null, Cell::Float(0.5)], vec![Float(1.0), Null, Float(0.5)]),
             (vec![Cell::Float(0.5), Cell::Int(2)], vec![Float(0.5), Float(2.0)]),
             (vec![Cell::Null, Cell::Text("a".into())], vec![Null, Text("a".into())]),
-            (vec![Cell::Ints(vec![]), Cell::Ints(vec![300]), Cell::Floats(vec![0.5])], vec![
-                Floats(vec![]),
-                Floats(vec![300.0]),
-                Floats(vec![0.5]),
-            ]),
-            (vec![Cell::Ints(vec![]), Cell::Texts(vec!["x".into()]), Cell::Ints(vec![])], vec![
-                Texts(vec![]),
-                Texts(vec!["x".into()]),
-                Texts(vec![]),
-            ]),
+            (
+                vec![Cell::Ints(vec![]), Cell::Ints(vec![300]), Cell::Floats(vec![0.5])],
+                vec![Floats(vec![]), Floats(vec![300.0]), Floats(vec![0.5])],
+            ),
+            (
+                vec![Cell::Ints(vec![]), Cell::Texts(vec!["x".into()]), Cell::Ints(vec![])],
+                vec![Texts(vec![]), Texts(vec!["x".into()]), Texts(vec![])],
+            ),
             (vec![Cell::Null, Cell::Ints(vec![1, 2])], vec![Null, Ints(vec![1, 2])]),
             (vec![Cell::Null, Cell::Null], vec![Null, Null]),
         ];
@@ -582,8 +584,16 @@ mod tests {
     fn a_value_of_another_type_makes_the_column_unusable() {
         let cases = [
             (vec![Cell::Int(1), Cell::Text("a".into())], 1, "is a string; expected an integer (as in the rows before)"),
-            (vec![Cell::Text("a".into()), Cell::Null, Cell::Int(1)], 2, "is an integer; expected a string (as in the rows before)"),
-            (vec![Cell::Ints(vec![1]), Cell::Int(1)], 1, "is an integer; expected a list of integers (as in the rows before)"),
+            (
+                vec![Cell::Text("a".into()), Cell::Null, Cell::Int(1)],
+                2,
+                "is an integer; expected a string (as in the rows before)",
+            ),
+            (
+                vec![Cell::Ints(vec![1]), Cell::Int(1)],
+                1,
+                "is an integer; expected a list of integers (as in the rows before)",
+            ),
             (vec![Cell::Null, Cell::Unusable("an object".into()), Cell::Int(1)], 1, "is an object"),
         ];
         for (cells, row, reason) in cases {

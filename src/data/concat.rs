@@ -39,7 +39,10 @@ impl Accumulator {
         let names = || self.columns.iter().map(|(name, _)| name);
         if !names().eq(fields.iter().map(|(name, _)| name)) {
             let found: Vec<&String> = fields.iter().map(|(name, _)| name).collect();
-            bail!("a batch has the outputs {found:?}; expected {:?} (as in the batches before)", names().collect::<Vec<_>>());
+            bail!(
+                "a batch has the outputs {found:?}; expected {:?} (as in the batches before)",
+                names().collect::<Vec<_>>()
+            );
         }
         let pieces = fields.iter().zip(&self.columns).map(|((name, tensor), (_, before))| {
             let piece = if tensor.dim() == 0 { tensor.f_detach()?.f_reshape([1])? } else { tensor.f_detach()? };
@@ -141,7 +144,10 @@ mod tests {
 
     #[test]
     fn padding_is_on_the_second_of_three_dimensions() {
-        let tensor = whole(&[Tensor::zeros([1, 2, 2], (Kind::Float, tch::Device::Cpu)), Tensor::ones([1, 1, 2], (Kind::Float, tch::Device::Cpu))]);
+        let tensor = whole(&[
+            Tensor::zeros([1, 2, 2], (Kind::Float, tch::Device::Cpu)),
+            Tensor::ones([1, 1, 2], (Kind::Float, tch::Device::Cpu)),
+        ]);
         assert_eq!(tensor.size(), [2, 2, 2]);
         assert_eq!(numbers(&tensor), [0., 0., 0., 0., 1., 1., -100., -100.]);
     }

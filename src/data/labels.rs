@@ -72,13 +72,20 @@ impl<'a> Labels<'a> {
     pub(super) fn new(table: &'a Table, name: &'a str, rules: LabelRules<'a>) -> Result<Self> {
         let column = table.usable(name)?;
         if let Some(row) = column.first_null() {
-            bail!(Failure::data(format!("{}: field {name:?} is null or missing; every row needs a label", table.locate(row))));
+            bail!(Failure::data(format!(
+                "{}: field {name:?} is null or missing; every row needs a label",
+                table.locate(row)
+            )));
         }
         if let Some(row) = column.first_text() {
             let place = table.locate(row);
-            bail!(Failure::data(format!("{place}: field {name:?} is a string; expected a number (as in the rows before)")));
+            bail!(Failure::data(format!(
+                "{place}: field {name:?} is a string; expected a number (as in the rows before)"
+            )));
         }
-        let is_counting = |map: &LabelMap| map.keys().all(|name| name.strip_prefix("LABEL_").is_some_and(|end| end.parse::<u64>().is_ok()));
+        let is_counting = |map: &LabelMap| {
+            map.keys().all(|name| name.strip_prefix("LABEL_").is_some_and(|end| end.parse::<u64>().is_ok()))
+        };
         let label2id = rules.label2id.filter(|map| !is_counting(map));
         Ok(Self { table, name, column, rules: LabelRules { label2id, ..rules } })
     }
@@ -103,7 +110,9 @@ impl<'a> Labels<'a> {
                 (0..rows.len()).for_each(|row| converted.push(rows.get(row).into_iter().map(|number| number as f64)));
                 self.summarised(converted.into(), Some(problem_type), width)
             }
-            (ProblemType::MultiLabel | ProblemType::Regression, Cells::FloatRows(_)) => self.summarised(self.column.clone(), Some(problem_type), self.width()?),
+            (ProblemType::MultiLabel | ProblemType::Regression, Cells::FloatRows(_)) => {
+                self.summarised(self.column.clone(), Some(problem_type), self.width()?)
+            }
             _ => return self.unexpected(problem_type),
         };
         Ok(labels)
@@ -114,7 +123,8 @@ impl<'a> Labels<'a> {
         if let Cells::Texts(_) = self.column.cells() {
             return self.classes();
         }
-        let summary = LabelSummary { column: self.name.to_owned(), problem_type: None, num_labels: None, label2id: None };
+        let summary =
+            LabelSummary { column: self.name.to_owned(), problem_type: None, num_labels: None, label2id: None };
         Ok((self.column.clone(), summary))
     }
 
@@ -132,7 +142,10 @@ impl<'a> Labels<'a> {
             }
             _ => {
                 let (place, found) = (self.table.locate(0), self.column.describe());
-                bail!(Failure::data(format!("{place}: field {:?} is {found}; expected a list with a label for each word", self.name)));
+                bail!(Failure::data(format!(
+                    "{place}: field {:?} is {found}; expected a list with a label for each word",
+                    self.name
+                )));
             }
         };
         let numbers = (0..tags.len()).flat_map(|row| tags.range(row).map(move |index| (row, index)));
@@ -161,11 +174,17 @@ impl<'a> Labels<'a> {
             ProblemType::MultiLabel => "a list with a number or a string for each class",
         };
         let (place, found) = (self.table.locate(0), self.column.describe());
-        let message = format!("{place}: field {:?} is {found}; expected {expected} for {}", self.name, problem_type.name());
+        let message =
+            format!("{place}: field {:?} is {found}; expected {expected} for {}", self.name, problem_type.name());
         Err(Failure::data(message).into())
     }
 
-    fn summarised(&self, column: Column, problem_type: Option<ProblemType>, num_labels: usize) -> (Column, LabelSummary) {
+    fn summarised(
+        &self,
+        column: Column,
+        problem_type: Option<ProblemType>,
+        num_labels: usize,
+    ) -> (Column, LabelSummary) {
         let num_labels = Some(self.rules.num_labels.unwrap_or(num_labels));
         (column, LabelSummary { column: self.name.to_owned(), problem_type, num_labels, label2id: None })
     }
@@ -177,8 +196,13 @@ impl<'a> Labels<'a> {
             let class = usize::try_from(number).ok();
             let Some(class) = class.filter(|class| self.rules.num_labels.is_none_or(|count| *class < count)) else {
                 let (place, name) = (self.table.locate(row), self.name);
-                let range = self.rules.num_labels.map_or("0 or more".to_owned(), |count| format!("0 to {}", count.saturating_sub(1)));
-                bail!(Failure::data(format!("{place}: field {name:?} is {number}, which is no class of the model; expected {range}")));
+                let range = self
+                    .rules
+                    .num_labels
+                    .map_or("0 or more".to_owned(), |count| format!("0 to {}", count.saturating_sub(1)));
+                bail!(Failure::data(format!(
+                    "{place}: field {name:?} is {number}, which is no class of the model; expected {range}"
+                )));
             };
             needed = needed.max(class + 1);
         }
@@ -188,11 +212,18 @@ impl<'a> Labels<'a> {
     /// The common number of values of all rows.
     fn width(&self) -> Result<usize> {
         let first = self.column.row_len(0).unwrap_or(0);
-        let (width, why) = self.rules.num_labels.map_or((first, "as in the first row"), |count| (count, "one for each class of the model"));
+        let (width, why) = self
+            .rules
+            .num_labels
+            .map_or((first, "as in the first row"), |count| (count, "one for each class of the model"));
         for row in 0..self.column.len() {
             let found = self.column.row_len(row).unwrap_or(0);
             if found != width {
-                let message = format!("{}: field {:?} has {found} values; expected {width} ({why})", self.table.locate(row), self.name);
+                let message = format!(
+                    "{}: field {:?} has {found} values; expected {width} ({why})",
+                    self.table.locate(row),
+                    self.name
+                );
                 bail!(Failure::data(message).hint("labels of words need the task token-classification"));
             }
         }
@@ -238,7 +269,8 @@ impl<'a> Labels<'a> {
         let map: LabelMap = self.rules.label2id.cloned().unwrap_or_else(built);
         if let Some(count) = self.rules.num_labels.filter(|count| map.len() > *count) {
             let (place, found) = (self.table.sources().describe(), map.len());
-            let message = format!("{place}: field {:?} has {found} different classes; the model has {count}", self.name);
+            let message =
+                format!("{place}: field {:?} has {found} different classes; the model has {count}", self.name);
             bail!(Failure::data(message).hint(format!("the classes are {}", listed(&map))));
         }
         Ok(map)
@@ -271,7 +303,8 @@ mod tests {
     use crate::data::{Example, Table, Value};
 
     fn table(labels: &[Value]) -> Table {
-        let rows: Vec<Example> = labels.iter().map(|label| Example { columns: vec![("label".into(), label.clone())] }).collect();
+        let rows: Vec<Example> =
+            labels.iter().map(|label| Example { columns: vec![("label".into(), label.clone())] }).collect();
         Table::from_examples(&rows).expect("labels of one type")
     }
 
@@ -300,14 +333,25 @@ mod tests {
             (vec![Floats(vec![0.5, 2.0])], regression, vec![Floats(vec![0.5, 2.0])], Regression, 2),
             (vec![Text("b".into()), Text("a".into())], rules, vec![Int(1), Int(0)], SingleLabel, 2),
             (vec![Ints(vec![0, 1, 1])], rules, vec![Floats(vec![0.0, 1.0, 1.0])], MultiLabel, 3),
-            (vec![texts(&["c", "a"]), texts(&["b"]), texts(&[])], rules, vec![Floats(vec![1.0, 0.0, 1.0]), Floats(vec![0.0, 1.0, 0.0]), Floats(vec![0.0; 3])], MultiLabel, 3),
+            (
+                vec![texts(&["c", "a"]), texts(&["b"]), texts(&[])],
+                rules,
+                vec![Floats(vec![1.0, 0.0, 1.0]), Floats(vec![0.0, 1.0, 0.0]), Floats(vec![0.0; 3])],
+                MultiLabel,
+                3,
+            ),
         ];
         for (labels, rules, expected, problem_type, num_labels) in cases {
             let table = table(&labels);
-            let (column, summary) = Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
+            let (column, summary) =
+                Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
             let values: Vec<Value> = (0..column.len()).map(|row| column.get(row)).collect();
             assert_eq!(values, expected, "{labels:?}");
-            assert_eq!((summary.problem_type, summary.num_labels), (Some(problem_type), Some(num_labels)), "{labels:?}");
+            assert_eq!(
+                (summary.problem_type, summary.num_labels),
+                (Some(problem_type), Some(num_labels)),
+                "{labels:?}"
+            );
         }
     }
 
@@ -318,7 +362,8 @@ mod tests {
         let counting: LabelMap = [("LABEL_0".to_owned(), 0), ("LABEL_1".to_owned(), 1)].into();
         for (label2id, first, expected) in [(&given, 1, given.clone()), (&counting, 0, map(&["no", "yes"]))] {
             let rules = LabelRules { label2id: Some(label2id), num_labels: Some(2), ..LabelRules::default() };
-            let (column, summary) = Labels::new(&labels, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
+            let (column, summary) =
+                Labels::new(&labels, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
             assert_eq!((column.get(0), summary.label2id), (Value::Int(first), Some(expected)));
         }
     }
@@ -326,10 +371,14 @@ mod tests {
     #[test]
     fn labels_of_words_are_numbered() {
         let numbers = table(&[Value::Ints(vec![0, 4, -100]), Value::Ints(vec![])]);
-        let (tags, summary) = Labels::new(&numbers, "label", LabelRules::default()).and_then(|labels| labels.of_words()).expect("good labels");
+        let (tags, summary) = Labels::new(&numbers, "label", LabelRules::default())
+            .and_then(|labels| labels.of_words())
+            .expect("good labels");
         assert_eq!((tags.get(0), summary.num_labels, summary.label2id), (vec![0, 4, -100], Some(5), None));
         let names = table(&[texts(&["O", "B-x"]), texts(&["O"])]);
-        let (tags, summary) = Labels::new(&names, "label", LabelRules::default()).and_then(|labels| labels.of_words()).expect("good labels");
+        let (tags, summary) = Labels::new(&names, "label", LabelRules::default())
+            .and_then(|labels| labels.of_words())
+            .expect("good labels");
         assert_eq!((tags.get(0), tags.get(1)), (vec![1, 0], vec![1]));
         assert_eq!((summary.num_labels, summary.label2id), (Some(2), Some(map(&["B-x", "O"]))));
     }
@@ -342,20 +391,40 @@ mod tests {
         let named = LabelRules { label2id: Some(&classes), ..two };
         let cases = [
             (vec![Int(0), Int(2)], two, "row 1: field \"label\" is 2, which is no class of the model; expected 0 to 1"),
-            (vec![Int(-1)], LabelRules::default(), "row 0: field \"label\" is -1, which is no class of the model; expected 0 or more"),
+            (
+                vec![Int(-1)],
+                LabelRules::default(),
+                "row 0: field \"label\" is -1, which is no class of the model; expected 0 or more",
+            ),
             (vec![Int(0), Null], two, "row 1: field \"label\" is null or missing; every row needs a label"),
-            (vec![Float(0.5)], two, "row 0: field \"label\" is a number; expected an integer or a string, the class for single_label_classification"),
+            (
+                vec![Float(0.5)],
+                two,
+                "row 0: field \"label\" is a number; expected an integer or a string, the class for single_label_classification",
+            ),
             (vec![Text("maybe".into())], named, "row 0: field \"label\" is \"maybe\", which is no class of the model"),
-            (vec![Text("a".into()), Text("b".into()), Text("c".into())], two, "the data: field \"label\" has 3 different classes; the model has 2"),
-            (vec![Ints(vec![0, 1]), Ints(vec![1])], two, "row 1: field \"label\" has 1 values; expected 2 (one for each class of the model)"),
+            (
+                vec![Text("a".into()), Text("b".into()), Text("c".into())],
+                two,
+                "the data: field \"label\" has 3 different classes; the model has 2",
+            ),
+            (
+                vec![Ints(vec![0, 1]), Ints(vec![1])],
+                two,
+                "row 1: field \"label\" has 1 values; expected 2 (one for each class of the model)",
+            ),
         ];
         for (labels, rules, message) in cases {
             let table = table(&labels);
-            let error = Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect_err("bad labels");
+            let error =
+                Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect_err("bad labels");
             assert_eq!(error.to_string(), message);
         }
         let table = table(&[Int(1)]);
         let error = Labels::new(&table, "label", two).and_then(|labels| labels.of_words()).expect_err("bad labels");
-        assert_eq!(error.to_string(), "row 0: field \"label\" is an integer; expected a list with a label for each word");
+        assert_eq!(
+            error.to_string(),
+            "row 0: field \"label\" is an integer; expected a list with a label for each word"
+        );
     }
 }

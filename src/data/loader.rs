@@ -57,7 +57,12 @@ pub struct LoaderParts {
 impl fmt::Debug for Loader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rows, batch_size, drop_last) = (&self.dataset.len(), &self.batch_size, &self.drop_last);
-        formatter.debug_struct("Loader").field("rows", rows).field("batch_size", batch_size).field("drop_last", drop_last).finish()
+        formatter
+            .debug_struct("Loader")
+            .field("rows", rows)
+            .field("batch_size", batch_size)
+            .field("drop_last", drop_last)
+            .finish()
     }
 }
 
@@ -98,10 +103,14 @@ impl Loader {
     }
 
     /// Makes the epoch that began with `start` again and continues it after `skip` batches, whose rows are not read. The
-    /// default generator is left as it is: the caller restores it to where it was in the middle of that epoch.
+    /// default generator is left as it is: the caller restores it to where it was in the middle of that epoch. What a
+    /// random collator drew for the batch ahead is not part of that, as in the reference.
     pub fn resume_epoch(&mut self, start: &EpochStart, skip: usize) -> Result<Epoch<'_>> {
         let len = self.len();
-        ensure!(skip <= len, "cannot skip {skip} batches of an epoch with {len}: the data or the batch size have changed");
+        ensure!(
+            skip <= len,
+            "cannot skip {skip} batches of an epoch with {len}: the data or the batch size have changed"
+        );
         if let Some(state) = &start.sampler {
             self.sampler.load_state(state)?;
         }
@@ -120,7 +129,8 @@ impl Loader {
     }
 
     fn load(&mut self, rows: Vec<usize>) -> Result<LoadedBatch> {
-        let read = |row: &usize| self.dataset.get(*row).with_context(|| format!("reading {}", self.dataset.locate(*row)));
+        let read =
+            |row: &usize| self.dataset.get(*row).with_context(|| format!("reading {}", self.dataset.locate(*row)));
         let examples = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
         let batch = self.collator.collate(&examples).map_err(|error| self.explain(error, &rows))?;
         Ok(LoadedBatch { batch, rows })
@@ -178,9 +188,15 @@ impl<'a> Epoch<'a> {
     /// Leaves out the first `count` batches without reading their rows; the draws are those of the whole epoch. Only
     /// before the first batch.
     pub fn skip_batches(&mut self, count: usize) -> Result<()> {
-        ensure!(self.next == self.delivered && self.order.is_none(), "batches can be skipped only at the beginning of an epoch");
+        ensure!(
+            self.next == self.delivered && self.order.is_none(),
+            "batches can be skipped only at the beginning of an epoch"
+        );
         let len = self.loader.len();
-        ensure!(count <= len, "cannot skip {count} batches of an epoch with {len}: the data or the batch size have changed");
+        ensure!(
+            count <= len,
+            "cannot skip {count} batches of an epoch with {len}: the data or the batch size have changed"
+        );
         self.next = count;
         self.delivered = count;
         Ok(())
@@ -232,12 +248,19 @@ mod tests {
     use crate::torch::{default_generator_state, default_random_int64};
 
     fn numbers(len: usize) -> Arc<dyn Dataset> {
-        let rows: Vec<Example> = (0..len).map(|row| Example { columns: vec![("x".into(), Value::Int(row as i64))] }).collect();
+        let rows: Vec<Example> =
+            (0..len).map(|row| Example { columns: vec![("x".into(), Value::Int(row as i64))] }).collect();
         Arc::new(Table::from_examples(&rows).expect("a table"))
     }
 
     fn loader(len: usize, batch_size: usize, sampler: Box<dyn Sampler>) -> Loader {
-        let parts = LoaderParts { dataset: numbers(len), sampler, collator: Box::new(DefaultCollator), batch_size, drop_last: false };
+        let parts = LoaderParts {
+            dataset: numbers(len),
+            sampler,
+            collator: Box::new(DefaultCollator),
+            batch_size,
+            drop_last: false,
+        };
         Loader::new(parts).expect("a loader")
     }
 
@@ -248,9 +271,15 @@ mod tests {
     // Rows 11 and 13 of the spec.
     #[test]
     fn lengths_are_the_references() {
-        for (len, batch_size, drop_last, expected) in
-            [(18, 4, false, 5), (18, 4, true, 4), (66, 16, false, 5), (66, 16, true, 4), (74, 32, false, 3), (74, 32, true, 2), (0, 4, false, 0)]
-        {
+        for (len, batch_size, drop_last, expected) in [
+            (18, 4, false, 5),
+            (18, 4, true, 4),
+            (66, 16, false, 5),
+            (66, 16, true, 4),
+            (74, 32, false, 3),
+            (74, 32, true, 2),
+            (0, 4, false, 0),
+        ] {
             let mut loader = loader(len, batch_size, Box::new(Sequential));
             loader.drop_last = drop_last;
             assert_eq!(loader.len(), expected);
@@ -260,7 +289,13 @@ mod tests {
             let visited = if drop_last { full } else { len };
             assert_eq!(batches.concat(), (0..visited).collect::<Vec<_>>());
         }
-        let parts = LoaderParts { dataset: numbers(1), sampler: Box::new(Sequential), collator: Box::new(DefaultCollator), batch_size: 0, drop_last: false };
+        let parts = LoaderParts {
+            dataset: numbers(1),
+            sampler: Box::new(Sequential),
+            collator: Box::new(DefaultCollator),
+            batch_size: 0,
+            drop_last: false,
+        };
         assert!(Loader::new(parts).is_err());
     }
 
@@ -270,7 +305,8 @@ mod tests {
         let expected = "32 26 19 6 10 17 50 11|7 33 36 29 42 28 61 62|31 30 13 43 22 39 45 37|56 60 53 5 51 21 25 55|\
                         16 58 35 38 27 9 40 12|57 46 44 34 54 15 49 18|41 4 47 48 1 20 63 2|59 14 52 23 3 24 8 0";
         let batches = seeded(42, || rows(loader(64, 8, Box::new(Random::new())).epoch().expect("an epoch")));
-        let text: Vec<String> = batches.iter().map(|rows| rows.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")).collect();
+        let text: Vec<String> =
+            batches.iter().map(|rows| rows.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(text.join("|"), expected);
     }
 
@@ -297,7 +333,13 @@ mod tests {
     #[test]
     fn the_loader_works_one_batch_ahead() {
         let notes = Arc::new(Mutex::new(Vec::new()));
-        let parts = LoaderParts { dataset: numbers(6), sampler: Box::new(Sequential), collator: Box::new(Noting(notes.clone())), batch_size: 3, drop_last: false };
+        let parts = LoaderParts {
+            dataset: numbers(6),
+            sampler: Box::new(Sequential),
+            collator: Box::new(Noting(notes.clone())),
+            batch_size: 3,
+            drop_last: false,
+        };
         let mut loader = Loader::new(LoaderParts { batch_size: 2, ..parts }).expect("a loader");
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");
@@ -369,10 +411,17 @@ mod tests {
 
     #[test]
     fn a_bad_row_is_named_and_the_batches_before_are_delivered() {
-        let mut examples: Vec<Example> = (0..4).map(|row| Example { columns: vec![("x".into(), Value::Int(row))] }).collect();
+        let mut examples: Vec<Example> =
+            (0..4).map(|row| Example { columns: vec![("x".into(), Value::Int(row))] }).collect();
         examples[3].columns[0].1 = Value::Null;
         let dataset = Arc::new(Table::from_examples(&examples).expect("a table"));
-        let parts = LoaderParts { dataset, sampler: Box::new(Sequential), collator: Box::new(DefaultCollator), batch_size: 2, drop_last: false };
+        let parts = LoaderParts {
+            dataset,
+            sampler: Box::new(Sequential),
+            collator: Box::new(DefaultCollator),
+            batch_size: 2,
+            drop_last: false,
+        };
         let mut loader = Loader::new(parts).expect("a loader");
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");

@@ -1,7 +1,8 @@
 //! Data: files into examples, examples into batches, batches in the reference's order.
 //!
 //! ```text
-//! files (format/) -> Table -> tokenize -> Dataset -> Sampler (order) -> Collator -> Batch -> Loader (position, look-ahead)
+//! files (format/) -> Table -> prepare (tokenizer, labels) -> Dataset -> Sampler (order) -> Collator -> Batch
+//!                                                            Loader: position, one batch ahead, resumption
 //! ```
 //! This module owns what an example and a batch are and the three traits; it knows no model and no loss.
 

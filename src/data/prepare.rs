@@ -91,7 +91,8 @@ pub fn prepare(table: Table, tokenizer: Option<&Tokenizer>, options: &PrepareOpt
     columns.extend(labels);
 
     let dataset = Table::new(columns, rows, sources)?;
-    let main_input = tokenizer.and_then(|tokenizer| tokenizer.model_input_names().first()).map_or(INPUT_IDS, String::as_str);
+    let main_input =
+        tokenizer.and_then(|tokenizer| tokenizer.model_input_names().first()).map_or(INPUT_IDS, String::as_str);
     let lengths = match (options.length_column, given_lengths) {
         (Some(column), None) => Some(dataset.row_lengths(main_input).with_context(|| {
             format!("grouping by length needs a column {column:?} of integers or rows {main_input:?}")
@@ -120,8 +121,13 @@ impl<'a> Preparation<'a> {
             return Ok(Some(name));
         }
         let names = self.table.columns().iter().map(|(column, _)| &**column);
-        let nearest = names.map(|column| (strsim::jaro_winkler(column, name), column)).max_by(|a, b| a.0.total_cmp(&b.0));
-        let mut failure = Failure::data(format!("{}: no column {name:?} ({argument}); its columns are {}", self.files(), self.table.column_names()));
+        let nearest =
+            names.map(|column| (strsim::jaro_winkler(column, name), column)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let mut failure = Failure::data(format!(
+            "{}: no column {name:?} ({argument}); its columns are {}",
+            self.files(),
+            self.table.column_names()
+        ));
         if let Some((_, column)) = nearest.filter(|(likeness, _)| *likeness > 0.8) {
             failure = failure.hint(format!("did you mean {column:?}?"));
         }
@@ -135,11 +141,15 @@ impl<'a> Preparation<'a> {
         let usual: Vec<&str> = LABEL_COLUMNS.iter().copied().chain(label_names).collect();
         let usual = if options.label_column.is_some() { &[][..] } else { &usual };
         let label = self.choose("label_column", named, usual)?;
-        let all_null = |name: &&str| self.table.column(name).is_some_and(|column| matches!(column.cells(), Cells::Nothing));
+        let all_null =
+            |name: &&str| self.table.column(name).is_some_and(|column| matches!(column.cells(), Cells::Nothing));
         let label = if options.labels_required { label } else { label.filter(|name| !all_null(name)) };
         if label.is_none() && options.labels_required {
             let (files, columns) = (self.files(), self.table.column_names());
-            let message = format!("{files}: no label column (looked for {}); its columns are {columns}", LABEL_COLUMNS.join(", "));
+            let message = format!(
+                "{files}: no label column (looked for {}); its columns are {columns}",
+                LABEL_COLUMNS.join(", ")
+            );
             bail!(Failure::data(message).hint("name it with --label_column"));
         }
         Ok(label)
@@ -152,7 +162,8 @@ impl<'a> Preparation<'a> {
     /// The column to tokenize; `None` if the model's inputs are there already.
     fn text_column(&self, has_tokenizer: bool) -> Result<Option<&'a str>> {
         let options = self.options;
-        let is_ready = |argument: &String| self.table.column(argument).is_some() && !options.label_names.contains(argument);
+        let is_ready =
+            |argument: &String| self.table.column(argument).is_some() && !options.label_names.contains(argument);
         let ready = options.forward_arguments.iter().any(is_ready);
         let takes_tokens = self.is_argument(INPUT_IDS);
         let wants_text = takes_tokens && has_tokenizer && self.table.column(INPUT_IDS).is_none();
@@ -172,20 +183,25 @@ impl<'a> Preparation<'a> {
                 format!("no column is an argument of the model ({})", options.forward_arguments.join(", "))
             };
             let message = format!("{}: {wanted}; its columns are {}", self.files(), self.table.column_names());
-            bail!(Failure::data(message).hint("name the column with --text_column; a CSV file needs a header line with names"));
+            bail!(
+                Failure::data(message)
+                    .hint("name the column with --text_column; a CSV file needs a header line with names")
+            );
         }
         Ok(text)
     }
 
     fn encode(&self, tokenizer: Option<&Tokenizer>, text: &'a str) -> Result<Encodings> {
-        let no_tokenizer = || Failure::data(format!("{}: column {text:?} is text, and there is no tokenizer", self.files()));
+        let no_tokenizer =
+            || Failure::data(format!("{}: column {text:?} is text, and there is no tokenizer", self.files()));
         let tokenizer = tokenizer.ok_or_else(no_tokenizer)?;
         let first = Texts::new(self.table, text)?;
         let one = |row| Input::One(first.piece(row));
         if self.options.task == Task::TokenClassification {
             let (place, found) = (self.table.locate(0), first.column.describe());
             let is_words = matches!(first.column.cells(), Cells::TextRows(_));
-            let message = format!("{place}: field {text:?} is {found}; expected a list of words for token classification");
+            let message =
+                format!("{place}: field {text:?} is {found}; expected a list of words for token classification");
             ensure!(is_words, Failure::data(message));
             return tokenizer.encode(self.table.rows(), one);
         }
@@ -196,7 +212,12 @@ impl<'a> Preparation<'a> {
     }
 
     /// The label column of the data set under the name that collators look for.
-    fn labels(&self, label: &'a str, text: Option<&str>, encodings: Option<&Encodings>) -> Result<((Arc<str>, Column), LabelSummary)> {
+    fn labels(
+        &self,
+        label: &'a str,
+        text: Option<&str>,
+        encodings: Option<&Encodings>,
+    ) -> Result<((Arc<str>, Column), LabelSummary)> {
         let labels = Labels::new(self.table, label, self.options.labels)?;
         let (column, summary) = match (self.options.task, encodings, text) {
             (Task::SequenceClassification, ..) => labels.of_rows()?,
@@ -228,7 +249,9 @@ impl<'a> Preparation<'a> {
             let (tags, expected) = (tags.get(row), words.column.row_len(row).unwrap_or(0));
             if tags.len() != expected {
                 let (place, found) = (self.table.locate(row), tags.len());
-                bail!(Failure::data(format!("{place}: field {label:?} has {found} labels for the {expected} words of {text:?}")));
+                bail!(Failure::data(format!(
+                    "{place}: field {label:?} has {found} labels for the {expected} words of {text:?}"
+                )));
             }
             let mut before = -1;
             aligned.push(encodings.word_ids.get(row).into_iter().map(|word| {
@@ -243,7 +266,10 @@ impl<'a> Preparation<'a> {
 
     fn is_kept(&self, name: &str) -> bool {
         let options = self.options;
-        self.is_argument(name) || options.label_names.iter().any(|known| known == name) || KEPT_LABELS.contains(&name) || !options.remove_unused_columns
+        self.is_argument(name)
+            || options.label_names.iter().any(|known| known == name)
+            || KEPT_LABELS.contains(&name)
+            || !options.remove_unused_columns
     }
 
     fn token_columns(&self, encodings: Option<Encodings>, tokenizer: Option<&Tokenizer>) -> Vec<(Arc<str>, Column)> {
@@ -285,8 +311,11 @@ impl<'a> Preparation<'a> {
         if !self.options.remove_unused_columns || names.any(|name| self.is_argument(name)) {
             return Ok(());
         }
-        let (files, arguments, columns) = (self.files(), self.options.forward_arguments.join(", "), self.table.column_names());
-        bail!(Failure::data(format!("{files}: no column is an argument of the model ({arguments}); its columns are {columns}")));
+        let (files, arguments, columns) =
+            (self.files(), self.options.forward_arguments.join(", "), self.table.column_names());
+        bail!(Failure::data(format!(
+            "{files}: no column is an argument of the model ({arguments}); its columns are {columns}"
+        )));
     }
 }
 
@@ -299,7 +328,10 @@ impl<'a> Texts<'a> {
     fn new(table: &'a Table, name: &str) -> Result<Self> {
         let column = table.usable(name)?;
         if let Some(row) = column.first_null() {
-            bail!(Failure::data(format!("{}: field {name:?} is null or missing; every row needs a text", table.locate(row))));
+            bail!(Failure::data(format!(
+                "{}: field {name:?} is null or missing; every row needs a text",
+                table.locate(row)
+            )));
         }
         let (place, found) = (table.locate(0), column.describe());
         let is_text = matches!(column.cells(), Cells::Texts(_) | Cells::TextRows(_));
@@ -353,14 +385,22 @@ mod tests {
         let label_names = ["labels".to_owned()];
         let mut tokenizer = Tokenizer::load(&fixture("tokenizer"))?;
         tokenizer.limit(Some(64), Some(128))?;
-        prepare(table, Some(&tokenizer), &PrepareOptions { forward_arguments: &arguments, label_names: &label_names, ..*options })
+        prepare(
+            table,
+            Some(&tokenizer),
+            &PrepareOptions { forward_arguments: &arguments, label_names: &label_names, ..*options },
+        )
     }
 
     /// Prepares for a module that takes `x` and `labels`.
     fn for_module(table: Table, options: &PrepareOptions<'_>) -> Result<Prepared> {
         let arguments = ["x", "labels"].map(str::to_owned);
         let label_names = ["labels".to_owned()];
-        prepare(table, None, &PrepareOptions { task: Task::Other, forward_arguments: &arguments, label_names: &label_names, ..*options })
+        prepare(
+            table,
+            None,
+            &PrepareOptions { task: Task::Other, forward_arguments: &arguments, label_names: &label_names, ..*options },
+        )
     }
 
     fn row(columns: &[(&str, Value)]) -> Example {
@@ -397,16 +437,22 @@ mod tests {
     fn check_order(name: &str, prepared: Prepared, sampler: Box<dyn Sampler>) {
         let tokenizer = Tokenizer::load(&fixture("tokenizer")).expect("the tokenizer");
         let collator = Box::new(PaddingCollator::new(tokenizer.padding()));
-        let parts = LoaderParts { dataset: Arc::new(prepared.dataset), sampler, collator, batch_size: 16, drop_last: false };
+        let parts =
+            LoaderParts { dataset: Arc::new(prepared.dataset), sampler, collator, batch_size: 16, drop_last: false };
         let mut loader = Loader::new(parts).expect("a loader");
         let batches: Vec<_> = seeded(42, || loader.epoch().expect("an epoch").collect::<Result<_>>().expect("batches"));
         let recorded = recorded(name);
         let rows: Vec<_> = batches.iter().map(|batch| batch.rows.clone()).collect();
         assert_eq!(serde_json::json!(rows), recorded["order"]);
-        for (column, expected) in recorded["first_batch"].as_object().into_iter().flatten().filter(|(column, _)| *column != "idx") {
+        for (column, expected) in
+            recorded["first_batch"].as_object().into_iter().flatten().filter(|(column, _)| *column != "idx")
+        {
             let tensor = batches[0].batch.get(column).expect("a recorded column");
             let expected: Vec<i64> = match expected.as_array().expect("a list") {
-                rows if rows[0].is_array() => rows.iter().flat_map(|row| serde_json::from_value::<Vec<i64>>(row.clone()).expect("numbers")).collect(),
+                rows if rows[0].is_array() => rows
+                    .iter()
+                    .flat_map(|row| serde_json::from_value::<Vec<i64>>(row.clone()).expect("numbers"))
+                    .collect(),
                 numbers => numbers.iter().filter_map(serde_json::Value::as_i64).collect(),
             };
             assert!(tensor.reshape(-1) == Tensor::from_slice(&expected), "{column}");
@@ -425,28 +471,65 @@ mod tests {
     fn columns_are_found_and_unused_ones_dropped() {
         let label = ("label", Value::Int(1));
         let cases: [(&[(&str, Value)], bool, &str); 6] = [
-            (&[("id", Value::Int(7)), ("text", text("the soup")), label.clone()], true, "input_ids, token_type_ids, attention_mask, label"),
-            (&[("id", Value::Int(7)), ("text", text("the soup")), label.clone()], false, "input_ids, token_type_ids, attention_mask, id, text, label"),
-            (&[("sentence1", text("the")), ("sentence2", text("soup")), ("labels", Value::Int(1))], true, "input_ids, token_type_ids, attention_mask, labels"),
-            (&[("sentence", text("the")), ("label_ids", Value::Int(1))], true, "input_ids, token_type_ids, attention_mask, label"),
-            (&[("text", text("the")), ("label", Value::Ints(vec![0, 1]))], true, "input_ids, token_type_ids, attention_mask, labels"),
+            (
+                &[("id", Value::Int(7)), ("text", text("the soup")), label.clone()],
+                true,
+                "input_ids, token_type_ids, attention_mask, label",
+            ),
+            (
+                &[("id", Value::Int(7)), ("text", text("the soup")), label.clone()],
+                false,
+                "input_ids, token_type_ids, attention_mask, id, text, label",
+            ),
+            (
+                &[("sentence1", text("the")), ("sentence2", text("soup")), ("labels", Value::Int(1))],
+                true,
+                "input_ids, token_type_ids, attention_mask, labels",
+            ),
+            (
+                &[("sentence", text("the")), ("label_ids", Value::Int(1))],
+                true,
+                "input_ids, token_type_ids, attention_mask, label",
+            ),
+            (
+                &[("text", text("the")), ("label", Value::Ints(vec![0, 1]))],
+                true,
+                "input_ids, token_type_ids, attention_mask, labels",
+            ),
             (&[("input_ids", Value::Ints(vec![2, 3])), ("text", text("the")), label], true, "input_ids, label"),
         ];
         for (columns_in, remove_unused_columns, expected) in cases {
-            let prepared = for_bert(table(&[columns_in]), &PrepareOptions { remove_unused_columns, ..OPTIONS }).expect("rows");
+            let prepared =
+                for_bert(table(&[columns_in]), &PrepareOptions { remove_unused_columns, ..OPTIONS }).expect("rows");
             assert_eq!(columns(&prepared), expected);
         }
     }
 
     #[test]
     fn named_columns_win() {
-        let rows = table(&[&[("text", text("a")), ("question", text("the soup")), ("answer", text("calm")), ("label", Value::Int(9)), ("class", text("x"))]]);
-        let options = PrepareOptions { text_column: Some("question"), text_pair_column: Some("answer"), label_column: Some("class"), ..OPTIONS };
+        let rows = table(&[&[
+            ("text", text("a")),
+            ("question", text("the soup")),
+            ("answer", text("calm")),
+            ("label", Value::Int(9)),
+            ("class", text("x")),
+        ]]);
+        let options = PrepareOptions {
+            text_column: Some("question"),
+            text_pair_column: Some("answer"),
+            label_column: Some("class"),
+            ..OPTIONS
+        };
         let prepared = for_bert(rows, &options).expect("rows");
-        let Some(Value::Ints(types)) = prepared.dataset.get(0).expect("a row").get("token_type_ids").cloned() else { panic!("no types") };
+        let Some(Value::Ints(types)) = prepared.dataset.get(0).expect("a row").get("token_type_ids").cloned() else {
+            panic!("no types")
+        };
         assert!(types.contains(&1));
         let summary = prepared.labels.expect("labels");
-        assert_eq!((summary.column.as_str(), summary.problem_type, summary.num_labels), ("class", Some(ProblemType::SingleLabel), Some(1)));
+        assert_eq!(
+            (summary.column.as_str(), summary.problem_type, summary.num_labels),
+            ("class", Some(ProblemType::SingleLabel), Some(1))
+        );
         assert_eq!(prepared.dataset.get(0).expect("a row").get("label"), Some(&Value::Int(0)));
     }
 
@@ -466,12 +549,14 @@ mod tests {
 
     #[test]
     fn ready_columns_pass_as_they_are() {
-        let ready: &[(&str, Value)] = &[("x", Value::Floats(vec![0.5, 1.0])), ("label", Value::Ints(vec![7, -3])), ("note", text("a"))];
+        let ready: &[(&str, Value)] =
+            &[("x", Value::Floats(vec![0.5, 1.0])), ("label", Value::Ints(vec![7, -3])), ("note", text("a"))];
         let prepared = for_module(table(&[ready]), &OPTIONS).expect("rows");
         assert_eq!(columns(&prepared), "x, labels");
         assert_eq!(prepared.dataset.get(0).expect("a row").get("labels"), Some(&Value::Ints(vec![7, -3])));
         assert_eq!(prepared.labels.expect("labels").num_labels, None);
-        let scalar = for_module(table(&[&[("x", Value::Int(1)), ("label", Value::Float(0.5))]]), &OPTIONS).expect("rows");
+        let scalar =
+            for_module(table(&[&[("x", Value::Int(1)), ("label", Value::Float(0.5))]]), &OPTIONS).expect("rows");
         assert_eq!(columns(&scalar), "x, label");
     }
 
@@ -480,7 +565,10 @@ mod tests {
         let options = PrepareOptions { labels_required: false, label_column: Some("class"), ..OPTIONS };
         for rows in [table(&[&[("text", text("the"))]]), table(&[&[("text", text("the")), ("class", Value::Null)]])] {
             let prepared = for_bert(rows, &options).expect("rows");
-            assert_eq!((columns(&prepared).as_str(), prepared.labels), ("input_ids, token_type_ids, attention_mask", None));
+            assert_eq!(
+                (columns(&prepared).as_str(), prepared.labels),
+                ("input_ids, token_type_ids, attention_mask", None)
+            );
         }
     }
 
@@ -497,24 +585,58 @@ mod tests {
     fn bad_tables_are_explained() {
         let label = ("label", Value::Int(1));
         let good = || table(&[&[("text", text("the")), label.clone()]]);
-        let refuse = |table, options: &PrepareOptions<'_>| for_bert(table, options).expect_err("a bad table").to_string();
+        let refuse =
+            |table, options: &PrepareOptions<'_>| for_bert(table, options).expect_err("a bad table").to_string();
         let tokens = PrepareOptions { task: Task::TokenClassification, ..OPTIONS };
         let cases = [
-            (refuse(good(), &PrepareOptions { text_column: Some("txt"), ..OPTIONS }), "the data: no column \"txt\" (text_column); its columns are text, label"),
-            (refuse(good(), &PrepareOptions { label_column: Some("class"), ..OPTIONS }), "the data: no column \"class\" (label_column); its columns are text, label"),
-            (refuse(table(&[&[("body", text("the")), label.clone()]]), &OPTIONS), "the data: no text column (looked for text, sentence, sentence1, premise, tokens, words); its columns are body, label"),
-            (refuse(table(&[&[("text", text("the"))]]), &OPTIONS), "the data: no label column (looked for label, labels, label_ids, ner_tags, tags); its columns are text"),
-            (refuse(table(&[&[("text", text("a")), label.clone()], &[("text", Value::Null), label.clone()]]), &OPTIONS), "row 1: field \"text\" is null or missing; every row needs a text"),
-            (refuse(table(&[&[("text", Value::Int(3)), label.clone()]]), &OPTIONS), "row 0: field \"text\" is an integer; expected a string"),
-            (refuse(table(&[&[("text", text("a")), ("tags", Value::Ints(vec![1]))]]), &tokens), "row 0: field \"text\" is a string; expected a list of words for token classification"),
-            (refuse(table(&[&[("tokens", words(&["a", "b"])), ("tags", Value::Ints(vec![1]))]]), &tokens), "row 0: field \"tags\" has 1 labels for the 2 words of \"tokens\""),
+            (
+                refuse(good(), &PrepareOptions { text_column: Some("txt"), ..OPTIONS }),
+                "the data: no column \"txt\" (text_column); its columns are text, label",
+            ),
+            (
+                refuse(good(), &PrepareOptions { label_column: Some("class"), ..OPTIONS }),
+                "the data: no column \"class\" (label_column); its columns are text, label",
+            ),
+            (
+                refuse(table(&[&[("body", text("the")), label.clone()]]), &OPTIONS),
+                "the data: no text column (looked for text, sentence, sentence1, premise, tokens, words); its columns are body, label",
+            ),
+            (
+                refuse(table(&[&[("text", text("the"))]]), &OPTIONS),
+                "the data: no label column (looked for label, labels, label_ids, ner_tags, tags); its columns are text",
+            ),
+            (
+                refuse(
+                    table(&[&[("text", text("a")), label.clone()], &[("text", Value::Null), label.clone()]]),
+                    &OPTIONS,
+                ),
+                "row 1: field \"text\" is null or missing; every row needs a text",
+            ),
+            (
+                refuse(table(&[&[("text", Value::Int(3)), label.clone()]]), &OPTIONS),
+                "row 0: field \"text\" is an integer; expected a string",
+            ),
+            (
+                refuse(table(&[&[("text", text("a")), ("tags", Value::Ints(vec![1]))]]), &tokens),
+                "row 0: field \"text\" is a string; expected a list of words for token classification",
+            ),
+            (
+                refuse(table(&[&[("tokens", words(&["a", "b"])), ("tags", Value::Ints(vec![1]))]]), &tokens),
+                "row 0: field \"tags\" has 1 labels for the 2 words of \"tokens\"",
+            ),
         ];
         for (message, expected) in cases {
             assert_eq!(message, expected);
         }
         let module = |table| for_module(table, &OPTIONS).expect_err("a bad table").to_string();
-        assert_eq!(module(good()), "the data: no column is an argument of the model (x, labels); its columns are text, label");
-        assert_eq!(module(table(&[&[("x", text("a")), label.clone()]])), "row 0: field \"x\" is a string; the model takes numbers");
+        assert_eq!(
+            module(good()),
+            "the data: no column is an argument of the model (x, labels); its columns are text, label"
+        );
+        assert_eq!(
+            module(table(&[&[("x", text("a")), label.clone()]])),
+            "row 0: field \"x\" is a string; the model takes numbers"
+        );
     }
 
     #[test]
@@ -522,7 +644,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path: PathBuf = folder.path().join("train.csv");
         std::fs::write(&path, "text,label\nthe,0\nsoup,one\n").expect("a file");
-        let error = format::read(&[path], None).and_then(|table| for_bert(table, &OPTIONS)).expect_err("mixed labels").to_string();
-        assert!(error.ends_with("train.csv:3: field \"label\" is a string; expected a number (as in the rows before)"), "{error}");
+        let error = format::read(&[path], None)
+            .and_then(|table| for_bert(table, &OPTIONS))
+            .expect_err("mixed labels")
+            .to_string();
+        assert!(
+            error.ends_with("train.csv:3: field \"label\" is a string; expected a number (as in the rows before)"),
+            "{error}"
+        );
     }
 }

@@ -224,7 +224,8 @@ impl TableBuilder {
     /// The column `name`, made now if it is new, ready for the next row. `position` is where it most likely is.
     pub fn column(&mut self, name: &str, position: usize) -> &mut Column {
         let is_there = |index: &usize| self.columns.get(*index).is_some_and(|(column, _)| &**column == name);
-        let index = Some(position).filter(is_there).or_else(|| self.columns.iter().position(|(column, _)| &**column == name));
+        let index =
+            Some(position).filter(is_there).or_else(|| self.columns.iter().position(|(column, _)| &**column == name));
         let index = index.unwrap_or_else(|| {
             let mut column = Column::default();
             (0..self.rows).for_each(|_| column.push(Cell::Null));

@@ -14,7 +14,8 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{
-    AddedToken, EncodeInput, Encoding, InputSequence, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    AddedToken, EncodeInput, Encoding, InputSequence, PostProcessor, TruncationDirection, TruncationParams,
+    TruncationStrategy,
 };
 
 use super::collator::{PaddingSettings, Side};
@@ -125,7 +126,10 @@ impl Tokenizer {
     /// Loads the tokenizer of a folder.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = |name| read_object(&folder.join(name));
-        let config = Config { settings: read(TOKENIZER_CONFIG)?.unwrap_or_default(), special_tokens: read(SPECIAL_TOKENS)?.unwrap_or_default() };
+        let config = Config {
+            settings: read(TOKENIZER_CONFIG)?.unwrap_or_default(),
+            special_tokens: read(SPECIAL_TOKENS)?.unwrap_or_default(),
+        };
         let inner = load_tokenizer(folder, &config)?;
         let pad_token_id = config.special_token("pad_token").and_then(|token| inner.token_to_id(&token)).map(i64::from);
         let files = [TOKENIZER, TOKENIZER_CONFIG].iter().chain(TOKENIZER_EXTRAS).map(|name| folder.join(name));
@@ -136,7 +140,11 @@ impl Tokenizer {
             pad_token_id,
             pad_token_type_id: config.settings.get("pad_token_type_id").and_then(Value::as_i64).unwrap_or(0),
             padding_side: if config.is_left("padding_side") { Side::Left } else { Side::Right },
-            truncation_side: if config.is_left("truncation_side") { TruncationDirection::Left } else { TruncationDirection::Right },
+            truncation_side: if config.is_left("truncation_side") {
+                TruncationDirection::Left
+            } else {
+                TruncationDirection::Right
+            },
             inner,
         })
     }
@@ -150,7 +158,8 @@ impl Tokenizer {
     pub fn save(&self, folder: &Path) -> Result<()> {
         for path in &self.files {
             let name = path.file_name().context("a tokenizer file without a name")?;
-            fs::copy(path, folder.join(name)).with_context(|| format!("copying {} to {}", path.display(), folder.display()))?;
+            fs::copy(path, folder.join(name))
+                .with_context(|| format!("copying {} to {}", path.display(), folder.display()))?;
         }
         Ok(())
     }
@@ -180,16 +189,30 @@ impl Tokenizer {
     /// model's number of positions. Returns the limit; `None`: rows are not truncated.
     pub fn limit(&mut self, max_length: Option<usize>, positions: Option<usize>) -> Result<Option<usize>> {
         if let (Some(wanted), Some(positions)) = (max_length, positions) {
-            ensure!(wanted <= positions, Failure::usage(format!("max_length {wanted} is more than the model's {positions} positions")));
+            ensure!(
+                wanted <= positions,
+                Failure::usage(format!("max_length {wanted} is more than the model's {positions} positions"))
+            );
         }
         let own = [self.model_max_length, positions].into_iter().flatten().min();
         let limit = max_length.or(own);
         if let Some(limit) = limit {
             let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
-            ensure!(limit > special, Failure::usage(format!("max_length {limit} leaves no room beside {special} special tokens")));
+            ensure!(
+                limit > special,
+                Failure::usage(format!("max_length {limit} leaves no room beside {special} special tokens"))
+            );
         }
-        let truncation = |max_length| TruncationParams { max_length, direction: self.truncation_side, strategy: TruncationStrategy::LongestFirst, stride: 0 };
-        self.inner.with_truncation(limit.map(truncation)).map_err(|error| anyhow!(error)).context("setting the truncation")?;
+        let truncation = |max_length| TruncationParams {
+            max_length,
+            direction: self.truncation_side,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        self.inner
+            .with_truncation(limit.map(truncation))
+            .map_err(|error| anyhow!(error))
+            .context("setting the truncation")?;
         Ok(limit)
     }
 
@@ -232,7 +255,8 @@ impl Config {
 
     fn model_input_names(&self) -> Vec<String> {
         let given = self.settings.get("model_input_names").and_then(Value::as_array);
-        let names: Option<Vec<String>> = given.map(|names| names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
+        let names: Option<Vec<String>> =
+            given.map(|names| names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
         names.unwrap_or_else(|| [INPUT_IDS, TOKEN_TYPE_IDS, ATTENTION_MASK].map(str::to_owned).to_vec())
     }
 
@@ -246,7 +270,10 @@ impl Config {
 
     /// A special token, written as a string or as an object with a `content`.
     fn special_token(&self, name: &str) -> Option<String> {
-        let written = [&self.special_tokens, &self.settings].into_iter().filter_map(|map| map.get(name)).find(|token| !token.is_null())?;
+        let written = [&self.special_tokens, &self.settings]
+            .into_iter()
+            .filter_map(|map| map.get(name))
+            .find(|token| !token.is_null())?;
         let content = written.as_str().or_else(|| written.get("content").and_then(Value::as_str))?;
         Some(content.to_owned())
     }
@@ -257,7 +284,8 @@ fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     }
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let object = serde_json::from_slice(&text).map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
+    let object =
+        serde_json::from_slice(&text).map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
     Ok(Some(object))
 }
 
@@ -272,7 +300,8 @@ fn load_tokenizer(folder: &Path, config: &Config) -> Result<tokenizers::Tokenize
         return configure_normalizer(inner, config).map_err(|error| broken(error).into());
     }
     if vocabulary.is_file() {
-        return word_piece(&vocabulary, config).with_context(|| format!("building the tokenizer of {}", vocabulary.display()));
+        return word_piece(&vocabulary, config)
+            .with_context(|| format!("building the tokenizer of {}", vocabulary.display()));
     }
     Err(Failure::data(format!("{}: no tokenizer: neither {TOKENIZER} nor {VOCABULARY} is there", folder.display()))
         .hint("put the tokenizer's files beside the model, or name their folder")
@@ -280,7 +309,10 @@ fn load_tokenizer(folder: &Path, config: &Config) -> Result<tokenizers::Tokenize
 }
 
 /// What `tokenizer_config.json` says of the normalizer wins over `tokenizer.json`, as in the reference.
-fn configure_normalizer(mut inner: tokenizers::Tokenizer, config: &Config) -> tokenizers::Result<tokenizers::Tokenizer> {
+fn configure_normalizer(
+    mut inner: tokenizers::Tokenizer,
+    config: &Config,
+) -> tokenizers::Result<tokenizers::Tokenizer> {
     let Some(NormalizerWrapper::BertNormalizer(written)) = inner.get_normalizer() else { return Ok(inner) };
     let wanted = bert_normalizer(*written, config);
     let changed = (wanted.lowercase, wanted.strip_accents, wanted.handle_chinese_chars)
@@ -306,13 +338,19 @@ fn word_piece(vocabulary: &Path, config: &Config) -> Result<tokenizers::Tokenize
     let model = WordPiece::builder().vocab(pieces).unk_token(unknown.clone()).build().map_err(failed)?;
     let mut inner = tokenizers::Tokenizer::new(model);
     let number = |token: String| {
-        let id = inner.token_to_id(&token).ok_or_else(|| Failure::data(format!("the vocabulary lacks the special token {token:?}")))?;
+        let id = inner
+            .token_to_id(&token)
+            .ok_or_else(|| Failure::data(format!("the vocabulary lacks the special token {token:?}")))?;
         Ok::<_, Failure>((token, id))
     };
     let (unknown, _) = number(unknown)?;
     let (separator, first) = (number(special("sep_token", "[SEP]"))?, number(special("cls_token", "[CLS]"))?);
     let mut tokens = vec![unknown, separator.0.clone(), first.0.clone()];
-    tokens.extend([special("pad_token", "[PAD]"), special("mask_token", "[MASK]")].into_iter().filter(|token| inner.token_to_id(token).is_some()));
+    tokens.extend(
+        [special("pad_token", "[PAD]"), special("mask_token", "[MASK]")]
+            .into_iter()
+            .filter(|token| inner.token_to_id(token).is_some()),
+    );
     inner.with_normalizer(Some(bert_normalizer(BertNormalizer::default(), config))).map_err(failed)?;
     inner.with_pre_tokenizer(Some(BertPreTokenizer));
     inner.with_post_processor(Some(BertProcessing::new(separator, first)));
@@ -393,16 +431,27 @@ mod tests {
         assert_eq!(tokenizer.limit(None, None).expect("a limit"), Some(128));
         assert_eq!(tokenizer.limit(None, Some(64)).expect("a limit"), Some(64));
         assert_eq!(tokenizer.limit(Some(32), Some(64)).expect("a limit"), Some(32));
-        assert_eq!(tokenizer.limit(Some(65), Some(64)).expect_err("too long").to_string(), "max_length 65 is more than the model's 64 positions");
-        assert_eq!(tokenizer.limit(Some(3), None).expect_err("too short").to_string(), "max_length 3 leaves no room beside 3 special tokens");
-        let unlimited = folder(&[], &[("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656}")]);
+        assert_eq!(
+            tokenizer.limit(Some(65), Some(64)).expect_err("too long").to_string(),
+            "max_length 65 is more than the model's 64 positions"
+        );
+        assert_eq!(
+            tokenizer.limit(Some(3), None).expect_err("too short").to_string(),
+            "max_length 3 leaves no room beside 3 special tokens"
+        );
+        let unlimited =
+            folder(&[], &[("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656}")]);
         assert_eq!(Tokenizer::load(unlimited.path()).expect("a tokenizer").limit(None, None).expect("no limit"), None);
     }
 
     #[test]
     fn a_vocabulary_alone_gives_the_same_tokens() {
         let built = Tokenizer::load(folder(&["tokenizer.json"], &[]).path()).expect("a tokenizer");
-        let inputs = [text("The soup turned out quite NOISY, in the end ."), text("[MASK] \u{c9}t\u{e9}"), Input::Pair(Piece::Text("a"), Piece::Text("b"))];
+        let inputs = [
+            text("The soup turned out quite NOISY, in the end ."),
+            text("[MASK] \u{c9}t\u{e9}"),
+            Input::Pair(Piece::Text("a"), Piece::Text("b")),
+        ];
         let (expected, found) = (encode(&toy(), &inputs), encode(&built, &inputs));
         assert_eq!((found.input_ids, found.token_type_ids), (expected.input_ids, expected.token_type_ids));
         assert_eq!(built.vocabulary_size(), toy().vocabulary_size());
@@ -413,7 +462,10 @@ mod tests {
         let config = "{\"do_lower_case\": false, \"padding_side\": \"left\", \"truncation_side\": \"left\", \"model_input_names\": [\"input_ids\"], \"pad_token\": {\"content\": \"[UNK]\"}}";
         let folder = folder(&["special_tokens_map.json"], &[("tokenizer_config.json", config)]);
         let mut tokenizer = Tokenizer::load(folder.path()).expect("a tokenizer");
-        assert_eq!((tokenizer.padding().side, tokenizer.padding().pad_token_id, tokenizer.padding().add_attention_mask), (Side::Left, Some(1), false));
+        assert_eq!(
+            (tokenizer.padding().side, tokenizer.padding().pad_token_id, tokenizer.padding().add_attention_mask),
+            (Side::Left, Some(1), false)
+        );
         assert_eq!(tokenizer.model_input_names(), ["input_ids"]);
         assert_eq!(encode(&tokenizer, &[text("THE")]).input_ids.get(0), [2, 1, 3]);
         tokenizer.limit(Some(4), None).expect("a limit");
@@ -423,7 +475,9 @@ mod tests {
 
     #[test]
     fn the_files_travel() {
-        let names = |tokenizer: &Tokenizer| tokenizer.files().iter().map(|path| path.file_name().expect("a name").to_owned()).collect::<Vec<_>>();
+        let names = |tokenizer: &Tokenizer| {
+            tokenizer.files().iter().map(|path| path.file_name().expect("a name").to_owned()).collect::<Vec<_>>()
+        };
         let copy = folder(&[], &[]);
         assert_eq!(names(&Tokenizer::load(copy.path()).expect("a tokenizer")), names(&toy()));
         assert_eq!(names(&toy()), ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]);

@@ -60,7 +60,10 @@ mod tests {
     fn check(rows: Vec<Vec<(&str, Value)>>, expected: &[Column]) {
         let examples: Vec<_> = rows.into_iter().map(example).collect();
         let batch = collate(&mut DefaultCollator, &examples);
-        let expected: Vec<_> = expected.iter().map(|(name, kind, shape, numbers)| ((*name).to_owned(), *kind, shape.clone(), numbers.clone())).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, kind, shape, numbers)| ((*name).to_owned(), *kind, shape.clone(), numbers.clone()))
+            .collect();
         assert_eq!(contents(&batch), expected);
     }
 
@@ -71,33 +74,48 @@ mod tests {
         let row = |label| vec![("label", label), ("x", Ints(vec![0, 1, 2])), ("name", Text("a".into()))];
         let inputs = ("x", Kind::Int64, vec![2, 3], vec![0., 1., 2., 0., 1., 2.]);
         check(vec![row(Int(1)), row(Int(0))], &[("labels", Kind::Int64, vec![2], vec![1., 0.]), inputs.clone()]);
-        check(vec![row(Float(0.5)), row(Float(2.0))], &[("labels", Kind::Float, vec![2], vec![0.5, 2.]), inputs.clone()]);
-        check(vec![row(Ints(vec![1, 0])), row(Ints(vec![0, 1]))], &[
-            ("labels", Kind::Float, vec![2, 2], vec![1., 0., 0., 1.]),
-            inputs.clone(),
-        ]);
+        check(
+            vec![row(Float(0.5)), row(Float(2.0))],
+            &[("labels", Kind::Float, vec![2], vec![0.5, 2.]), inputs.clone()],
+        );
+        check(
+            vec![row(Ints(vec![1, 0])), row(Ints(vec![0, 1]))],
+            &[("labels", Kind::Float, vec![2, 2], vec![1., 0., 0., 1.]), inputs.clone()],
+        );
         check(vec![row(Null), row(Null)], &[inputs]);
         let row = |labels| vec![("label_ids", labels), ("y", Floats(vec![0.5]))];
         let inputs = ("y", Kind::Float, vec![2, 1], vec![0.5, 0.5]);
-        check(vec![row(Ints(vec![0, 1])), row(Ints(vec![2, 3]))], &[
-            ("labels", Kind::Int64, vec![2, 2], vec![0., 1., 2., 3.]),
-            inputs.clone(),
-        ]);
-        check(vec![row(Floats(vec![0.5])), row(Floats(vec![1.5]))], &[("labels", Kind::Float, vec![2, 1], vec![0.5, 1.5]), inputs.clone()]);
+        check(
+            vec![row(Ints(vec![0, 1])), row(Ints(vec![2, 3]))],
+            &[("labels", Kind::Int64, vec![2, 2], vec![0., 1., 2., 3.]), inputs.clone()],
+        );
+        check(
+            vec![row(Floats(vec![0.5])), row(Floats(vec![1.5]))],
+            &[("labels", Kind::Float, vec![2, 1], vec![0.5, 1.5]), inputs.clone()],
+        );
         check(vec![row(Int(4)), row(Int(5))], &[("labels", Kind::Int64, vec![2], vec![4., 5.]), inputs]);
     }
 
     #[test]
     fn labels_already_named_so_are_stacked() {
-        let rows = vec![vec![("labels", Value::Int(1)), ("x", Value::Float(0.25))], vec![("labels", Value::Int(2)), ("x", Value::Float(4.0))]];
+        let rows = vec![
+            vec![("labels", Value::Int(1)), ("x", Value::Float(0.25))],
+            vec![("labels", Value::Int(2)), ("x", Value::Float(4.0))],
+        ];
         check(rows, &[("labels", Kind::Int64, vec![2], vec![1., 2.]), ("x", Kind::Float, vec![2], vec![0.25, 4.])]);
     }
 
     #[test]
     fn rows_that_do_not_fit_are_named() {
         let cases = [
-            (Value::Ints(vec![1, 2]), "example 1 of the batch: field \"x\" is a list of 2; expected a list of 1 (as in the batch's first row)"),
-            (Value::Int(1), "example 1 of the batch: field \"x\" is a number; expected a list of 1 (as in the batch's first row)"),
+            (
+                Value::Ints(vec![1, 2]),
+                "example 1 of the batch: field \"x\" is a list of 2; expected a list of 1 (as in the batch's first row)",
+            ),
+            (
+                Value::Int(1),
+                "example 1 of the batch: field \"x\" is a number; expected a list of 1 (as in the batch's first row)",
+            ),
             (Value::Null, "example 1 of the batch: field \"x\" is null, but not in all rows of the batch"),
             (Value::Text("a".into()), "example 1 of the batch: field \"x\" holds strings, not numbers"),
         ];

@@ -126,7 +126,9 @@ fn stack<'a>(name: &str, count: usize, column: impl Iterator<Item = &'a Value>) 
                 Some(row.len())
             }
             Value::Null => return bad(position, format!("field {name:?} is null, but not in all rows of the batch")),
-            Value::Text(_) | Value::Texts(_) => return bad(position, format!("field {name:?} holds strings, not numbers")),
+            Value::Text(_) | Value::Texts(_) => {
+                return bad(position, format!("field {name:?} holds strings, not numbers"));
+            }
         };
         let (_, first) = *expected.get_or_insert((position, width));
         if first != width {
@@ -161,8 +163,11 @@ mod tests {
 
     /// Name, kind, shape and numbers of each column.
     pub(super) fn contents(batch: &Batch) -> Vec<(String, Kind, Vec<i64>, Vec<f64>)> {
-        let numbers = |tensor: &Tensor| Vec::<f64>::try_from(tensor.to_kind(Kind::Double).reshape(-1)).expect("numbers");
-        let describe = |(name, tensor): &(std::sync::Arc<str>, Tensor)| (name.to_string(), tensor.kind(), tensor.size(), numbers(tensor));
+        let numbers =
+            |tensor: &Tensor| Vec::<f64>::try_from(tensor.to_kind(Kind::Double).reshape(-1)).expect("numbers");
+        let describe = |(name, tensor): &(std::sync::Arc<str>, Tensor)| {
+            (name.to_string(), tensor.kind(), tensor.size(), numbers(tensor))
+        };
         batch.columns.iter().map(describe).collect()
     }
 

@@ -87,7 +87,11 @@ impl PaddingCollator {
         let ids = first.iter().position(|(name, _)| &**name == INPUT_IDS);
         let ids = ids.with_context(|| format!("the padding collator needs a column {INPUT_IDS:?}"))?;
         let rows: Vec<usize> = token_counts(examples, ids)?;
-        let batch = Padding { settings: &self.settings, length: self.settings.length(rows.iter().copied().max().unwrap_or(0)), rows };
+        let batch = Padding {
+            settings: &self.settings,
+            length: self.settings.length(rows.iter().copied().max().unwrap_or(0)),
+            rows,
+        };
         let mut columns = Vec::with_capacity(first.len() + 1);
         for (index, (name, value)) in first.iter().enumerate().filter(|(_, (_, value))| is_numeric(value)) {
             let name_in_batch = batch_name(name);
@@ -95,7 +99,9 @@ impl PaddingCollator {
             let filler = label_filler.map(Some).or_else(|| self.settings.filler(name));
             let column = values(examples, index, name);
             let tensor = match filler {
-                Some(filler) if matches!(value, Value::Ints(_) | Value::Floats(_)) => batch.pad(name, filler, column)?,
+                Some(filler) if matches!(value, Value::Ints(_) | Value::Floats(_)) => {
+                    batch.pad(name, filler, column)?
+                }
                 _ => stack(name, examples.len(), column).map_err(|error| hint_at_padding(error, value))?,
             };
             columns.push((name_in_batch, tensor));
@@ -147,7 +153,10 @@ impl Padding<'_> {
         for (position, value) in column.enumerate() {
             let (count, tokens) = (row_len(value), self.rows[position]);
             if count != Some(tokens) {
-                return bad(position, super::unequal(name, count, Some(tokens)).replace("the batch's first row", INPUT_IDS));
+                return bad(
+                    position,
+                    super::unequal(name, count, Some(tokens)).replace("the batch's first row", INPUT_IDS),
+                );
             }
             let Some(missing) = self.length.checked_sub(tokens) else {
                 return bad(position, format!("field {name:?} has {tokens} tokens; padding goes to {}", self.length));
@@ -203,7 +212,11 @@ mod tests {
     fn rows(lengths: &[usize]) -> Vec<Example> {
         let row = |length: &usize| {
             let ids = Value::Ints((1..=*length as i64).collect());
-            example(vec![("input_ids", ids), ("token_type_ids", Value::Ints(vec![1; *length])), ("label", Value::Int(*length as i64))])
+            example(vec![
+                ("input_ids", ids),
+                ("token_type_ids", Value::Ints(vec![1; *length])),
+                ("label", Value::Int(*length as i64)),
+            ])
         };
         lengths.iter().map(row).collect()
     }
@@ -229,18 +242,20 @@ mod tests {
         let labels = ("labels".to_owned(), Kind::Int64, vec![2], vec![1., 3.]);
         let column = |name: &str, numbers: [f64; 6]| (name.to_owned(), Kind::Int64, vec![2, 3], numbers.to_vec());
         let mut right = PaddingCollator::new(PaddingSettings { add_attention_mask: true, ..SETTINGS });
-        assert_eq!(contents(&collate(&mut right, &rows(&[1, 3]))), [
-            column("input_ids", [1., 9., 9., 1., 2., 3.]),
-            column("token_type_ids", [1., 0., 0., 1., 1., 1.]),
-            labels.clone(),
-            column("attention_mask", [1., 0., 0., 1., 1., 1.]),
-        ]);
+        assert_eq!(
+            contents(&collate(&mut right, &rows(&[1, 3]))),
+            [
+                column("input_ids", [1., 9., 9., 1., 2., 3.]),
+                column("token_type_ids", [1., 0., 0., 1., 1., 1.]),
+                labels.clone(),
+                column("attention_mask", [1., 0., 0., 1., 1., 1.]),
+            ]
+        );
         let mut left = PaddingCollator::new(PaddingSettings { side: Side::Left, ..SETTINGS });
-        assert_eq!(contents(&collate(&mut left, &rows(&[1, 3]))), [
-            column("input_ids", [9., 9., 1., 1., 2., 3.]),
-            column("token_type_ids", [0., 0., 1., 1., 1., 1.]),
-            labels,
-        ]);
+        assert_eq!(
+            contents(&collate(&mut left, &rows(&[1, 3]))),
+            [column("input_ids", [9., 9., 1., 1., 2., 3.]), column("token_type_ids", [0., 0., 1., 1., 1., 1.]), labels,]
+        );
     }
 
     #[test]
@@ -258,9 +273,15 @@ mod tests {
     fn rows_that_do_not_fit_are_named() {
         let refuse = |settings, examples: &[Example]| refusal(&mut PaddingCollator::new(settings), examples);
         let no_token = PaddingSettings { pad_token_id: None, ..SETTINGS };
-        assert_eq!(refuse(no_token, &rows(&[2, 1])), "example 1 of the batch: a shorter row cannot be padded: the tokenizer has no padding token");
+        assert_eq!(
+            refuse(no_token, &rows(&[2, 1])),
+            "example 1 of the batch: a shorter row cannot be padded: the tokenizer has no padding token"
+        );
         let short = PaddingSettings { pad_to: PadTo::Length(2), ..SETTINGS };
-        assert_eq!(refuse(short, &rows(&[2, 3])), "example 1 of the batch: field \"input_ids\" has 3 tokens; padding goes to 2");
+        assert_eq!(
+            refuse(short, &rows(&[2, 3])),
+            "example 1 of the batch: field \"input_ids\" has 3 tokens; padding goes to 2"
+        );
         let mut uneven = rows(&[2, 2]);
         uneven[1].columns[1].1 = Value::Ints(vec![1]);
         assert_eq!(

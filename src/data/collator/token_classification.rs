@@ -62,7 +62,10 @@ mod tests {
             for name in ["label", "labels", "label_ids"] {
                 let columns = contents(&collate(&mut collator, &rows(name)));
                 let (found, _, shape, numbers) = &columns[1];
-                assert_eq!((found.as_str(), shape.as_slice(), numbers.as_slice()), ("labels", &[2, 3][..], &expected[..]));
+                assert_eq!(
+                    (found.as_str(), shape.as_slice(), numbers.as_slice()),
+                    ("labels", &[2, 3][..], &expected[..])
+                );
             }
         }
         let multiple = PaddingSettings { pad_to_multiple_of: Some(4), ..right };
@@ -74,7 +77,16 @@ mod tests {
     fn a_label_for_each_token_is_needed() {
         let mut examples = rows("labels");
         examples[1].columns[1].1 = Value::Ints(vec![1, 2]);
-        let message = refusal(&mut TokenClassificationCollator::new(PaddingSettings { pad_token_id: Some(0), ..PaddingSettings::default() }), &examples);
-        assert_eq!(message, "example 1 of the batch: field \"labels\" is a list of 2; expected a list of 1 (as in input_ids)");
+        let message = refusal(
+            &mut TokenClassificationCollator::new(PaddingSettings {
+                pad_token_id: Some(0),
+                ..PaddingSettings::default()
+            }),
+            &examples,
+        );
+        assert_eq!(
+            message,
+            "example 1 of the batch: field \"labels\" is a list of 2; expected a list of 1 (as in input_ids)"
+        );
     }
 }

@@ -67,8 +67,11 @@ fn explain(path: &Path, error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let line = pos.map_or(0, |position| position.line());
-            let message = format!("{}:{line}: {len} fields; expected {expected_len} (as in the header)", path.display());
-            Failure::data(message).hint("a field that holds the separator or a line break must be in double quotes").into()
+            let message =
+                format!("{}:{line}: {len} fields; expected {expected_len} (as in the header)", path.display());
+            Failure::data(message)
+                .hint("a field that holds the separator or a line break must be in double quotes")
+                .into()
         }
         ErrorKind::Io(error) => anyhow::Error::new(error).context(format!("reading {}", path.display())),
         other => anyhow!(Failure::data(format!("{}: {other:?}", path.display()))),

@@ -40,12 +40,16 @@ pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
 fn read_line(bytes: &[u8], number: u64, builder: &mut TableBuilder) -> Result<(), Failure> {
     let not_utf8 = |error| Failure::data(format!("not valid UTF-8 at byte {}", utf8_column(error)));
     let text = std::str::from_utf8(bytes).map_err(not_utf8)?;
-    if text.trim().is_empty() {
+    let text = text.trim_end();
+    if text.trim_start().is_empty() {
         return Ok(());
     }
     builder.begin_row(number);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Row { builder }.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|error| explain(&error))?;
+    Row { builder }
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|error| explain(&error))?;
     builder.end_rows(1);
     Ok(())
 }
@@ -54,7 +58,9 @@ fn explain(error: &serde_json::Error) -> Failure {
     let text = error.to_string();
     let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
     match error.classify() {
-        Category::Data => Failure::data(message).hint("each line of the file must be one JSON object: {\"text\": \"...\", \"label\": 0}"),
+        Category::Data if message.starts_with("invalid type") => Failure::data(message)
+            .hint("each line of the file must be one JSON object: {\"text\": \"...\", \"label\": 0}"),
+        Category::Data => Failure::data(message),
         _ => Failure::data(format!("malformed JSON at column {}: {message}", error.column())),
     }
 }
@@ -181,7 +187,9 @@ fn append<'a>(row: Cell<'a>, element: Cell<'a>) -> Cell<'a> {
             texts.push(text);
             Cell::Texts(texts)
         }
-        (_, Cell::Int(_) | Cell::Float(_) | Cell::Text(_)) => Cell::Unusable("a list of strings and numbers mixed".into()),
+        (_, Cell::Int(_) | Cell::Float(_) | Cell::Text(_)) => {
+            Cell::Unusable("a list of strings and numbers mixed".into())
+        }
         _ => Cell::Unusable("a nested list".into()),
     }
 }
@@ -217,7 +225,7 @@ mod tests {
     fn malformed_lines_are_located() {
         let cases: [(&[u8], &str); 8] = [
             (b"{\"x\": 1}\n{\"x\": }\n", "a.jsonl:2: malformed JSON at column 7: expected value"),
-            (b"{\"x\": 1\n", "a.jsonl:1: malformed JSON at column 0: EOF while parsing an object"),
+            (b"{\"x\": 1\n", "a.jsonl:1: malformed JSON at column 7: EOF while parsing an object"),
             (b"{\"x\": NaN}\n", "a.jsonl:1: malformed JSON at column 7: expected value"),
             (b"{\"x\": 1} 2\n", "a.jsonl:1: malformed JSON at column 10: trailing characters"),
             (b"\n3\n", "a.jsonl:2: invalid type: integer `3`, expected an object with the fields of one row"),
@@ -238,7 +246,10 @@ mod tests {
             ("{\"x\": [[1]]}\n", "a.jsonl:1: field \"x\" is a nested list"),
             ("{\"x\": [1, \"a\"]}\n", "a.jsonl:1: field \"x\" is a list of strings and numbers mixed"),
             ("{\"x\": 18446744073709551615}\n", "a.jsonl:1: field \"x\" is an integer beyond 64 bits"),
-            ("{\"x\": 1}\n{\"x\": \"1\"}\n", "a.jsonl:2: field \"x\" is a string; expected an integer (as in the rows before)"),
+            (
+                "{\"x\": 1}\n{\"x\": \"1\"}\n",
+                "a.jsonl:2: field \"x\" is a string; expected an integer (as in the rows before)",
+            ),
         ];
         for (text, message) in cases {
             assert_eq!(error(&[("a.jsonl", text.as_bytes())]), message);

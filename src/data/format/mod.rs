@@ -156,6 +156,9 @@ mod tests {
         assert!(directory.to_string().ends_with("f.jsonl: a folder; expected a file"), "{directory}");
         let unknown = read(&["notes.txt".into()], None).expect_err("an unknown extension");
         assert_eq!(kind_of(&unknown), Kind::Usage);
-        assert_eq!(crate::error::hints_of(&unknown), ["the file name must end in one of .jsonl, .json, .csv, .tsv, .parquet"]);
+        assert_eq!(
+            crate::error::hints_of(&unknown),
+            ["the file name must end in one of .jsonl, .json, .csv, .tsv, .parquet"]
+        );
     }
 }

@@ -22,7 +22,9 @@ const ROWS_AT_ONCE: usize = 4096;
 /// Reads a file.
 pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
     let file = open(path)?;
-    let corrupt = |error: &dyn std::fmt::Display| Failure::data(format!("{}: not a readable Parquet file: {error}", path.display()));
+    let corrupt = |error: &dyn std::fmt::Display| {
+        Failure::data(format!("{}: not a readable Parquet file: {error}", path.display()))
+    };
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| corrupt(&error))?;
     let reader = reader.with_batch_size(ROWS_AT_ONCE).with_limit(builder.room());
     builder.begin_file(path, Unit::Row);
@@ -66,7 +68,8 @@ fn table_type(stored: &DataType) -> Option<DataType> {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(DataType::LargeUtf8),
         DataType::Dictionary(_, value) => table_type(value),
         DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
-            let element = table_type(element.data_type()).filter(|element| !matches!(element, DataType::LargeList(_)))?;
+            let element =
+                table_type(element.data_type()).filter(|element| !matches!(element, DataType::LargeList(_)))?;
             Some(DataType::LargeList(Arc::new(Field::new_list_field(element, true))))
         }
         _ => None,
@@ -109,10 +112,10 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeListArray, Float32Array, Int32Array, ListArray, StringArray,
-        UInt64Array,
+        ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeListArray, Float32Array, Int32Array, ListArray,
+        StringArray, UInt64Array,
     };
-    use arrow::datatypes::{Int32Type, Int8Type};
+    use arrow::datatypes::{Int8Type, Int32Type};
     use arrow::record_batch::RecordBatch;
     use parquet::arrow::ArrowWriter;
 
@@ -131,7 +134,10 @@ mod tests {
     #[test]
     fn every_type_of_a_table_is_read() {
         let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(7), Some(8)]), None]);
-        let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), Some(2)]), Some([Some(3), Some(4)])], 2);
+        let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(
+            [Some([Some(1), Some(2)]), Some([Some(3), Some(4)])],
+            2,
+        );
         let kinds: DictionaryArray<Int8Type> = ["cat", "dog"].into_iter().collect();
         let bytes = file(vec![
             ("b", Arc::new(BooleanArray::from(vec![true, false]))),
