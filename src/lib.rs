@@ -9,5 +9,7 @@ pub mod loss;
 pub mod metric;
 pub mod model;
 pub mod optim;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 pub mod report;
 pub mod torch;
