@@ -113,6 +113,11 @@ impl Control {
         self.should_log = on;
     }
 
+    /// Whether somebody changed a flag since the changes were taken.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Takes the recorded changes out.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)

@@ -3,9 +3,15 @@
 use anyhow::Result;
 
 mod control;
+mod default_flow;
+mod dispatcher;
+mod early_stopping;
 mod state;
 
 pub use control::{Change, Control};
+pub use default_flow::{DefaultFlow, Schedule};
+pub use dispatcher::{Callbacks, View};
+pub use early_stopping::EarlyStopping;
 pub use state::TrainerState;
 
 /// Where in a run a callback is called. Order and meaning: spec 3.1.
@@ -59,6 +65,23 @@ pub enum EventKind {
     PredictionStep,
 }
 
+/// All kinds, in the order of their numbers.
+pub const EVENT_KINDS: [EventKind; 13] = [
+    EventKind::InitEnd,
+    EventKind::TrainBegin,
+    EventKind::TrainEnd,
+    EventKind::EpochBegin,
+    EventKind::EpochEnd,
+    EventKind::StepBegin,
+    EventKind::SubstepEnd,
+    EventKind::StepEnd,
+    EventKind::Evaluate,
+    EventKind::Predict,
+    EventKind::Save,
+    EventKind::Log,
+    EventKind::PredictionStep,
+];
+
 impl Event<'_> {
     /// The event without its payload.
     pub fn kind(&self) -> EventKind {
@@ -109,5 +132,13 @@ pub trait Callback {
     /// logs. Names are the callback's own.
     fn take_emitted(&mut self) -> Vec<(String, f64)> {
         Vec::new()
+    /// What an exact resumption needs of this callback; goes into checkpoints.
+    fn state(&self) -> Option<serde_json::Value> {
+        None
+    }
+    /// Continues from what [`Callback::state`] returned in an earlier run.
+    fn load_state(&mut self, state: &serde_json::Value) -> Result<()> {
+        let _ = state;
+        Ok(())
     }
 }

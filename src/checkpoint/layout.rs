@@ -16,8 +16,12 @@ pub const CONFIG: &str = "config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Tokenizer settings.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Special tokens by role.
+pub const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+/// WordPiece vocabulary, one piece a line.
+pub const VOCABULARY: &str = "vocab.txt";
 /// Further tokenizer files, copied as they are.
-pub const TOKENIZER_EXTRAS: &[&str] = &["special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"];
+pub const TOKENIZER_EXTRAS: &[&str] = &[SPECIAL_TOKENS, "added_tokens.json", VOCABULARY, "vocab.json", "merges.txt"];
 /// Optimizer state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Optimizer state as the reference pickles it; read only.
@@ -46,6 +50,12 @@ pub const RUN: &str = "run.json";
 pub const LOCK: &str = ".lock";
 /// Prefix of a checkpoint that is being written, in the output folder.
 pub const STAGING_PREFIX: &str = ".checkpoint-";
+/// Marks, in a staging name, a complete checkpoint that stepped aside for a second.
+pub const REPLACED_MARK: &str = "replaced-";
+/// Prefix of a final model that is being written, in its folder.
+pub const MODEL_STAGING_PREFIX: &str = ".model-";
+/// Prefix of a single file that is being written, beside its place.
+pub const WRITING_PREFIX: &str = ".writing-";
 /// Prefix of a damaged checkpoint that was put aside.
 pub const QUARANTINE_PREFIX: &str = "damaged-checkpoint-";
 /// Loss and metric curves.
@@ -74,15 +84,58 @@ pub fn checkpoint_step(name: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
+/// The step of a staging folder, `.checkpoint-<digits>.<anything>`.
+pub fn staging_step(name: &str) -> Option<u64> {
+    let (digits, rest) = name.strip_prefix(STAGING_PREFIX)?.split_once('.')?;
+    if rest.is_empty() { None } else { checkpoint_step(&format!("checkpoint-{digits}")) }
+}
+
+/// `model-00001-of-00003.safetensors`; `number` counts from 1.
+pub fn weights_shard(number: usize, of: usize) -> String {
+    format!("model-{number:05}-of-{of:05}.safetensors")
+}
+
+/// Whether a name is that of a shard of native weights.
+pub fn is_weights_shard(name: &str) -> bool {
+    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, of)| {
+        [number, of].iter().all(|part| part.len() >= 5 && part.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::checkpoint_step;
+    use super::{checkpoint_step, is_weights_shard, staging_step, weights_shard};
 
     #[test]
     fn only_exact_names_are_checkpoints() {
-        let cases = [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
+        let cases =
+            [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
         for (name, step) in cases {
             assert_eq!(checkpoint_step(name), step, "{name}");
+        }
+    }
+    #[test]
+    fn only_our_own_leftovers_are_staging() {
+        let cases = [
+            (".checkpoint-5.1-2", Some(5)),
+            (".checkpoint-5.replaced-1-2", Some(5)),
+            (".checkpoint-5", None),
+            (".checkpoint-5.", None),
+            (".checkpoint-x.1", None),
+            ("checkpoint-5.1", None),
+        ];
+        for (name, step) in cases {
+            assert_eq!(staging_step(name), step, "{name}");
+        }
+    }
+
+    #[test]
+    fn shard_names_are_the_references() {
+        assert_eq!(weights_shard(1, 3), "model-00001-of-00003.safetensors");
+        assert!(is_weights_shard(&weights_shard(12, 345)));
+        for name in ["model.safetensors", "model-1-of-3.safetensors", "model-00001-of-0000x.safetensors", "x"] {
+            assert!(!is_weights_shard(name), "{name}");
         }
     }
 }

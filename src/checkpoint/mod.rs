@@ -1,12 +1,29 @@
 //! Checkpoints: named tensors and JSON into a folder that is complete or absent.
 //!
 //! Mechanism only: it knows tensors and [`Stateful`], no models and no optimizers. Every file name of a run is in
-//! [`layout`]; each save is written aside, synced and renamed (I9).
+//! [`layout`]; each save is written aside, synced and renamed (I9). The order of operations is at the top of [`save`].
 
 use anyhow::Result;
 use tch::Tensor;
 
+mod archive;
+mod bytes;
+mod file;
+pub mod find;
+pub mod foreign;
+mod header;
+pub mod json;
 pub mod layout;
+pub mod load;
+pub mod lock;
+mod machine;
+pub mod manifest;
+pub mod pickle;
+pub mod rng;
+pub mod rotate;
+pub mod save;
+pub mod space;
+mod weights;
 
 /// What one part of a run needs to go on exactly where it stopped.
 #[derive(Debug, Default)]

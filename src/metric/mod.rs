@@ -5,6 +5,10 @@ use tch::Tensor;
 
 use crate::data::Batch;
 
+mod accuracy;
+
+pub use accuracy::Accuracy;
+
 /// What evaluation hands over for one batch. Outputs have been through the logits processor.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationBatch<'a> {

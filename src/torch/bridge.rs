@@ -41,6 +41,7 @@ pub mod ffi {
         fn set_num_threads(threads: i32) -> Result<()>;
         fn num_threads() -> i32;
 
+        fn set_gradient(parameter: usize, gradient: usize) -> Result<()>;
         fn clear_gradients(parameters: &[usize]) -> Result<()>;
         fn clip_gradients(parameters: &[usize], max_norm: f64) -> Result<f64>;
         fn gradients_are_finite(parameters: &[usize]) -> Result<bool>;
@@ -59,6 +60,7 @@ pub mod ffi {
             fused: bool,
         ) -> Result<()>;
         fn sgd_step(parameters: &[usize], learning_rate: f64, weight_decay: f64) -> Result<()>;
+        fn add_scaled(target: usize, other: usize, factor: f64) -> Result<()>;
 
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;
@@ -66,6 +68,7 @@ pub mod ffi {
         type ScriptModule;
         fn script_load(path: &str) -> Result<UniquePtr<ScriptModule>>;
         fn script_arguments(module: &ScriptModule) -> Result<Vec<String>>;
+        fn script_required_arguments(module: &ScriptModule) -> Result<Vec<String>>;
         fn script_parameters(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
         fn script_buffers(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
         fn script_layer_norms(module: &ScriptModule) -> Result<Vec<String>>;

@@ -1,0 +1,88 @@
+//! The list of callbacks and the one way to call them: clear flags first, then each subscriber in order.
+
+use anyhow::{Context as _, Result};
+
+use super::{Callback, Context, Control, EVENT_KINDS, Event, EventKind, TrainerState};
+
+/// Callbacks in call order: default flow, reporters, the user's, progress last.
+#[derive(Default)]
+pub struct Callbacks {
+    list: Vec<Box<dyn Callback>>,
+    /// Indices into `list` per event kind, so that an event nobody wants costs nothing.
+    subscribers: [Vec<usize>; EVENT_KINDS.len()],
+}
+
+impl std::fmt::Debug for Callbacks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.list.iter().map(|callback| callback.name())).finish()
+    }
+}
+
+/// What the trainer shows of itself at an event; everything but the control is read only.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The trainer's state.
+    pub state: &'a TrainerState,
+    /// Learning rate per group.
+    pub learning_rates: &'a [f64],
+    /// Gradient norm before clipping of the last step.
+    pub gradient_norm: Option<f64>,
+    /// Seconds since training began.
+    pub elapsed_seconds: f64,
+    /// Micro-batches so far.
+    pub micro_step: u64,
+}
+
+impl Callbacks {
+    /// Appends a callback.
+    pub fn push(&mut self, callback: Box<dyn Callback>) {
+        for kind in EVENT_KINDS {
+            if callback.wants(kind) {
+                self.subscribers[kind as usize].push(self.list.len());
+            }
+        }
+        self.list.push(callback);
+    }
+
+    /// Whether anybody listens to an event.
+    pub fn wants(&self, kind: EventKind) -> bool {
+        !self.subscribers[kind as usize].is_empty()
+    }
+
+    /// Clears the flags of this event (spec 3.1), then calls its subscribers.
+    pub fn call(&mut self, event: Event<'_>, view: View<'_>, control: &mut Control) -> Result<()> {
+        let kind = event.kind();
+        control.clear_before(kind);
+        for &index in &self.subscribers[kind as usize] {
+            let callback = &mut self.list[index];
+            control.set_actor(callback.name(), view.state.global_step);
+            let mut context = Context {
+                state: view.state,
+                control,
+                learning_rates: view.learning_rates,
+                gradient_norm: view.gradient_norm,
+                elapsed_seconds: view.elapsed_seconds,
+                micro_step: view.micro_step,
+            };
+            callback
+                .on_event(event, &mut context)
+                .with_context(|| format!("callback {} failed at {kind:?}", callback.name()))?;
+        }
+        Ok(())
+    }
+
+    /// States of all callbacks that have one, by name.
+    pub fn states(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.list.iter().filter_map(|callback| Some((callback.name().to_owned(), callback.state()?))).collect()
+    }
+
+    /// Hands back the states of an earlier run; callbacks without one keep theirs.
+    pub fn load_states(&mut self, states: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+        for callback in &mut self.list {
+            if let Some(state) = states.get(callback.name()) {
+                callback.load_state(state)?;
+            }
+        }
+        Ok(())
+    }
+}

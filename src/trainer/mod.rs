@@ -1,0 +1,280 @@
+//! The only training loop. It receives boxes and a small [`Config`]; it names no concrete loss, optimizer, model, metric
+//! or reporter (I1), and knows nothing of arguments, files of the user, or plugins.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | [`plan`] | the arithmetic of epochs, steps and intervals |
+//! | `train.rs` | epochs and batches |
+//! | `step.rs` | one micro-batch, one update |
+//! | [`accumulation`] | where a step ends and what the loss is divided by |
+//! | `loss_log.rs` | what the log says of the loss |
+//! | `block.rs` | log, evaluate, save when they are due |
+//! | `evaluate.rs`, `predict.rs` | passes without gradients |
+//! | `save.rs`, `resume.rs` | checkpoints, exact continuation |
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Result;
+use tch::{Device, Tensor};
+
+use crate::callback::{Callbacks, Change, Control, Event, TrainerState, View};
+use crate::data::Loader;
+use crate::loss::Loss;
+use crate::metric::{LogitsProcessor, Metric};
+use crate::model::Model;
+use crate::optim::{LrScheduler, Optimizer};
+use crate::report::{Reporter, StepRecord};
+
+pub mod accumulation;
+mod block;
+mod evaluate;
+mod loss_log;
+pub mod plan;
+mod predict;
+pub mod results;
+mod resume;
+mod round;
+mod save;
+mod step;
+mod train;
+
+pub use evaluate::Metrics;
+pub use plan::Plan;
+pub use predict::{PredictionSink, Predictions};
+pub use round::round;
+pub use train::{End, Outcome};
+
+use accumulation::Accumulation;
+use loss_log::LossLog;
+use resume::Cursor;
+
+/// What to do at a step whose loss or gradient is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNonfinite {
+    /// Go on, count.
+    Warn,
+    /// Leave the update out, count.
+    Skip,
+    /// End the run; the update is left out.
+    Stop,
+}
+
+/// Which metric decides the best model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BestModel {
+    /// Name, with or without the `eval_` prefix.
+    pub metric: String,
+    /// Direction.
+    pub greater_is_better: bool,
+    /// Reload it at the end.
+    pub load_at_end: bool,
+}
+
+/// Settings of the loop.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where checkpoints go.
+    pub output_dir: PathBuf,
+    /// Where tensors live.
+    pub device: Device,
+    /// Clip to this norm.
+    pub max_grad_norm: Option<f64>,
+    /// Leave losses that are not finite out of the logged mean.
+    pub nan_inf_filter: bool,
+    /// What to do with losses and gradients that are not finite.
+    pub on_nonfinite: OnNonfinite,
+    /// Best model tracking.
+    pub best: Option<BestModel>,
+    /// Keep so many checkpoints.
+    pub save_total_limit: Option<usize>,
+    /// A full disk ends the run instead of being reported.
+    pub stop_on_disk_full: bool,
+    /// Evaluation reports only the loss.
+    pub prediction_loss_only: bool,
+    /// Label columns, if not those of the model.
+    pub label_names: Option<Vec<String>>,
+    /// Restart the epoch's data when resuming.
+    pub ignore_data_skip: bool,
+    /// The arguments, written as `training_args.json`.
+    pub arguments: serde_json::Value,
+    /// Files copied into every checkpoint (tokenizer).
+    pub companions: Vec<PathBuf>,
+}
+
+/// One evaluation set.
+pub struct EvaluationSet {
+    /// Empty if it is the only one.
+    pub name: String,
+    /// Its batches, in file order.
+    pub loader: Loader,
+    /// Rows of a batch, for the speed metrics.
+    pub batch_size: usize,
+}
+
+/// What wiring hands over.
+pub struct Parts {
+    /// The network.
+    pub model: Box<dyn Model>,
+    /// The objective.
+    pub loss: Box<dyn Loss>,
+    /// Metrics in call order.
+    pub metrics: Vec<Box<dyn Metric>>,
+    /// Logits processors in call order.
+    pub logits: Vec<Box<dyn LogitsProcessor>>,
+    /// Callbacks in call order.
+    pub callbacks: Callbacks,
+    /// Reporters in call order.
+    pub reporters: Vec<Box<dyn Reporter>>,
+    /// Evaluation sets in order.
+    pub evaluation: Vec<EvaluationSet>,
+    /// Full-precision record of batches and updates.
+    pub step_record: Option<StepRecord>,
+    /// Set by a signal: commit a checkpoint at the next step and end.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// What only training needs.
+pub struct Training {
+    /// The batches.
+    pub loader: Loader,
+    /// The optimizer over the model's parameters.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The schedule.
+    pub scheduler: Box<dyn LrScheduler>,
+    /// Epochs, steps, intervals.
+    pub plan: Plan,
+}
+
+/// The trainer: a model with what surrounds it, and where it stands.
+pub struct Trainer {
+    config: Config,
+    parts: Parts,
+    state: TrainerState,
+    control: Control,
+    changes: Vec<Change>,
+    accumulation: Accumulation,
+    losses: LossLog,
+    /// Leaf tensors in model order; gradients live in them.
+    parameters: Vec<Tensor>,
+    training_mode: Option<bool>,
+    gradient_norm: Option<f64>,
+    learning_rates: Vec<f64>,
+    /// Whether every loss of the step in progress was finite.
+    losses_finite: bool,
+    nonfinite_steps: u64,
+    started: Instant,
+    training_seconds: f64,
+    flos_since_log: f64,
+    cursor: Cursor,
+    saved_step: Option<u64>,
+    failed_saves: u64,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Trainer").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
+    pub fn new(config: Config, parts: Parts) -> Result<Self> {
+        let parameters = parts.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let mut trainer = Self {
+            config,
+            parts,
+            state: TrainerState::new(),
+            control: Control::default(),
+            changes: Vec::new(),
+            accumulation: Accumulation::new(1),
+            losses: LossLog::default(),
+            parameters,
+            training_mode: None,
+            gradient_norm: None,
+            learning_rates: Vec::new(),
+            losses_finite: true,
+            nonfinite_steps: 0,
+            started: Instant::now(),
+            training_seconds: 0.0,
+            flos_since_log: 0.0,
+            cursor: Cursor::default(),
+            saved_step: None,
+            failed_saves: 0,
+        };
+        trainer.fire(Event::InitEnd)?;
+        Ok(trainer)
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &TrainerState {
+        &self.state
+    }
+
+    /// Steps whose loss or gradient was not finite.
+    pub fn nonfinite_steps(&self) -> u64 {
+        self.nonfinite_steps
+    }
+
+    /// Who changed the control flags, and why.
+    pub fn control_changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Rows of all evaluation sets.
+    pub fn evaluation_rows(&self) -> usize {
+        self.parts.evaluation.iter().map(|set| set.loader.dataset().len()).sum()
+    }
+
+    /// Seconds that `train` has taken.
+    pub fn training_seconds(&self) -> f64 {
+        self.training_seconds
+    }
+
+    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
+    pub fn finish_reports(&mut self, status: &str) -> Result<()> {
+        for reporter in &mut self.parts.reporters {
+            reporter.finish(status, &self.config.output_dir)?;
+        }
+        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn Model {
+        &*self.parts.model
+    }
+
+    /// Label columns of a batch, in order.
+    fn label_names(&self) -> Vec<String> {
+        self.config.label_names.clone().unwrap_or_else(|| self.parts.model.label_names())
+    }
+
+    fn fire(&mut self, event: Event<'_>) -> Result<()> {
+        let view = View {
+            state: &self.state,
+            learning_rates: &self.learning_rates,
+            gradient_norm: self.gradient_norm,
+            elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            micro_step: self.accumulation.total_batches(),
+        };
+        self.parts.callbacks.call(event, view, &mut self.control)?;
+        if self.control.has_changes() {
+            self.changes.append(&mut self.control.take_changes());
+        }
+        Ok(())
+    }
+
+    fn set_training_mode(&mut self, training: bool) -> Result<()> {
+        if self.training_mode != Some(training) {
+            self.parts.model.set_training(training)?;
+            self.training_mode = Some(training);
+        }
+        Ok(())
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.parts.interrupted.load(Ordering::Relaxed)
+    }
+}

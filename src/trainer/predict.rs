@@ -1,0 +1,31 @@
+//! Prediction: a pass whose outputs go to a sink; not logged, `on_predict` at its end (spec 3.8).
+
+use anyhow::Result;
+
+use super::evaluate::PassOptions;
+use super::{EvaluationSet, Metrics, Trainer};
+use crate::callback::Event;
+use crate::metric::EvaluationBatch;
+
+/// Receives the outputs of a prediction pass batch by batch, so that nothing need be held.
+pub trait PredictionSink {
+    /// One batch, after the logits processors.
+    fn batch(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
+}
+
+/// What a prediction pass returns besides what the sink got.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    /// Metrics with the prefix; loss and user metrics only if there were labels.
+    pub metrics: Metrics,
+}
+
+impl Trainer {
+    /// Predicts over a set.
+    pub fn predict(&mut self, set: &mut EvaluationSet, prefix: &str, sink: &mut dyn PredictionSink) -> Result<Predictions> {
+        let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
+        let metrics = self.pass(set, prefix, PassOptions { loss_only, sink: Some(sink) })?;
+        self.fire(Event::Predict(&metrics.0))?;
+        Ok(Predictions { metrics })
+    }
+}

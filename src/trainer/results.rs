@@ -1,0 +1,105 @@
+//! `save_metrics` and `log_metrics` (spec 5.5): `<split>_results.json`, `all_results.json`, and the aligned table.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::round;
+use crate::checkpoint::layout;
+use crate::checkpoint::save::atomic_write;
+
+/// Writes `<split>_results.json` and merges the metrics into `all_results.json`.
+pub fn save_metrics(output_dir: &Path, split: &str, metrics: &[(String, f64)]) -> Result<()> {
+    let metrics: Map<String, Value> = metrics.iter().map(|(name, value)| (name.clone(), json_number(*value))).collect();
+    write_sorted(&output_dir.join(layout::results(split)), &metrics)?;
+    let all_path = output_dir.join(layout::ALL_RESULTS);
+    let mut all: Map<String, Value> = match std::fs::read(&all_path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", all_path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Map::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", all_path.display())),
+    };
+    all.extend(metrics);
+    write_sorted(&all_path, &all)
+}
+
+/// Numbers without a fraction are written as integers, as Python's counts are.
+fn json_number(value: f64) -> Value {
+    if !value.is_finite() {
+        return Value::String(value.to_string());
+    }
+    Value::from(value)
+}
+
+fn write_sorted(path: &Path, metrics: &Map<String, Value>) -> Result<()> {
+    let mut names: Vec<_> = metrics.keys().collect();
+    names.sort();
+    let sorted: Map<String, Value> = names.into_iter().map(|name| (name.clone(), metrics[name].clone())).collect();
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    serde::Serialize::serialize(&sorted, &mut serializer)?;
+    text.push(b'\n');
+    atomic_write(path, &text)
+}
+
+/// The table of `log_metrics`.
+pub fn table(split: &str, metrics: &[(String, f64)]) -> String {
+    let mut rows: Vec<(&str, String)> = metrics.iter().map(|(name, value)| (name.as_str(), display(name, *value))).collect();
+    rows.sort();
+    let width = |column: &mut dyn Iterator<Item = usize>| column.max().unwrap_or(0);
+    let name_width = width(&mut rows.iter().map(|(name, _)| name.len()));
+    let value_width = width(&mut rows.iter().map(|(_, value)| value.len()));
+    let mut text = format!("***** {split} metrics *****\n");
+    for (name, value) in rows {
+        text.push_str(&format!("  {name:<name_width$} = {value:>value_width$}\n"));
+    }
+    text
+}
+
+fn display(name: &str, value: f64) -> String {
+    if name.contains("_mem_") {
+        format!("{}MB", (value as i64) >> 20)
+    } else if name.contains("_runtime") {
+        duration(value)
+    } else if name == "total_flos" {
+        format!("{}GF", (value as i64) >> 30)
+    } else if name.ends_with("_samples") && value.fract() == 0.0 {
+        format!("{value}")
+    } else {
+        let rounded = round(value, 4);
+        if rounded.fract() == 0.0 { format!("{rounded:.1}") } else { rounded.to_string() }
+    }
+}
+
+/// Seconds as `H:MM:SS.cc`.
+fn duration(seconds: f64) -> String {
+    let whole = seconds as u64;
+    let hundredths = ((seconds - whole as f64).abs() * 100.0) as u64;
+    format!("{}:{:02}:{:02}.{hundredths:02}", whole / 3600, whole / 60 % 60, whole % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_93_of_the_specification() {
+        let cases = [
+            ("train_runtime", 3725.987, "1:02:05.98"),
+            ("init_mem_cpu_alloc_delta", f64::from(5 << 20), "5MB"),
+            ("total_flos", (3_u64 << 30) as f64, "3GF"),
+            ("eval_loss", 0.123_456, "0.1235"),
+            ("epoch", 3.0, "3.0"),
+        ];
+        for (name, value, expected) in cases {
+            assert_eq!(display(name, value), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_aligned() {
+        let metrics = [("eval_loss".to_owned(), 0.5), ("epoch".to_owned(), 1.0)];
+        assert_eq!(table("eval", &metrics), "***** eval metrics *****\n  epoch     = 1.0\n  eval_loss = 0.5\n");
+    }
+}

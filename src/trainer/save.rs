@@ -1,0 +1,199 @@
+//! Saving: what goes into a checkpoint, which one is best, which ones go (spec 5).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tch::Tensor;
+
+use super::resume::Progress;
+use super::{BestModel, Metrics, Trainer, Training};
+use crate::callback::Event;
+use crate::checkpoint::rng::RngState;
+use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
+use crate::checkpoint::{find, json, layout, load, rotate, save};
+use crate::model::weights;
+use crate::optim::{LrScheduler, Optimizer};
+
+/// Checkpoints above this are sharded, as the reference does.
+const MAX_SHARD_BYTES: u64 = 10_000_000_000;
+
+impl Trainer {
+    /// Writes a checkpoint, keeps the best, removes old ones, fires `on_save`. A full disk is reported and training goes
+    /// on, unless the configuration says otherwise.
+    pub(super) fn save_checkpoint(
+        &mut self,
+        optimizer: &dyn Optimizer,
+        scheduler: &dyn LrScheduler,
+        metrics: Option<&Metrics>,
+    ) -> Result<()> {
+        let best_before = (self.state.best_metric, self.state.best_model_checkpoint.clone());
+        if let Some(metrics) = metrics {
+            self.note_best(metrics)?;
+        }
+        match self.write_checkpoint(optimizer, scheduler) {
+            Ok(folder) => {
+                self.saved_step = Some(self.state.global_step);
+                self.rotate()?;
+                self.fire(Event::Save(&folder))
+            }
+            Err(error) if !self.config.stop_on_disk_full && SaveError::find(&error).is_some() => {
+                // The best model is what is on disk, so a save that failed cannot be it.
+                (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
+                tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
+                self.failed_saves += 1;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The checkpoint of an interrupted run, unless this step has one already.
+    pub(super) fn commit_interrupted(&mut self, training: &Training) -> Result<PathBuf> {
+        let folder = layout::checkpoint(&self.config.output_dir, self.state.global_step);
+        if self.saved_step == Some(self.state.global_step) && folder.exists() {
+            return Ok(folder);
+        }
+        self.write_checkpoint(&*training.optimizer, &*training.scheduler)
+    }
+
+    fn write_checkpoint(&mut self, optimizer: &dyn Optimizer, scheduler: &dyn LrScheduler) -> Result<PathBuf> {
+        let step = self.state.global_step;
+        let mut staging = Staging::begin(&self.config.output_dir, step)?;
+        let saved = self.write_files(&mut staging, optimizer, scheduler).and_then(|()| staging.commit());
+        saved.with_context(|| format!("saving checkpoint {step}"))
+    }
+
+    fn write_files(
+        &self,
+        staging: &mut Staging,
+        optimizer: &dyn Optimizer,
+        scheduler: &dyn LrScheduler,
+    ) -> Result<()> {
+        if let Some(config) = self.parts.model.config() {
+            staging.write_json(layout::CONFIG, &config)?;
+        }
+        staging.write_weights(&self.parts.model.state_dict(), self.weights_options())?;
+        for companion in &self.config.companions {
+            staging.copy_file(companion)?;
+        }
+        staging.write_json(layout::TRAINING_ARGS, &self.config.arguments)?;
+        staging.write_part(layout::OPTIMIZER, &optimizer.state()?)?;
+        staging.write_json(layout::SCHEDULER, &scheduler.state()?.json)?;
+        staging.write_json_sorted(layout::TRAINER_STATE, &self.state)?;
+        let progress = self.progress()?;
+        staging.write_json(layout::PROGRESS, &progress)?;
+        staging.write_tensors(layout::PROGRESS_TENSORS, &self.progress_tensors()?, &BTreeMap::new())?;
+        staging.write_part(layout::RNG_STATE, &RngState::capture()?.into_part()?)
+    }
+
+    fn weights_options(&self) -> WeightsOptions {
+        let is_library_model = self.parts.model.is_library_model();
+        WeightsOptions { format_pt: is_library_model, max_shard_bytes: if is_library_model { MAX_SHARD_BYTES } else { u64::MAX } }
+    }
+
+    fn progress(&self) -> Result<Progress> {
+        Ok(Progress {
+            cursor: self.cursor.position(),
+            total_batches: self.accumulation.total_batches(),
+            pending_batches: self.accumulation.pending(),
+            losses: self.losses.clone(),
+            losses_finite: self.losses_finite,
+            nonfinite_steps: self.nonfinite_steps,
+            flos_since_log: self.flos_since_log,
+            callbacks: self.parts.callbacks.states(),
+        })
+    }
+
+    /// The data position and, in the middle of a group, its gradients so far.
+    fn progress_tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut tensors = self.cursor.tensors()?;
+        if self.accumulation.pending() > 0 {
+            for parameter in self.parts.model.parameters() {
+                let gradient = parameter.tensor.f_grad()?;
+                if gradient.defined() {
+                    tensors.push((format!("gradient.{}", parameter.name), gradient));
+                }
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Updates the best metric; evaluations without a save never count, values that are not finite never win.
+    fn note_best(&mut self, metrics: &Metrics) -> Result<()> {
+        let Some(BestModel { metric, greater_is_better, .. }) = &self.config.best else { return Ok(()) };
+        let value = metrics.required(metric)?;
+        let is_better = match self.state.best_metric {
+            None => true,
+            Some(best) if *greater_is_better => value > best,
+            Some(best) => value < best,
+        };
+        if is_better && value.is_finite() {
+            let folder = layout::checkpoint(&self.config.output_dir, self.state.global_step);
+            self.state.best_metric = Some(value);
+            self.state.best_model_checkpoint = Some(folder.to_string_lossy().into_owned());
+        }
+        Ok(())
+    }
+
+    fn best_folder(&self) -> Option<&Path> {
+        self.state.best_model_checkpoint.as_deref().map(Path::new)
+    }
+
+    fn rotate(&self) -> Result<()> {
+        match self.config.save_total_limit {
+            Some(limit) => rotate::rotate(&self.config.output_dir, limit, self.best_folder()),
+            None => Ok(()),
+        }
+    }
+
+    /// With a limit of one, only the best checkpoint stays at the end (spec 3.2, step 10).
+    pub(super) fn rotate_at_end(&self) -> Result<()> {
+        match (self.config.save_total_limit, self.best_folder()) {
+            (Some(1), Some(best)) if self.loads_best() => rotate::keep_only(&self.config.output_dir, best),
+            _ => Ok(()),
+        }
+    }
+
+    fn loads_best(&self) -> bool {
+        self.config.best.as_ref().is_some_and(|best| best.load_at_end)
+    }
+
+    /// Reloads the best weights; weights only (spec 5.3).
+    pub(super) fn load_best_model(&mut self) -> Result<()> {
+        let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else { return Ok(()) };
+        let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
+            tracing::warn!("the best model {} is gone; the last weights are kept", recorded.display());
+            return Ok(());
+        };
+        tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
+        let loaded = load::read_weights(&folder)?;
+        weights::apply(&*self.parts.model, &loaded.tensors)
+            .with_context(|| format!("loading the best model from {}", folder.display()))?;
+        Ok(())
+    }
+
+    /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.
+    pub fn save_model(&self) -> Result<()> {
+        let folder = &self.config.output_dir;
+        let (weights, config) = (self.parts.model.state_dict(), self.parts.model.config());
+        let files = ModelFiles {
+            weights: &weights,
+            options: self.weights_options(),
+            config: config.as_ref(),
+            copies: &self.config.companions,
+        };
+        save::write_model(folder, files).context("saving the model")?;
+        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &json::to_bytes(&self.config.arguments)?)
+    }
+
+    /// `save_state`: `trainer_state.json` into the output folder.
+    pub fn save_state(&self) -> Result<()> {
+        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &json::to_sorted_bytes(&self.state)?)
+    }
+
+    /// Saves that a full disk prevented.
+    pub fn failed_saves(&self) -> u64 {
+        self.failed_saves
+    }
+}

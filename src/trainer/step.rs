@@ -1,0 +1,90 @@
+//! One micro-batch forward and backward, one update: the only places where gradients are made and used (I5).
+
+use anyhow::{Context, Result};
+use tch::{Kind, Tensor};
+
+use super::{OnNonfinite, Trainer};
+use crate::data::{Batch, LoadedBatch};
+use crate::error::{Failure, Kind as FailureKind};
+use crate::optim::{LrScheduler, Optimizer};
+use crate::torch;
+
+impl Trainer {
+    /// Forward, loss, backward. Returns the batch's share of the step's loss, in the loss's own precision.
+    pub(super) fn forward_backward(&mut self, loaded: &LoadedBatch) -> Result<f64> {
+        self.set_training_mode(true)?;
+        let batch = loaded.batch.to_device(self.config.device)?;
+        let loss = self.compute_loss(&batch)?;
+        let share = self.accumulation.share(&loss)?;
+        share.f_backward().context("backward pass")?;
+        self.flos_since_log += self.parts.model.floating_point_operations(&batch);
+        let value = loss.f_double_value(&[])?;
+        if let Some(record) = &mut self.parts.step_record {
+            record.batch(self.state.global_step, &loaded.rows, value)?;
+        }
+        Ok(self.accumulation.share_of(value, loss.f_kind()? == Kind::Double))
+    }
+
+    /// The loss of a batch, with history unless gradients are off.
+    fn compute_loss(&mut self, batch: &Batch) -> Result<Tensor> {
+        let outputs = self.forward(batch)?;
+        self.parts.loss.loss(&outputs, batch)
+    }
+
+    /// A forward pass without the columns that the loss withholds.
+    pub(super) fn forward(&mut self, batch: &Batch) -> Result<crate::model::Outputs> {
+        let withheld = self.parts.loss.withheld_columns();
+        if withheld.is_empty() {
+            return self.parts.model.forward(batch).context("forward pass");
+        }
+        let is_kept = |name: &str| !withheld.iter().any(|column| column == name);
+        let kept = batch.columns.iter().filter(|(name, _)| is_kept(name));
+        let columns = kept.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        self.parts.model.forward(&Batch { columns }).context("forward pass")
+    }
+
+    /// Clip, optimizer, schedule, gradients to none. `losses_finite` says whether every loss of the step was.
+    pub(super) fn update(
+        &mut self,
+        optimizer: &mut dyn Optimizer,
+        scheduler: &mut dyn LrScheduler,
+        losses_finite: bool,
+    ) -> Result<()> {
+        let norm = match self.config.max_grad_norm {
+            Some(max_norm) => Some(torch::clip_gradients(&self.parameters, max_norm)?),
+            None => None,
+        };
+        self.gradient_norm = norm;
+        if let Some(record) = &mut self.parts.step_record {
+            record.update(self.state.global_step, norm, &self.learning_rates)?;
+        }
+        let gradients_finite = match (norm, self.config.on_nonfinite) {
+            (Some(norm), _) => norm.is_finite(),
+            // Without clipping the check costs a pass over the gradients; it is made only where it decides something.
+            (None, OnNonfinite::Warn) => true,
+            (None, _) => torch::gradients_are_finite(&self.parameters)?,
+        };
+        let finite = losses_finite && gradients_finite;
+        if !finite {
+            self.nonfinite_steps += 1;
+        }
+        match self.config.on_nonfinite {
+            OnNonfinite::Stop if !finite => {
+                let message = format!("the loss or a gradient is not finite at step {}", self.state.global_step + 1);
+                let hint = "lower --learning_rate or set --max_grad_norm; --on_nonfinite skip leaves such steps out";
+                return Err(Failure::new(FailureKind::Numeric, message).hint(hint).into());
+            }
+            OnNonfinite::Skip if !finite => {}
+            _ => {
+                optimizer.step().context("optimizer step")?;
+                if !scheduler.is_per_evaluation() {
+                    scheduler.step(optimizer.groups_mut());
+                }
+            }
+        }
+        torch::clear_gradients(&self.parameters)?;
+        self.learning_rates.clear();
+        self.learning_rates.extend(optimizer.groups().iter().map(|group| group.learning_rate));
+        Ok(())
+    }
+}

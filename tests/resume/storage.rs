@@ -1,0 +1,90 @@
+//! Full disks, small disks, and folders that another run uses.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{checkpoints, small_run};
+use crate::support::{Host, Requirement, requires};
+
+const EXIT_IO: i32 = 74;
+
+/// Runs `command` with a tmpfs of `size` at `output`, then lists what it left there; all in a namespace of its own.
+fn with_small_disk(command: &Command, output: &Path, size: &str) -> (Option<i32>, String) {
+    std::fs::create_dir_all(output).expect("the mount point");
+    let script = "mount -t tmpfs -o size=$2 tmpfs \"$1\" || exit 99; out=$1; shift 2; \"$@\"; code=$?; \
+                  echo; echo LEFT: $(ls -A \"$out\"); exit $code";
+    let mut shell = Command::new("unshare");
+    shell.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(output).arg(size);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    let ended = shell.stdin(Stdio::null()).output().expect("unshare");
+    let text = format!("{}{}", String::from_utf8_lossy(&ended.stderr), String::from_utf8_lossy(&ended.stdout));
+    (ended.status.code(), text)
+}
+
+#[test]
+fn a_full_disk_does_not_stop_training() {
+    if !requires(Requirement::Namespaces) {
+        return;
+    }
+    let host = Host::new();
+    let output = host.path("out");
+    // One checkpoint of this model takes about 0.5 MB: some fit, not all fifteen.
+    let (code, text) = with_small_disk(&small_run(&host, &output, "--save_steps 1"), &output, "2500k");
+    assert!(text.contains("was not saved, training goes on"), "{text}");
+    assert!(text.contains("LEFT:") && text.contains("checkpoint-1 "), "{text}");
+    assert!(!text.contains(".checkpoint-"), "a partial save stayed: {text}");
+    // The final model does not fit either: that is an error, and it says so.
+    assert_eq!(code, Some(EXIT_IO), "{text}");
+}
+
+#[test]
+fn a_full_disk_stops_training_if_asked_to() {
+    if !requires(Requirement::Namespaces) {
+        return;
+    }
+    let host = Host::new();
+    let output = host.path("out");
+    let command = small_run(&host, &output, "--save_steps 1 --on_disk_full stop");
+    let (code, text) = with_small_disk(&command, &output, "2500k");
+    assert_eq!(code, Some(EXIT_IO), "{text}");
+    assert!(!text.contains("training goes on"), "{text}");
+}
+
+#[test]
+fn a_disk_smaller_than_a_checkpoint_is_refused_before_the_first_step() {
+    if !requires(Requirement::Namespaces) {
+        return;
+    }
+    let host = Host::new();
+    let output = host.path("out");
+    let (code, text) = with_small_disk(&small_run(&host, &output, "--save_steps 1"), &output, "128k");
+    assert_eq!(code, Some(EXIT_IO), "{text}");
+    assert!(text.contains("free") && !text.contains("step 1/"), "{text}");
+}
+
+#[test]
+fn a_second_run_in_the_same_folder_is_refused() {
+    let host = Host::new();
+    let output = host.path("out");
+    let mut command = small_run(&host, &output, "--num_train_epochs 2000 --save_steps 2 --save_total_limit 2");
+    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while checkpoints(&output).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut second = small_run(&host, &output, "--resume_from_checkpoint true");
+    let ended = second.output().expect("the program runs");
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(EXIT_IO), "{text}");
+    assert!(text.contains(&first.id().to_string()), "it does not name the process: {text}");
+    first.kill().expect("a kill");
+    first.wait().expect("an end");
+    // The lock of a dead process is taken over.
+    host.succeeds(small_run(&host, &output, "--resume_from_checkpoint true --max_steps 4"));
+}
