@@ -58,7 +58,9 @@ impl Trainer {
         entry.insert("step".to_owned(), Value::from(self.state.global_step));
         self.state.log_history.push(entry);
         for reporter in &mut self.parts.reporters {
-            reporter.scalars(self.state.global_step, values)?;
+            if let Err(error) = reporter.scalars(self.state.global_step, values) {
+                tracing::warn!("the report {} left out step {}: {error:#}", reporter.name(), self.state.global_step);
+            }
         }
         self.fire(Event::Log(values))
     }

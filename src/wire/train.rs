@@ -59,7 +59,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    trainer.finish_reports(status)?;
+    trainer.finish_reports(status);
     let outcome = outcome?;
     if let End::Interrupted(checkpoint) = outcome.end {
         return Ok(Ending::Stopped(checkpoint));
@@ -77,7 +77,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     if let Some(mut test) = test {
         evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
     }
-    trainer.finish_reports(status)?;
+    trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
     Ok(Ending::Done)
