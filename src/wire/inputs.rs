@@ -193,7 +193,7 @@ fn read_sets(
             remove_unused_columns: data.remove_unused_columns,
             length_column: Some(data.length_column_name.as_str()).filter(|_| lengths),
         };
-        let prepared = prepare(&table, tokenizer, &options)?;
+        let prepared = prepare(table, tokenizer, &options)?;
         if let Some(summary) = &prepared.labels {
             known.learn(summary);
         }
