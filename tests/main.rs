@@ -2,4 +2,9 @@
 
 mod cli;
 mod config;
+mod examples;
+mod fidelity;
+mod readme;
+mod resume;
 mod support;
+mod tidy;

@@ -69,7 +69,56 @@ fn ended(output: &Output) -> Ended {
     Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
+/// What a test needs from the machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Requirement {
+    /// User and mount namespaces, to mount file systems of a test's own.
+    Namespaces,
+}
+
+/// Whether the machine has it. If not, the test says that it is skipped; it fails where `HOST_TEST_REQUIRE` names the
+/// requirement (or `all`), so that a machine that must have everything cannot skip silently.
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn requires(requirement: Requirement) -> bool {
+    let (name, probe) = match requirement {
+        Requirement::Namespaces => ("namespaces", &["unshare", "--map-root-user", "--mount", "true"]),
+    };
+    let [program, arguments @ ..] = probe;
+    let has_it = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
+    let required = env::var("HOST_TEST_REQUIRE").unwrap_or_default();
+    if !has_it {
+        assert!(!required.split(',').any(|word| word == name || word == "all"), "this machine must have {name}");
+        eprintln!("skipped: this machine has no {name}");
+    }
+    has_it
+}
+
 /// A file or folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// What a test needs of the machine besides the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// Mount namespaces, for small disks.
+    Namespaces,
+}
+
+/// Whether the machine has what a test needs. A test that returns early says so; with `HOST_TEST_REQUIRE` naming the
+/// requirement it fails instead, so that a skip cannot hide.
+pub fn requires(requirement: Requirement) -> bool {
+    let (name, works) = match requirement {
+        Requirement::Namespaces => {
+            let probe = ["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"];
+            let status = Command::new("unshare").args(probe).stderr(Stdio::null()).status();
+            ("namespaces", status.is_ok_and(|status| status.success()))
+        }
+    };
+    let required = env::var("HOST_TEST_REQUIRE").unwrap_or_default();
+    assert!(works || !required.split(',').any(|word| word == name), "this machine has no {name}, and they are required");
+    if !works {
+        println!("skipped: this machine has no {name}");
+    }
+    works
 }

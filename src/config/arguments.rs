@@ -286,6 +286,8 @@ arguments! {
         plugin: Vec<PathBuf> = Vec::new(), host();
         /// One setting of a plugin, NAME.key=value; NAME is the file name without .wasm, the value JSON or a string.
         plugin_config: Vec<String> = Vec::new(), host();
+        /// One limit of a plugin, NAME.limit=value, as the error of the limit names it.
+        plugin_limit: Vec<String> = Vec::new(), host();
         /// Run without any plugin, also those of the file.
         no_plugins: bool = false, host();
     }

@@ -123,9 +123,9 @@ mod tests {
         let mut findings = Findings::default();
         assert!(findings.clone().into_result().is_ok());
         findings.power("model", None, "is code");
-        assert_eq!(findings.clone().into_result().unwrap_err().kind, Kind::Policy);
+        assert_eq!(findings.clone().into_result().expect_err("a finding").kind, Kind::Policy);
         findings.about("seed", Some(&Place::File { path: "a.toml".into(), line: 3 }), "is wrong");
-        let failure = findings.into_result().unwrap_err();
+        let failure = findings.into_result().expect_err("a finding");
         assert_eq!(failure.kind, Kind::Usage);
         assert_eq!(failure.message, "2 problems:\n  model: is code\n  a.toml:3: seed: is wrong");
     }

@@ -42,6 +42,8 @@ pub struct Run {
     pub do_eval: bool,
     /// After training: write predictions for the test files. Always true for [`Command::Predict`].
     pub do_predict: bool,
+    /// Folder of compiled plugins; `None`: compile at every start.
+    pub plugin_cache: Option<PathBuf>,
     /// Folder of checkpoints and results; absolute.
     pub output_dir: PathBuf,
     /// Threads libtorch uses for one operation.
@@ -242,7 +244,7 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
-    /// Full-precision record of batches and updates as JSON lines; `None`: not written.
+    /// Record of every batch and update in full precision.
     pub record_steps: Option<PathBuf>,
 }
 
@@ -278,4 +280,6 @@ pub struct Plugin {
     pub name: String,
     /// Configuration keys given by the user.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits given by the user, as written.
+    pub limits: std::collections::BTreeMap<String, String>,
 }

@@ -14,6 +14,8 @@ pub struct Surroundings {
     pub current_dir: PathBuf,
     /// What `~` stands for.
     pub home: Option<PathBuf>,
+    /// Where caches belong: `XDG_CACHE_HOME`, else `~/.cache`.
+    pub cache: Option<PathBuf>,
     /// Threads for one operation unless an argument says otherwise.
     pub num_threads: usize,
     /// Name of this machine.
@@ -25,10 +27,13 @@ pub struct Surroundings {
 impl Surroundings {
     /// Of this process.
     pub fn read() -> Result<Self> {
+        let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = folder("HOME");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             current_dir: env::current_dir().context("the current folder cannot be read")?,
-            home: env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+            cache: folder("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache"))),
+            home,
             num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref()).unwrap_or(processors),
             host_name: hostname::get().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned()),
             now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
@@ -77,6 +82,7 @@ mod tests {
         Surroundings {
             current_dir: "/runs".into(),
             home: Some("/home/ada".into()),
+            cache: None,
             num_threads: 1,
             host_name: "box".to_owned(),
             now,

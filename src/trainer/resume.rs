@@ -169,7 +169,7 @@ impl Trainer {
     fn restore(&mut self, training: &mut Training, folder: &Path) -> Result<Resumed> {
         find::open(folder)?;
         let loaded = load::read_weights(folder)?;
-        weights::apply(&*self.parts.model, "the model", &loaded.tensors, &loaded.source)?;
+        weights::apply(&*self.parts.model, &loaded.tensors)?;
         drop(loaded);
         restore_optimizer(training, folder)?;
         let path = folder.join(layout::TRAINER_STATE);

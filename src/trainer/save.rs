@@ -168,7 +168,7 @@ impl Trainer {
         };
         tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
         let loaded = load::read_weights(&folder)?;
-        weights::apply(&*self.parts.model, "the model", &loaded.tensors, &loaded.source)
+        weights::apply(&*self.parts.model, &loaded.tensors)
             .with_context(|| format!("loading the best model from {}", folder.display()))?;
         Ok(())
     }

@@ -12,7 +12,6 @@ use super::{parts, show};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
 use crate::config::run::Run;
-use crate::data::Dataset;
 use crate::model::{ProblemType, Task};
 use crate::torch;
 use crate::trainer::{EvaluationSet, Trainer, results};

@@ -1,9 +1,9 @@
 //! Errors of the command line: one message with everything that is wrong, and the exit code.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use crate::support::{Ended, Host};
+use crate::support::{Ended, Host, Requirement, requires};
 
 const USAGE: Option<i32> = Some(2);
 const POLICY: Option<i32> = Some(64);
@@ -273,15 +273,25 @@ fn an_output_folder_must_be_possible() {
         "output_dir: `train.jsonl/out` cannot be made, because `{}` is a file; choose another folder",
         host.folder().canonicalize().expect("the folder").join("train.jsonl").display()
     )]);
-    let folder = host.path("closed");
-    fs::create_dir(&folder).expect("a folder");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).expect("permissions");
-    if fs::write(folder.join("probe"), "").is_ok() {
-        eprintln!("skipped: this user may write everywhere");
+}
+
+#[test]
+fn an_output_folder_must_be_writable() {
+    if !requires(Requirement::Namespaces) {
         return;
     }
-    let ended = host.run(&format!("{COMPLETE} --output_dir closed/out"));
-    assert!(ended.stderr.contains("is not accessible: permission denied; choose a folder you may write to"), "{}", ended.stderr);
+    let host = project();
+    // A file system that is read-only stops root too, unlike permissions.
+    fs::create_dir(host.path("closed")).expect("a folder");
+    let script = "mount -t tmpfs -o ro tmpfs closed && exec \"$@\" --output_dir closed/out";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_host")]);
+    command.args(COMPLETE.split(' ')).current_dir(host.folder());
+    let ended = command.output().expect("the program runs");
+    let stderr = String::from_utf8(ended.stderr).expect("text");
+    assert!(stderr.contains("closed` is not accessible: Read-only file system"), "{stderr}");
+    assert!(stderr.ends_with("; choose a folder you may write to\n"), "{stderr}");
+    assert_eq!(ended.status.code(), USAGE);
 }
 
 #[test]

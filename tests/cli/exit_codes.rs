@@ -41,6 +41,6 @@ fn the_outermost_failure_decides_then_input_and_output() {
 #[test]
 fn hints_come_outermost_first() {
     let inner: Result<(), _> = Err(Failure::data("a row").hint("look at it"));
-    let error = inner.context(Failure::usage("an argument").hint("leave it out")).unwrap_err();
+    let error = inner.context(Failure::usage("an argument").hint("leave it out")).expect_err("a failure");
     assert_eq!(hints_of(&error), ["leave it out", "look at it"]);
 }

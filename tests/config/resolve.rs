@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::Host;
 
 fn surroundings(folder: &Path) -> Surroundings {
-    Surroundings { current_dir: folder.to_path_buf(), home: Some("/home/ada".into()), num_threads: 4, host_name: "box".to_owned(), now: 0 }
+    Surroundings { current_dir: folder.to_path_buf(), home: Some("/home/ada".into()), cache: None, num_threads: 4, host_name: "box".to_owned(), now: 0 }
 }
 
 /// A project whose `run.toml` holds `file`.
@@ -84,6 +84,11 @@ fn paths_are_absolute_and_start_at_their_source() {
         ("", "", "model.torchscript", json!(false)),
         ("", "--record_steps steps.jsonl", "logging.record_steps", json!("~/steps.jsonl")),
     ]);
+}
+
+#[test]
+fn data_of_other_commands_need_not_exist() {
+    check(Command::Evaluate, &[("test_file = \"gone.jsonl\"", "--validation_file valid.jsonl --train_file gone.jsonl", "do_eval", json!(true))]);
 }
 
 #[test]

@@ -38,6 +38,7 @@ impl Draft<'_> {
             logging: self.logging()?,
             saving: self.saving()?,
             plugins,
+            plugin_cache: self.surroundings.cache.as_ref().map(|cache| cache.join("host").join("plugins")),
             do_eval: arguments.do_eval,
             do_predict: arguments.do_predict,
             output_dir: self.absolute(arguments.output_dir.as_deref().context("no output_dir")?),

@@ -69,7 +69,13 @@ impl Draft<'_> {
             ("test_file", arguments.test_file.clone()),
         ];
         for (field, files) in &files {
-            for file in files {
+            // A file shared by several commands may name data that only the others need.
+            let is_used = match self.command {
+                Command::Train => true,
+                Command::Evaluate => *field == "validation_file",
+                Command::Predict => *field == "test_file",
+            };
+            for file in files.iter().filter(|_| is_used) {
                 self.check_readable(field, file);
             }
         }

@@ -33,12 +33,24 @@ impl Draft<'_> {
                 }
             }
             let name = unique_name(&path, &plugins);
-            plugins.push(Plugin { path, name, config });
+            plugins.push(Plugin { path, name, config, limits: Default::default() });
             self.arguments.plugin.push(written.to_path_buf());
         }
         for setting in &input.arguments.plugin_config {
-            if let Err(text) = apply(setting, &mut plugins) {
-                self.wrong("plugin_config", text);
+            match addressed(setting, &plugins) {
+                Ok((index, key, value)) => {
+                    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+                    plugins[index].config.insert(key.to_owned(), value);
+                }
+                Err(text) => self.wrong("plugin_config", text),
+            }
+        }
+        for setting in &input.arguments.plugin_limit {
+            match addressed(setting, &plugins) {
+                Ok((index, key, value)) => {
+                    plugins[index].limits.insert(key.to_owned(), value.to_owned());
+                }
+                Err(text) => self.wrong("plugin_limit", text),
             }
         }
         plugins
@@ -63,8 +75,9 @@ fn unique_name(path: &Path, others: &[Plugin]) -> String {
     std::iter::once(stem.clone()).chain(numbered).find(is_free).unwrap_or(stem)
 }
 
-/// Applies one `NAME.key=value`. Dashes and underscores of the name are the same: cargo turns one into the other.
-fn apply(setting: &str, plugins: &mut [Plugin]) -> Result<(), String> {
+/// The plugin, key and value of `NAME.key=value`. Dashes and underscores of the name are the same: cargo turns one into
+/// the other.
+fn addressed<'a>(setting: &'a str, plugins: &[Plugin]) -> Result<(usize, &'a str, &'a str), String> {
     let form = || format!("{} has not the form NAME.key=value", quoted(setting));
     let (target, value) = setting.split_once('=').ok_or_else(form)?;
     let plain = |name: &str| name.replace('-', "_");
@@ -73,7 +86,8 @@ fn apply(setting: &str, plugins: &mut [Plugin]) -> Result<(), String> {
         prefix.is_some_and(|prefix| plain(prefix) == plain(name)) && target[name.len()..].starts_with('.')
     };
     // The longest name, because names may contain dots.
-    let Some(plugin) = plugins.iter_mut().filter(|plugin| is_meant(&plugin.name)).max_by_key(|plugin| plugin.name.len()) else {
+    let meant = plugins.iter().enumerate().filter(|(_, plugin)| is_meant(&plugin.name));
+    let Some((index, plugin)) = meant.max_by_key(|(_, plugin)| plugin.name.len()) else {
         let (name, _) = target.split_once('.').ok_or_else(form)?;
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let remedy = match nearest(name, names.iter().copied()) {
@@ -87,9 +101,7 @@ fn apply(setting: &str, plugins: &mut [Plugin]) -> Result<(), String> {
     if key.is_empty() {
         return Err(form());
     }
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-    plugin.config.insert(key.to_owned(), value);
-    Ok(())
+    Ok((index, key, value))
 }
 
 #[cfg(test)]
@@ -100,7 +112,7 @@ mod tests {
         let mut plugins = Vec::new();
         for path in paths {
             let name = unique_name(Path::new(path), &plugins);
-            plugins.push(Plugin { path: path.into(), name, config: Default::default() });
+            plugins.push(Plugin { path: path.into(), name, config: Default::default(), limits: Default::default() });
         }
         plugins
     }
@@ -114,11 +126,11 @@ mod tests {
     #[test]
     fn settings_go_to_the_plugin_they_name() {
         let cases = [
-            ("early-stopping.patience=3", Ok(r#"{"patience":3}"#)),
-            ("early_stopping.patience=3", Ok(r#"{"patience":3}"#)),
-            ("early-stopping.metric=f1", Ok(r#"{"metric":"f1"}"#)),
-            ("early-stopping.range=[1,2]", Ok(r#"{"range":[1,2]}"#)),
-            ("early-stopping.a=b=c", Ok(r#"{"a":"b=c"}"#)),
+            ("early-stopping.patience=3", Ok((0, "patience", "3"))),
+            ("early_stopping.patience=3", Ok((0, "patience", "3"))),
+            ("early-stopping.metric=f1", Ok((0, "metric", "f1"))),
+            ("early-stopping.range=[1,2]", Ok((0, "range", "[1,2]"))),
+            ("early-stopping.a=b=c", Ok((0, "a", "b=c"))),
             ("early-stoping.patience=3", Err("no plugin is named `early-stoping`; did you mean `early-stopping`?")),
             ("zzz.patience=3", Err("no plugin is named `zzz`; plugins of this run: early-stopping")),
             ("early-stopping.=3", Err("`early-stopping.=3` has not the form NAME.key=value")),
@@ -126,9 +138,8 @@ mod tests {
             ("early-stopping.patience", Err("`early-stopping.patience` has not the form NAME.key=value")),
         ];
         for (setting, expected) in cases {
-            let mut plugins = plugins(&["early-stopping.wasm"]);
-            let result = apply(setting, &mut plugins).map(|()| Value::from(plugins[0].config.clone()).to_string());
-            assert_eq!(result.as_deref().map_err(String::as_str), expected, "{setting}");
+            let result = addressed(setting, &plugins(&["early-stopping.wasm"]));
+            assert_eq!(result.as_ref().map_err(String::as_str), expected.as_ref().map_err(|text| *text), "{setting}");
         }
     }
 }

@@ -27,13 +27,11 @@ impl Draft<'_> {
     /// `none`, `all` (there are none) or names, which are refused until there are reporters to install.
     fn check_reporters(&mut self) {
         let Some(names) = self.arguments.report_to.take() else { return };
-        match names.as_slice() {
-            [single] if ["none", "all"].contains(&single.as_str()) => {}
-            names => {
-                for name in names {
-                    self.check_reporter(name);
-                }
-            }
+        let is_special = |name: &String| name == "none" || name == "all";
+        match names.iter().find(|name| is_special(name)) {
+            Some(_) if names.len() == 1 => {}
+            Some(name) => self.wrong("report_to", format!("`{name}` cannot stand beside other names; use it alone")),
+            None => names.iter().for_each(|name| self.check_reporter(name)),
         }
     }
 
@@ -41,8 +39,6 @@ impl Draft<'_> {
         let shown = quoted(name);
         let text = if REPORTERS.contains(&name) {
             format!("{shown} is not installed: reporters are plugins, and none is installed; use none")
-        } else if ["none", "all"].contains(&name) {
-            format!("{shown} cannot stand beside other names; use it alone")
         } else {
             let nearest = nearest(name, REPORTERS.iter().copied());
             let suggestion = nearest.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
