@@ -76,6 +76,8 @@ pub mod loss;
 pub mod metric;
 pub mod model;
 pub mod optim;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 pub mod report;
 pub mod torch;
 pub mod trainer;
