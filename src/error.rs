@@ -74,15 +74,25 @@ impl std::error::Error for Failure {}
 
 /// The kind of an error chain: the outermost [`Failure`] decides, then an I/O error, else it is a defect.
 pub fn kind_of(error: &anyhow::Error) -> Kind {
-    for cause in error.chain() {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return failure.kind;
-        }
+    if let Some(failure) = failures(error).first() {
+        return failure.kind;
     }
     if error.chain().any(|cause| cause.is::<std::io::Error>()) { Kind::Io } else { Kind::Internal }
 }
 
 /// The hints of an error chain, outermost first.
 pub fn hints_of(error: &anyhow::Error) -> Vec<&str> {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()?.hint.as_deref()).collect()
+    failures(error).into_iter().filter_map(|failure| failure.hint.as_deref()).collect()
+}
+
+/// The outermost failure and those that are causes. A failure attached with `context` is hidden from `chain`, but not
+/// from `anyhow`'s own downcast, which finds the outermost one.
+fn failures(error: &anyhow::Error) -> Vec<&Failure> {
+    let mut failures: Vec<&Failure> = error.downcast_ref().into_iter().collect();
+    for cause in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+        if !failures.iter().any(|known| std::ptr::eq(*known, cause)) {
+            failures.push(cause);
+        }
+    }
+    failures
 }

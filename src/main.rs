@@ -1,1 +1,22 @@
-fn main(){}
+//! `host`: reads the command line and hands a resolved run to `host-engine`. Links no libtorch.
+//!
+//! The modules are compiled into this executable instead of linking the library: a library that mentions libtorch anywhere
+//! pulls it into every executable that links it.
+
+use std::process::ExitCode;
+
+/// Only the names of files: no tensors here.
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod checkpoint {
+    pub mod layout;
+}
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod cli;
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod config;
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod error;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os())
+}

@@ -1,1 +1,10 @@
+//! The one integration binary: every further one would link libtorch again.
 
+mod cli;
+mod config;
+mod examples;
+mod fidelity;
+mod readme;
+mod resume;
+mod support;
+mod tidy;

@@ -128,6 +128,10 @@ pub trait Callback {
     fn wants(&self, kind: EventKind) -> bool;
     /// One event. An error ends the run.
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()>;
+    /// Values for the next log entry that the callback has collected since this was last called; the loop asks before it
+    /// logs. Names are the callback's own.
+    fn take_emitted(&mut self) -> Vec<(String, f64)> {
+        Vec::new()
     /// What an exact resumption needs of this callback; goes into checkpoints.
     fn state(&self) -> Option<serde_json::Value> {
         None

@@ -16,9 +16,12 @@ pub const CONFIG: &str = "config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Tokenizer settings.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Special tokens by role.
+pub const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+/// WordPiece vocabulary, one piece a line.
+pub const VOCABULARY: &str = "vocab.txt";
 /// Further tokenizer files, copied as they are.
-pub const TOKENIZER_EXTRAS: &[&str] =
-    &["special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"];
+pub const TOKENIZER_EXTRAS: &[&str] = &[SPECIAL_TOKENS, "added_tokens.json", VOCABULARY, "vocab.json", "merges.txt"];
 /// Optimizer state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Optimizer state as the reference pickles it; read only.

@@ -38,6 +38,12 @@ pub struct Run {
     pub saving: Saving,
     /// Plugins in call order.
     pub plugins: Vec<Plugin>,
+    /// After training: evaluate once more and write `eval_results.json`. Always true for [`Command::Evaluate`].
+    pub do_eval: bool,
+    /// After training: write predictions for the test files. Always true for [`Command::Predict`].
+    pub do_predict: bool,
+    /// Folder of compiled plugins; `None`: compile at every start.
+    pub plugin_cache: Option<PathBuf>,
     /// Folder of checkpoints and results; absolute.
     pub output_dir: PathBuf,
     /// Threads libtorch uses for one operation.
@@ -49,7 +55,7 @@ pub struct Run {
 /// Element type of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names of the types")]
+#[allow(missing_docs, reason = "the names of the types")]
 pub enum Dtype {
     Float32,
     Float64,
@@ -238,6 +244,8 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
+    /// Record of every batch and update in full precision.
+    pub record_steps: Option<PathBuf>,
 }
 
 /// Checkpoints.
@@ -272,4 +280,6 @@ pub struct Plugin {
     pub name: String,
     /// Configuration keys given by the user.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits given by the user, as written.
+    pub limits: std::collections::BTreeMap<String, String>,
 }

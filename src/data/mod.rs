@@ -1,14 +1,34 @@
 //! Data: files into examples, examples into batches, batches in the reference's order.
 //!
 //! ```text
-//! files (format/) -> Table -> tokenize -> Dataset -> Sampler (order) -> Collator -> Batch -> Loader (position, look-ahead)
+//! files (format/) -> Table -> prepare (tokenizer, labels) -> Dataset -> Sampler (order) -> Collator -> Batch
+//!                                                            Loader: position, one batch ahead, resumption
 //! ```
 //! This module owns what an example and a batch are and the three traits; it knows no model and no loss.
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tch::{Device, Tensor};
+
+pub mod collator;
+pub mod column;
+pub mod concat;
+pub mod format;
+pub mod labels;
+pub mod loader;
+pub mod prepare;
+pub mod sampler;
+pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod tokenizer;
+
+pub use concat::Accumulator;
+pub use loader::{Epoch, EpochStart, LoadedBatch, Loader};
+pub use prepare::{PrepareOptions, Prepared, Task, prepare};
+pub use table::Table;
+pub use tokenizer::Tokenizer;
 
 /// One cell of an example.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +75,19 @@ pub trait Dataset: Send + Sync {
     fn get(&self, index: usize) -> Result<Example>;
     /// Names of the columns in order.
     fn columns(&self) -> Vec<Arc<str>>;
+    /// Where row `index` came from, as a message names it: `train.jsonl:17`.
+    fn locate(&self, index: usize) -> String {
+        format!("row {index}")
+    }
+    /// Number of elements of each row of a column that holds lists.
+    fn row_lengths(&self, column: &str) -> Result<Vec<usize>> {
+        let length = |index| {
+            let example = self.get(index)?;
+            let length = example.get(column).and_then(table::value_length);
+            length.with_context(|| format!("{}: field {column:?} is no list, so it has no length", self.locate(index)))
+        };
+        (0..self.len()).map(length).collect()
+    }
 }
 
 /// The order in which an epoch visits the rows.
@@ -62,6 +95,15 @@ pub trait Sampler: Send {
     /// The order of the next epoch. Draws from the generators exactly as spec 3.5 says; `base_seed` has been drawn by
     /// the loader before.
     fn order(&mut self, len: usize) -> Result<Vec<usize>>;
+    /// State that lives across epochs, for exact resumption; `None` if there is none.
+    fn state(&self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+    /// Continues from a state that [`Sampler::state`] returned.
+    fn load_state(&mut self, state: &[u8]) -> Result<()> {
+        let _ = state;
+        anyhow::bail!("this sampler keeps no state")
+    }
 }
 
 /// Turns examples into a batch.

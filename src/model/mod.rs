@@ -5,6 +5,18 @@ use tch::Tensor;
 
 use crate::data::Batch;
 
+pub mod architecture;
+mod bert;
+pub mod config;
+mod layers;
+mod parameters;
+pub mod torchscript;
+pub mod weights;
+
+pub use architecture::{LoadOptions, Loaded, load};
+pub use config::{ModelConfig, ProblemType, Task};
+pub use weights::LoadReport;
+
 /// A trainable or frozen tensor of a model.
 #[derive(Debug)]
 pub struct Parameter {

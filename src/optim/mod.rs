@@ -4,6 +4,20 @@ use anyhow::Result;
 use tch::Tensor;
 
 use crate::checkpoint::Stateful;
+use crate::error::Failure;
+
+mod adafactor;
+mod adamw;
+pub mod clip;
+pub mod groups;
+pub mod lr_scheduler;
+mod sgd;
+mod state;
+
+pub use adafactor::{Adafactor, AdafactorSettings};
+pub use adamw::AdamW;
+pub use lr_scheduler::LrScheduler;
+pub use sgd::Sgd;
 
 /// Parameters that share hyperparameters (spec 4.2).
 #[derive(Debug)]
@@ -28,4 +42,38 @@ pub trait Optimizer: Stateful {
     fn groups_mut(&mut self) -> &mut [ParameterGroup];
     /// One update. Parameters without a gradient are left alone.
     fn step(&mut self) -> Result<()>;
+}
+
+/// Hyperparameters that are not a group's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimizerSettings {
+    /// Decay of the first moment (Adam family).
+    pub beta1: f64,
+    /// Decay of the second moment (Adam family).
+    pub beta2: f64,
+    /// Added to the denominator (Adam family).
+    pub epsilon: f64,
+}
+
+/// Makes one optimizer over groups.
+type Make = fn(Vec<ParameterGroup>, OptimizerSettings) -> Result<Box<dyn Optimizer>>;
+
+/// The optimizers by their Hugging Face names (field 70).
+#[rustfmt::skip]
+pub const BUILTIN: &[(&str, Make)] = &[
+    ("adamw_torch", |groups, settings| Ok(Box::new(AdamW::new(groups, settings, false)?))),
+    ("adamw_torch_fused", |groups, settings| Ok(Box::new(AdamW::new(groups, settings, true)?))),
+    ("sgd", |groups, _| Ok(Box::new(Sgd::new(groups)?))),
+    ("adafactor", |groups, _| Ok(Box::new(Adafactor::new(groups, AdafactorSettings::as_trainer())?))),
+];
+
+/// Makes the optimizer with this name.
+pub fn create(name: &str, groups: Vec<ParameterGroup>, settings: OptimizerSettings) -> Result<Box<dyn Optimizer>> {
+    let Some((_, make)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<_> = BUILTIN.iter().map(|(known, _)| *known).collect();
+        return Err(
+            Failure::usage(format!("optimizer {name:?} is not implemented; known are {}", known.join(", "))).into()
+        );
+    };
+    make(groups, settings)
 }

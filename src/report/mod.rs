@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
+mod curves;
 mod step_record;
 
+pub use curves::Curves;
 pub use step_record::StepRecord;
 
 /// A destination for a run's records. Called from the training thread; built-ins are cheap, plugins queue.

@@ -57,12 +57,14 @@ void adamw_step(rust::Slice<const std::size_t> parameters, rust::Slice<const std
                 rust::Slice<const std::size_t> exp_avg_sqs, rust::Slice<const std::size_t> steps,
                 double learning_rate, double beta1, double beta2, double weight_decay, double epsilon, bool fused);
 void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, double weight_decay);
+void add_scaled(std::size_t target, std::size_t other, double factor);
 
 bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
 void autocast_clear_cache();
 
 std::unique_ptr<ScriptModule> script_load(rust::Str path);
 rust::Vec<rust::String> script_arguments(const ScriptModule& module);
+rust::Vec<rust::String> script_required_arguments(const ScriptModule& module);
 rust::Vec<NamedTensor> script_parameters(const ScriptModule& module);
 rust::Vec<NamedTensor> script_buffers(const ScriptModule& module);
 rust::Vec<rust::String> script_layer_norms(const ScriptModule& module);

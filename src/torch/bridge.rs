@@ -60,6 +60,7 @@ pub mod ffi {
             fused: bool,
         ) -> Result<()>;
         fn sgd_step(parameters: &[usize], learning_rate: f64, weight_decay: f64) -> Result<()>;
+        fn add_scaled(target: usize, other: usize, factor: f64) -> Result<()>;
 
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;
@@ -67,6 +68,7 @@ pub mod ffi {
         type ScriptModule;
         fn script_load(path: &str) -> Result<UniquePtr<ScriptModule>>;
         fn script_arguments(module: &ScriptModule) -> Result<Vec<String>>;
+        fn script_required_arguments(module: &ScriptModule) -> Result<Vec<String>>;
         fn script_parameters(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
         fn script_buffers(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
         fn script_layer_norms(module: &ScriptModule) -> Result<Vec<String>>;

@@ -71,6 +71,13 @@ pub fn default_randperm(n: usize) -> Result<Vec<usize>> {
     Ok(ffi::default_randperm(i64::try_from(n)?)?.into_iter().map(|index| index as usize).collect())
 }
 
+/// Tests that seed or draw from the default generator take turns: it belongs to the whole process.
+#[cfg(test)]
+pub(crate) fn exclusive() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Generator;

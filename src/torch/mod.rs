@@ -11,10 +11,14 @@ use tch::{Kind, Tensor};
 mod bridge;
 mod generator;
 mod script;
+#[cfg(test)]
+pub mod testing;
 
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed, set_default_generator_state,
 };
+#[cfg(test)]
+pub(crate) use generator::exclusive;
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;
@@ -118,6 +122,11 @@ pub fn adamw_step(parameters: &[Tensor], state: &AdamState<'_>, settings: AdamPa
 /// One SGD step without momentum, with plain L2 weight decay, in place.
 pub fn sgd_step(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) -> Result<()> {
     Ok(ffi::sgd_step(&addresses(parameters), learning_rate, weight_decay)?)
+}
+
+/// `target += factor * other` in place and in one rounding, as `Tensor.add_(other, alpha=factor)`; without history.
+pub fn add_scaled(target: &mut Tensor, other: &Tensor, factor: f64) -> Result<()> {
+    Ok(ffi::add_scaled(target.as_ptr() as usize, other.as_ptr() as usize, factor)?)
 }
 
 /// Autocast for one device type while it lives.

@@ -60,7 +60,8 @@ double clip_gradients(rust::Slice<const std::size_t> parameters, double max_norm
     norms = at::_foreach_norm(gradients);
   }
   const auto total = at::linalg_vector_norm(at::stack(norms));
-  const auto factor = at::clamp_max(max_norm / (total + 1e-6), 1.0);
+  // Python divides a number by a tensor as reciprocal times number; a division would round differently.
+  const auto factor = at::clamp_max((total + 1e-6).reciprocal() * max_norm, 1.0);
   if (gradients.front().is_cpu()) {
     for (auto& gradient : gradients) gradient.mul_(factor);
   } else {
@@ -124,6 +125,11 @@ void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, d
     if (weight_decay != 0) gradient = gradient.add(parameter, weight_decay);
     parameter.add_(gradient, -learning_rate);
   }
+}
+
+void add_scaled(std::size_t target, std::size_t other, double factor) {
+  at::NoGradGuard no_grad;
+  tensor_at(target).add_(tensor_at(other), factor);
 }
 
 }  // namespace torch_bridge

@@ -32,6 +32,15 @@ rust::Vec<rust::String> script_arguments(const ScriptModule& module) {
   return names;
 }
 
+rust::Vec<rust::String> script_required_arguments(const ScriptModule& module) {
+  rust::Vec<rust::String> names;
+  const auto& arguments = module.inner->get_method("forward").function().getSchema().arguments();
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    if (!arguments[i].default_value()) names.push_back(rust::String(arguments[i].name()));
+  }
+  return names;
+}
+
 rust::Vec<NamedTensor> script_parameters(const ScriptModule& module) {
   rust::Vec<NamedTensor> fields;
   for (const auto& entry : module.inner->named_parameters(true)) push(fields, entry.name, entry.value);
@@ -55,8 +64,15 @@ rust::Vec<rust::String> script_layer_norms(const ScriptModule& module) {
 
 void script_set_training(ScriptModule& module, bool training) { module.inner->train(training); }
 
+// As torch.nn.Module.to(dtype): only floating point tensors. Module::to would convert counters and masks too.
 void script_set_dtype(ScriptModule& module, std::int32_t dtype) {
-  module.inner->to(static_cast<at::ScalarType>(dtype));
+  at::NoGradGuard no_grad;
+  const auto type = static_cast<at::ScalarType>(dtype);
+  const auto convert = [type](const at::Tensor& tensor) {
+    if (tensor.is_floating_point()) tensor.set_data(tensor.to(type));
+  };
+  for (const auto& tensor : module.inner->parameters()) convert(tensor);
+  for (const auto& tensor : module.inner->buffers()) convert(tensor);
 }
 
 ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String> names,

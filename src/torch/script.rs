@@ -44,6 +44,11 @@ impl ScriptModule {
         Ok(ffi::script_arguments(&self.0)?)
     }
 
+    /// Those of [`Self::arguments`] that have no default.
+    pub fn required_arguments(&self) -> Result<Vec<String>> {
+        Ok(ffi::script_required_arguments(&self.0)?)
+    }
+
     /// Parameters in registration order; the tensors are the module's own.
     pub fn parameters(&self) -> Result<Vec<(String, Tensor)>> {
         Ok(named(ffi::script_parameters(&self.0)?))

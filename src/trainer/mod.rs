@@ -166,6 +166,7 @@ pub struct Trainer {
     losses_finite: bool,
     nonfinite_steps: u64,
     started: Instant,
+    training_seconds: f64,
     flos_since_log: f64,
     cursor: Cursor,
     saved_step: Option<u64>,
@@ -197,6 +198,7 @@ impl Trainer {
             losses_finite: true,
             nonfinite_steps: 0,
             started: Instant::now(),
+            training_seconds: 0.0,
             flos_since_log: 0.0,
             cursor: Cursor::default(),
             saved_step: None,
@@ -219,6 +221,24 @@ impl Trainer {
     /// Who changed the control flags, and why.
     pub fn control_changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Rows of all evaluation sets.
+    pub fn evaluation_rows(&self) -> usize {
+        self.parts.evaluation.iter().map(|set| set.loader.dataset().len()).sum()
+    }
+
+    /// Seconds that `train` has taken.
+    pub fn training_seconds(&self) -> f64 {
+        self.training_seconds
+    }
+
+    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
+    pub fn finish_reports(&mut self, status: &str) -> Result<()> {
+        for reporter in &mut self.parts.reporters {
+            reporter.finish(status, &self.config.output_dir)?;
+        }
+        Ok(())
     }
 
     /// The model.

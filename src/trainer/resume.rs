@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
@@ -16,7 +16,7 @@ use super::loss_log::LossLog;
 use super::{Plan, Trainer, Training};
 use crate::callback::TrainerState;
 use crate::checkpoint::rng::RngState;
-use crate::checkpoint::{PartState, find, foreign, layout, load, save};
+use crate::checkpoint::{find, json, layout, load};
 use crate::data::{Epoch, EpochStart, Loader};
 use crate::error::Failure;
 use crate::model::weights;
@@ -167,23 +167,19 @@ impl Trainer {
     }
 
     fn restore(&mut self, training: &mut Training, folder: &Path) -> Result<Resumed> {
-        ensure!(
-            find::has_weights(folder),
-            Failure::data(format!("Can't find a valid checkpoint at {}", folder.display()))
-                .hint("--resume_from_checkpoint true takes the newest complete checkpoint of the output folder")
-        );
+        find::open(folder)?;
         let loaded = load::read_weights(folder)?;
         weights::apply(&*self.parts.model, &loaded.tensors)?;
         drop(loaded);
         restore_optimizer(training, folder)?;
         let path = folder.join(layout::TRAINER_STATE);
-        self.state = save::read_json(&path)?;
-        let generators = read_generators(folder)?;
+        self.state = json::read(&path)?;
+        let generators = RngState::load(folder)?;
         let progress_path = folder.join(layout::PROGRESS);
         if !progress_path.exists() {
             return Ok(self.foreign_position(&training.plan, generators));
         }
-        let progress: Progress = save::read_json(&progress_path)?;
+        let progress: Progress = json::read(&progress_path)?;
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
         self.own_position(progress.cursor, &tensors, generators)
@@ -238,24 +234,8 @@ impl Trainer {
 }
 
 fn restore_optimizer(training: &mut Training, folder: &Path) -> Result<()> {
-    let (own, foreign_path) = (folder.join(layout::OPTIMIZER), folder.join(layout::PICKLED_OPTIMIZER));
-    let optimizer = if own.exists() {
-        Some(save::read_part(&own)?)
-    } else if foreign_path.exists() {
-        Some(foreign::read_optimizer(&foreign_path)?)
-    } else {
-        None
-    };
-    let (own, foreign_path) = (folder.join(layout::SCHEDULER), folder.join(layout::PICKLED_SCHEDULER));
-    let scheduler = if own.exists() {
-        Some(PartState { tensors: Vec::new(), json: save::read_json(&own)? })
-    } else if foreign_path.exists() {
-        Some(foreign::read_scheduler(&foreign_path)?)
-    } else {
-        None
-    };
     // As the reference: only if both files exist.
-    let (Some(optimizer), Some(scheduler)) = (optimizer, scheduler) else {
+    let (Some(optimizer), Some(scheduler)) = (load::read_optimizer(folder)?, load::read_scheduler(folder)?) else {
         tracing::warn!("{} has no optimizer and schedule state; both begin anew", folder.display());
         return Ok(());
     };
@@ -263,16 +243,4 @@ fn restore_optimizer(training: &mut Training, folder: &Path) -> Result<()> {
     training.scheduler.load_state(scheduler).context("schedule state")?;
     training.scheduler.apply(training.optimizer.groups_mut());
     Ok(())
-}
-
-fn read_generators(folder: &Path) -> Result<Option<RngState>> {
-    let (own, foreign_path) = (folder.join(layout::RNG_STATE), folder.join(layout::PICKLED_RNG_STATE));
-    if own.exists() {
-        return RngState::from_part(save::read_part(&own)?).map(Some);
-    }
-    if foreign_path.exists() {
-        return foreign::read_rng(&foreign_path).map(Some);
-    }
-    tracing::info!("{} has no generator states; the random stream will differ", folder.display());
-    Ok(None)
 }

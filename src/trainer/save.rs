@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::resume::Progress;
@@ -12,7 +11,7 @@ use super::{BestModel, Metrics, Trainer, Training};
 use crate::callback::Event;
 use crate::checkpoint::rng::RngState;
 use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
-use crate::checkpoint::{layout, load, rotate, save};
+use crate::checkpoint::{find, json, layout, load, rotate, save};
 use crate::model::weights;
 use crate::optim::{LrScheduler, Optimizer};
 
@@ -162,49 +161,39 @@ impl Trainer {
 
     /// Reloads the best weights; weights only (spec 5.3).
     pub(super) fn load_best_model(&mut self) -> Result<()> {
-        let Some(folder) = self.best_folder().map(Path::to_owned) else { return Ok(()) };
-        if !self.loads_best() {
+        let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else { return Ok(()) };
+        let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
+            tracing::warn!("the best model {} is gone; the last weights are kept", recorded.display());
             return Ok(());
-        }
+        };
         tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
         let loaded = load::read_weights(&folder)?;
         weights::apply(&*self.parts.model, &loaded.tensors)
-            .with_context(|| format!("loading the best model from {}", folder.display()))
+            .with_context(|| format!("loading the best model from {}", folder.display()))?;
+        Ok(())
     }
 
     /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.
     pub fn save_model(&self) -> Result<()> {
         let folder = &self.config.output_dir;
-        let config = self.parts.model.config();
-        let weights = self.parts.model.state_dict();
+        let (weights, config) = (self.parts.model.state_dict(), self.parts.model.config());
         let files = ModelFiles {
             weights: &weights,
             options: self.weights_options(),
             config: config.as_ref(),
             copies: &self.config.companions,
         };
-        save::write_model(folder, files)?;
-        let mut arguments = serde_json::to_vec_pretty(&self.config.arguments)?;
-        arguments.push(b'\n');
-        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &arguments)
+        save::write_model(folder, files).context("saving the model")?;
+        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &json::to_bytes(&self.config.arguments)?)
     }
 
     /// `save_state`: `trainer_state.json` into the output folder.
     pub fn save_state(&self) -> Result<()> {
-        let text = save::sorted_json(&self.state)?;
-        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &text)
+        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &json::to_sorted_bytes(&self.state)?)
     }
 
     /// Saves that a full disk prevented.
     pub fn failed_saves(&self) -> u64 {
         self.failed_saves
-    }
-
-    /// What a run summary says of the control changes: who asked for what, when and why.
-    pub fn control_summary(&self) -> Vec<Value> {
-        let entry = |change: &crate::callback::Change| {
-            json!({"by": change.by, "wish": change.wish, "on": change.on, "reason": change.reason, "step": change.step})
-        };
-        self.changes.iter().map(entry).collect()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output;
+use crate::cli::output;
 use crate::callback::{Callback, Context, Event, EventKind};
 use crate::trainer::round;
 

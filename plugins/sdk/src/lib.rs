@@ -1,0 +1,55 @@
+//! Write plugins for the trainer in Rust: implement [`Plugin`] and the trait of each hook, name them in [`export!`], and
+//! build for `wasm32-wasip2`.
+//!
+//! ```ignore
+//! use trainer_sdk::{Accumulator, Batch, Metrics, Plugin, Result, Run, Setup};
+//!
+//! struct Accuracy;
+//! #[derive(Default)]
+//! struct Counts { right: f64, all: f64 }
+//!
+//! impl Plugin for Accuracy {
+//!     type Config = trainer_sdk::NoConfig;
+//!     fn init(_: Self::Config, _: &Run, _: &Setup) -> Result<Self> { Ok(Self) }
+//! }
+//! impl Metrics for Accuracy {
+//!     type Accumulator = Counts;
+//!     fn accumulator(&self, _dataset: &str) -> Counts { Counts::default() }
+//! }
+//! impl Accumulator for Counts {
+//!     fn update(&mut self, batch: &Batch) -> Result<()> {
+//!         let right = batch.logits()?.argmax(-1)?.equal(&batch.target()?)?;
+//!         self.right += right.sum_all()?.item()?;
+//!         self.all += batch.size() as f64;
+//!         Ok(())
+//!     }
+//!     fn compute(&self) -> Result<Vec<(String, f64)>> { Ok(vec![("accuracy".into(), self.right / self.all)]) }
+//! }
+//! trainer_sdk::manifest!("../manifest.json");
+//! trainer_sdk::export!(Accuracy: metrics);
+//! ```
+
+mod batch;
+mod context;
+mod error;
+#[doc(hidden)]
+pub mod hooks;
+mod plugin;
+mod tensor;
+
+pub use batch::Batch;
+pub use context::{Better, Checkpoint, Ctx, Level, Progress, Rng, Run, Setup, log};
+pub use error::{Error, ErrorKind, Result};
+pub use plugin::{
+    Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig, Plugin, PredictionStepHooks, StepHooks,
+    SubstepHooks, TrainHooks, WholeMetrics,
+};
+pub use tensor::{Dtype, Tensor};
+
+/// What the exporting macros need; not for direct use.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::batch::Batch;
+    pub use crate::context::{Checkpoint, Ctx, Run, Setup};
+    pub use crate::plugin::config;
+}

@@ -1,0 +1,419 @@
+//! The arguments as written: the fields of `TrainingArguments` 4.34.0 and those of this program, one row each.
+//!
+//! Name, type, default, help, allowed values and state of an argument stand here and nowhere else: the command line,
+//! configuration files, help, `host args` and the README are made from this table. What values mean together is checked
+//! in `resolve`.
+
+use std::path::PathBuf;
+
+use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
+use super::setting::{Number, ResumeFrom, Setting};
+
+const PRECISION: &str = "mixed precision";
+const DISTRIBUTED: &str = "training with several processes";
+const COMPILATION: &str = "compilation of models";
+const HUB: &str = "the Hub client";
+const OPTIMIZERS_TO_COME: &str = "an implementation here";
+const QUANTISED: &str = "optimizers with quantised or paged state";
+const SHARDING: &str = "sharding over several processes";
+
+const STRATEGIES: &[Choice] = &[choice("no"), choice("steps"), choice("epoch")];
+
+const SCHEDULES: &[Choice] = &[
+    choice("linear"),
+    choice("cosine"),
+    choice("cosine_with_restarts"),
+    choice("polynomial"),
+    choice("constant"),
+    choice("constant_with_warmup"),
+    choice("inverse_sqrt"),
+    choice("reduce_lr_on_plateau"),
+    later("piecewise", "arguments for the rule of this schedule"),
+    later("exponential", "arguments for the rate of this schedule"),
+];
+
+const OPTIMIZERS: &[Choice] = &[
+    choice("adamw_torch"),
+    choice("adamw_torch_fused"),
+    choice("sgd"),
+    choice("adafactor"),
+    later("adamw_hf", OPTIMIZERS_TO_COME),
+    later("adamw_apex_fused", OPTIMIZERS_TO_COME),
+    later("adamw_anyprecision", OPTIMIZERS_TO_COME),
+    later("adagrad", OPTIMIZERS_TO_COME),
+    later("rmsprop", OPTIMIZERS_TO_COME),
+    later("lion_32bit", OPTIMIZERS_TO_COME),
+    later("adamw_bnb_8bit", QUANTISED),
+    later("adamw_8bit", QUANTISED),
+    later("paged_adamw_32bit", QUANTISED),
+    later("paged_adamw_8bit", QUANTISED),
+    later("lion_8bit", QUANTISED),
+    later("paged_lion_32bit", QUANTISED),
+    later("paged_lion_8bit", QUANTISED),
+    never("adamw_torch_xla", "it needs an XLA device, and libtorch has none"),
+];
+
+const LOG_LEVELS: &[Choice] = &[
+    choice("detail"),
+    choice("debug"),
+    choice("info"),
+    choice("warning"),
+    choice("error"),
+    choice("critical"),
+    choice("passive"),
+];
+
+const TASKS: &[Choice] = &[choice("sequence-classification"), choice("token-classification")];
+const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16"), later("float16", PRECISION)];
+const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
+const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
+
+arguments! {
+    "Model" {
+        /// Folder with config.json, weights and tokenizer, or a TorchScript file (.pt), which is code and needs
+        /// --trust_model_code.
+        model: Option<PathBuf> = None, host().also_named(&["model_name_or_path"]);
+        /// Allow --model to be a TorchScript file. It can do whatever you can do.
+        trust_model_code: bool = false, host();
+        /// Folder of the tokenizer, if it is not the model's.
+        tokenizer_name: Option<PathBuf> = None, host();
+        /// What the head does; absent: by the architecture in config.json, else sequence-classification.
+        task: Option<String> = None, host().one_of(TASKS);
+        /// Element type of the parameters.
+        dtype: String = "float32".into(), host().one_of(DTYPES);
+    }
+
+    "Data" {
+        /// Rows to train on: JSONL, CSV or Parquet.
+        train_file: Vec<PathBuf> = Vec::new(), host();
+        /// Rows to evaluate on.
+        validation_file: Vec<PathBuf> = Vec::new(), host();
+        /// Rows to predict.
+        test_file: Vec<PathBuf> = Vec::new(), host();
+        /// Column with the text or the words; absent: text, sentence, sentence1 or tokens, the first that exists.
+        text_column: Option<String> = None, host().also_named(&["text_column_name"]);
+        /// Column with the second text of a pair; absent: sentence2 or text_pair, if one exists.
+        text_pair_column: Option<String> = None, host();
+        /// Column with the labels; absent: label, labels, label_ids, ner_tags or tags, the first that exists.
+        label_column: Option<String> = None, host().also_named(&["label_column_name"]);
+        /// Names of the inputs that are labels; absent: by the model.
+        label_names: Option<Vec<String>> = None, listed(59);
+        /// Cut texts to so many tokens; absent: the tokenizer's limit, capped by the model's positions.
+        max_length: Option<i64> = None, host().also_named(&["max_seq_length"]);
+        /// Pad every batch to the maximum length instead of its longest row.
+        pad_to_max_length: bool = false, host();
+        /// Round the padded length up to a multiple of this.
+        pad_to_multiple_of: Option<i64> = None, host();
+        /// Use only the first rows of the training data.
+        max_train_samples: Option<i64> = None, host();
+        /// Use only the first rows of the validation data.
+        max_eval_samples: Option<i64> = None, host();
+        /// Use only the first rows of the test data.
+        max_predict_samples: Option<i64> = None, host();
+        /// Drop columns that the model's forward does not take.
+        remove_unused_columns: bool = true, listed(58);
+        /// Leave out the last incomplete batch, in training, evaluation and prediction.
+        dataloader_drop_last: bool = false, listed(52);
+        /// Threads that prepare batches.
+        dataloader_num_workers: i64 = 0, listed(54).deferred("loading with worker threads");
+        /// Stage batches in page-locked memory; without effect on a CPU.
+        dataloader_pin_memory: bool = true, listed(79);
+        /// Put rows of similar length into the same batch.
+        group_by_length: bool = false, listed(72);
+        /// Column with lengths computed in advance, for --group_by_length.
+        length_column_name: String = "length".into(), listed(73);
+        /// Seed of the data order; absent: the order follows --seed as in 4.34.
+        data_seed: Option<i64> = None, listed(39);
+        /// Read batches in the first process and send them to the others.
+        dispatch_batches: Option<bool> = None, further().deferred(DISTRIBUTED);
+    }
+
+    "Training" {
+        /// Folder of checkpoints, results and the final model.
+        output_dir: Option<PathBuf> = None, listed(1);
+        /// Train into a folder that holds the results of an earlier run. Nothing in it is deleted first.
+        overwrite_output_dir: bool = false, listed(2);
+        /// Train; `host train` implies it.
+        do_train: bool = false, listed(3);
+        /// Evaluate after training; implied by an evaluation strategy, a validation file and `host evaluate`.
+        do_eval: bool = false, listed(4);
+        /// Write predictions for the test file after training; `host predict` implies it.
+        do_predict: bool = false, listed(5);
+        /// Rows of a batch in training.
+        per_device_train_batch_size: i64 = 8, listed(8);
+        /// Batches whose gradients are added up for one step.
+        gradient_accumulation_steps: i64 = 1, listed(10);
+        /// Passes over the training data; may be fractional.
+        num_train_epochs: f64 = 3.0, listed(19);
+        /// Steps to train; above 0 it replaces --num_train_epochs.
+        max_steps: i64 = -1, listed(20);
+        /// Clip gradients to this norm; none or 0: do not clip.
+        max_grad_norm: Option<f64> = Some(1.0), listed(18);
+        /// Share of the label's probability that is spread over all classes.
+        label_smoothing_factor: f64 = 0.0, listed(68);
+        /// Seed of all random numbers.
+        seed: i64 = 42, listed(38);
+        /// Continue from the newest checkpoint of the output folder (true) or from this one (a folder).
+        resume_from_checkpoint: ResumeFrom = ResumeFrom::Nothing, listed(63);
+        /// On resuming, start the epoch's data again instead of skipping what was seen.
+        ignore_data_skip: bool = false, listed(62);
+        /// At a step with a loss or gradient that is not finite: warn and go on, skip the update, or stop.
+        on_nonfinite: String = "warn".into(), host().one_of(ON_NONFINITE);
+        /// Recompute activations in the backward pass to save memory.
+        gradient_checkpointing: bool = false, listed(78).deferred("recomputation of activations");
+        /// Halve the batch size when memory runs out and begin again.
+        auto_find_batch_size: bool = false, listed(82).deferred("the search for a batch size that fits");
+        /// Make all operations deterministic.
+        full_determinism: bool = false, listed(83).deferred("the deterministic mode");
+        /// Index of the output that is fed back as `mems`.
+        past_index: i64 = -1, listed(55).deferred("models with memory");
+        /// Watch for overflow: underflow_overflow, tpu_metrics_debug.
+        debug: String = String::new(), listed(69).deferred("the overflow watch");
+        /// Deprecated: use --per_device_train_batch_size.
+        per_gpu_train_batch_size: Option<i64> = None, further();
+    }
+
+    "Optimizer and schedule" {
+        /// The optimizer.
+        optim: String = "adamw_torch".into(), listed(70).one_of(OPTIMIZERS);
+        /// Settings of the optimizer as k=v,k=v; only adamw_anyprecision reads them.
+        optim_args: Option<String> = None, listed(71).deferred("the optimizer adamw_anyprecision");
+        /// Peak learning rate.
+        learning_rate: f64 = 5e-5, listed(13);
+        /// Weight decay of all parameters but biases and layer norms.
+        weight_decay: f64 = 0.0, listed(14);
+        /// First beta of the Adam family.
+        adam_beta1: f64 = 0.9, listed(15);
+        /// Second beta of the Adam family.
+        adam_beta2: f64 = 0.999, listed(16);
+        /// Epsilon of the Adam family.
+        adam_epsilon: f64 = 1e-8, listed(17);
+        /// How the learning rate changes over the run.
+        lr_scheduler_type: String = "linear".into(), listed(21).one_of(SCHEDULES);
+        /// Share of all steps spent on warming up.
+        warmup_ratio: f64 = 0.0, listed(22);
+        /// Steps of warming up; above 0 it overrides --warmup_ratio.
+        warmup_steps: i64 = 0, listed(23);
+        /// Deprecated: use --optim adafactor.
+        adafactor: bool = false, further();
+    }
+
+    "Evaluation" {
+        /// When to evaluate during training.
+        evaluation_strategy: String = "no".into(), listed(6).one_of(STRATEGIES).also_named(&["eval_strategy"]);
+        /// Steps between evaluations, or a share of all steps below 1; absent: --logging_steps.
+        eval_steps: Option<Number> = None, listed(53);
+        /// Do not evaluate before this step or epoch.
+        eval_delay: Option<Number> = Some(Number(0.0)), listed(12);
+        /// Rows of a batch in evaluation and prediction.
+        per_device_eval_batch_size: i64 = 8, listed(9);
+        /// Batches of predictions kept on the device before they move to main memory; absent: all.
+        eval_accumulation_steps: Option<i64> = None, listed(11);
+        /// Report only the loss.
+        prediction_loss_only: bool = false, listed(7);
+        /// Reload the best checkpoint when training ends.
+        load_best_model_at_end: bool = false, listed(34);
+        /// Metric that decides which checkpoint is best, with or without eval_; absent: loss, if one is needed.
+        metric_for_best_model: Option<String> = None, listed(60);
+        /// Whether more of that metric is better; absent: unless its name ends in loss.
+        greater_is_better: Option<bool> = None, listed(61);
+        /// Stop after so many evaluations without improvement; absent: do not.
+        early_stopping_patience: Option<i64> = None, host();
+        /// Smallest change of the metric that counts as an improvement.
+        early_stopping_threshold: f64 = 0.0, host();
+        /// Give the inputs to metrics too.
+        include_inputs_for_metrics: bool = false, listed(81).deferred("inputs for metrics");
+        /// Evaluate a traced copy of the model.
+        jit_mode_eval: bool = false, listed(40).deferred(COMPILATION);
+        /// Evaluate in bfloat16.
+        bf16_full_eval: bool = false, listed(46).deferred(PRECISION);
+        /// Evaluate in float16.
+        fp16_full_eval: bool = false, listed(47).deferred(PRECISION);
+        /// Deprecated: use --per_device_eval_batch_size.
+        per_gpu_eval_batch_size: Option<i64> = None, further();
+        /// Use the evaluation loop of old releases.
+        use_legacy_prediction_loop: bool = false, further().refused("the ordinary loop gives the same results");
+    }
+
+    "Logging" {
+        /// When to log the training loss.
+        logging_strategy: String = "steps".into(), listed(28).one_of(STRATEGIES);
+        /// Steps between log entries, or a share of all steps below 1.
+        logging_steps: Number = Number(500.0), listed(29);
+        /// Log the first step too.
+        logging_first_step: bool = false, further();
+        /// Leave losses that are not finite out of the logged mean.
+        logging_nan_inf_filter: bool = true, listed(30);
+        /// Folder for reporters; absent: <output_dir>/runs/<time>_<host name>.
+        logging_dir: Option<PathBuf> = None, listed(27);
+        /// How much the program says.
+        log_level: String = "passive".into(), listed(24).one_of(LOG_LEVELS);
+        /// How much the other processes say.
+        log_level_replica: String = "warning".into(), listed(25).one_of(LOG_LEVELS).deferred(DISTRIBUTED);
+        /// Log once per machine instead of once.
+        log_on_each_node: bool = true, listed(26).deferred(DISTRIBUTED);
+        /// Where records go besides the output folder: none, all, or names of installed reporters.
+        report_to: Option<Vec<String>> = None, listed(74);
+        /// Name of the run for reporters; absent: the output folder.
+        run_name: Option<String> = None, listed(56);
+        /// Plain lines instead of a progress bar; absent: by --log_level.
+        disable_tqdm: Option<bool> = None, listed(57);
+        /// Leave out measurements of memory.
+        skip_memory_metrics: bool = true, listed(80).deferred("memory measurements");
+        /// Write every batch and update at full precision to this file, as JSON lines, to compare runs.
+        record_steps: Option<PathBuf> = None, host();
+        /// Count tokens per second.
+        include_tokens_per_second: bool = false, listed(90).deferred("counting tokens");
+    }
+
+    "Checkpoints" {
+        /// When to save a checkpoint.
+        save_strategy: String = "steps".into(), listed(31).one_of(STRATEGIES);
+        /// Steps between checkpoints, or a share of all steps below 1; 0: never.
+        save_steps: Number = Number(500.0), listed(32);
+        /// Keep so many checkpoints; none or 0: all.
+        save_total_limit: Option<i64> = None, listed(33);
+        /// Weights are always safetensors: an explicit false is refused, because no pickles are written.
+        save_safetensors: bool = false, listed(35);
+        /// Save on every machine.
+        save_on_each_node: bool = false, listed(36).deferred(DISTRIBUTED);
+        /// When the disk is full: go on without the checkpoint and try again at the next, or stop.
+        on_disk_full: String = "continue".into(), host().one_of(ON_DISK_FULL);
+    }
+
+    "Plugins" {
+        /// A WebAssembly component to run in its sandbox; repeatable, added to those of the file.
+        plugin: Vec<PathBuf> = Vec::new(), host();
+        /// One setting of a plugin, NAME.key=value; NAME is the file name without .wasm, the value JSON or a string.
+        plugin_config: Vec<String> = Vec::new(), host();
+        /// One limit of a plugin, NAME.limit=value, as the error of the limit names it.
+        plugin_limit: Vec<String> = Vec::new(), host();
+        /// Run without any plugin, also those of the file.
+        no_plugins: bool = false, host();
+    }
+
+    "Device and precision" {
+        /// Train on the CPU even if there is a GPU.
+        use_cpu: bool = false, listed(37);
+        /// Deprecated: use --use_cpu.
+        no_cuda: bool = false, further();
+        /// Threads for one operation; absent: OMP_NUM_THREADS, else the processors available.
+        num_threads: Option<i64> = None, host();
+        /// Train with bfloat16 autocast.
+        bf16: bool = false, listed(42).deferred(PRECISION);
+        /// Train with float16 autocast.
+        fp16: bool = false, listed(43).deferred(PRECISION);
+        /// Level of apex.
+        fp16_opt_level: String = "O1".into(), listed(44).deferred(PRECISION);
+        /// Implementation of float16.
+        half_precision_backend: String = "auto".into(), listed(45).deferred(PRECISION);
+        /// Deprecated name of half_precision_backend.
+        fp16_backend: String = "auto".into(), further().deferred(PRECISION);
+        /// Allow TF32 in matrix products of a GPU.
+        tf32: Option<bool> = None, listed(48).deferred("training on a GPU");
+        /// Intel's extension for PyTorch.
+        use_ipex: bool = false, listed(41).refused("Intel's extension is a Python package that is no longer developed");
+        /// Cores of a TPU.
+        tpu_num_cores: Option<i64> = None, listed(51).refused("libtorch has no TPU device");
+        /// Deprecated: use --debug tpu_metrics_debug.
+        tpu_metrics_debug: bool = false, further().refused("libtorch has no TPU device");
+        /// Apple's GPU.
+        use_mps_device: bool = false, further().refused("there is no such device on Linux");
+        /// Compile the model.
+        torch_compile: bool = false, listed(87).deferred(COMPILATION);
+        /// Backend of --torch_compile.
+        torch_compile_backend: Option<String> = None, listed(88).deferred(COMPILATION);
+        /// Mode of --torch_compile.
+        torch_compile_mode: Option<String> = None, listed(89).deferred(COMPILATION);
+        /// Deprecated name of torch_compile_backend.
+        torchdynamo: Option<String> = None, listed(84).deferred(COMPILATION);
+    }
+
+    "Distributed" {
+        /// Number of this process on its machine, given by the launcher.
+        local_rank: i64 = -1, listed(49).deferred(DISTRIBUTED);
+        /// How processes talk: nccl, gloo, mpi, ccl, hccl.
+        ddp_backend: Option<String> = None, listed(50).deferred(DISTRIBUTED);
+        /// Look for parameters without gradient in each step.
+        ddp_find_unused_parameters: Option<bool> = None, listed(75).deferred(DISTRIBUTED);
+        /// Megabytes of gradients sent at once.
+        ddp_bucket_cap_mb: Option<i64> = None, listed(76).deferred(DISTRIBUTED);
+        /// Send buffers at each forward pass.
+        ddp_broadcast_buffers: Option<bool> = None, listed(77).deferred(DISTRIBUTED);
+        /// Seconds to wait for other processes.
+        ddp_timeout: i64 = 1800, listed(86).deferred(DISTRIBUTED);
+        /// FairScale's sharding.
+        sharded_ddp: String = String::new(), listed(64).deferred(SHARDING);
+        /// Shard parameters: full_shard, shard_grad_op, no_shard, offload, auto_wrap.
+        fsdp: String = String::new(), listed(65).deferred(SHARDING);
+        /// Settings of --fsdp: a JSON file.
+        fsdp_config: Option<String> = None, listed(66).deferred(SHARDING);
+        /// Deprecated: part of --fsdp_config.
+        fsdp_min_num_params: i64 = 0, further().deferred(SHARDING);
+        /// Deprecated: part of --fsdp_config.
+        fsdp_transformer_layer_cls_to_wrap: Option<String> = None, further().deferred(SHARDING);
+        /// DeepSpeed's settings: a JSON file.
+        deepspeed: Option<String> = None, listed(67).deferred(SHARDING);
+        /// Which trial of a search is best.
+        ray_scope: String = "last".into(), listed(85).deferred("the search for hyper-parameters");
+        /// Settings of SageMaker's model parallelism.
+        mp_parameters: String = String::new(), further().refused("it needs SageMaker's Python library");
+    }
+
+    "Hub" {
+        /// Upload the model.
+        push_to_hub: bool = false, listed(91).deferred(HUB);
+        /// Repository to upload to.
+        hub_model_id: Option<String> = None, listed(92).deferred(HUB);
+        /// What to upload when: end, every_save, checkpoint, all_checkpoints.
+        hub_strategy: String = "every_save".into(), listed(93).deferred(HUB);
+        /// Secret of the Hub; never stored.
+        hub_token: Option<String> = None, listed(94).deferred(HUB);
+        /// Make the repository private.
+        hub_private_repo: bool = false, listed(95).deferred(HUB);
+        /// Upload even while an upload is running.
+        hub_always_push: bool = false, listed(96).deferred(HUB);
+        /// Deprecated: part of hub_model_id.
+        push_to_hub_model_id: Option<String> = None, further().deferred(HUB);
+        /// Deprecated: part of hub_model_id.
+        push_to_hub_organization: Option<String> = None, further().deferred(HUB);
+        /// Deprecated name of hub_token.
+        push_to_hub_token: Option<String> = None, further().deferred(HUB);
+    }
+}
+
+/// The row of a name: Hugging Face's or another one with the same meaning; dashes count as underscores.
+pub fn field(name: &str) -> Option<&'static Field> {
+    let name = name.replace('-', "_");
+    FIELDS.iter().find(|field| field.name == name || field.facts.aliases.contains(&name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_share_a_name() {
+        let mut names = BTreeSet::new();
+        for field in FIELDS {
+            for name in std::iter::once(&field.name).chain(field.facts.aliases) {
+                assert!(names.insert(*name), "{name} is declared twice");
+            }
+        }
+    }
+
+    #[test]
+    fn dashes_and_other_names_find_the_argument() {
+        let cases = [
+            ("learning-rate", Some("learning_rate")),
+            ("eval_strategy", Some("evaluation_strategy")),
+            ("model-name-or-path", Some("model")),
+            ("lerning_rate", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(field(name).map(|field| field.name), expected, "{name}");
+        }
+    }
+}

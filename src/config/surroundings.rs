@@ -1,0 +1,121 @@
+//! What a run depends on besides its arguments: folders, processors, environment, time. Read once, so that resolving
+//! arguments is a function of its inputs.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+/// The process's surroundings.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Relative paths of the command line start here.
+    pub current_dir: PathBuf,
+    /// What `~` stands for.
+    pub home: Option<PathBuf>,
+    /// Where caches belong: `XDG_CACHE_HOME`, else `~/.cache`.
+    pub cache: Option<PathBuf>,
+    /// Threads for one operation unless an argument says otherwise.
+    pub num_threads: usize,
+    /// Name of this machine.
+    pub host_name: String,
+    /// Seconds since 1970, UTC.
+    pub now: u64,
+}
+
+impl Surroundings {
+    /// Of this process.
+    pub fn read() -> Result<Self> {
+        let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = folder("HOME");
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            current_dir: env::current_dir().context("the current folder cannot be read")?,
+            cache: folder("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache"))),
+            home,
+            num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref()).unwrap_or(processors),
+            host_name: hostname::get().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned()),
+            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+        })
+    }
+
+    /// `path` from the root, with `~` replaced.
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        let path = match (path.strip_prefix("~"), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path.to_path_buf(),
+        };
+        self.current_dir.join(path).components().collect()
+    }
+
+    /// The time as the reference puts it into folder names, `%b%d_%H-%M-%S`; in UTC.
+    pub fn time_stamp(&self) -> String {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let (month, day) = month_and_day(self.now / 86_400);
+        let second = self.now % 86_400;
+        format!("{}{day:02}_{:02}-{:02}-{:02}", MONTHS[month], second / 3600, second / 60 % 60, second % 60)
+    }
+}
+
+/// The first value of `OMP_NUM_THREADS`, which may be a list for nested levels.
+pub fn openmp_threads(value: Option<&str>) -> Option<usize> {
+    value?.split(',').next()?.trim().parse().ok().filter(|threads| *threads > 0)
+}
+
+/// Month from 0 and day from 1 of a day since 1970, by counting years of 400, 100, 4 and 1 that begin in March, so that
+/// leap days come last.
+fn month_and_day(days_since_1970: u64) -> (usize, u64) {
+    let day_of_era = (days_since_1970 + 719_468) % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    (((month_from_march + 2) % 12) as usize, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(now: u64) -> Surroundings {
+        Surroundings {
+            current_dir: "/runs".into(),
+            home: Some("/home/ada".into()),
+            cache: None,
+            num_threads: 1,
+            host_name: "box".to_owned(),
+            now,
+        }
+    }
+
+    #[test]
+    fn paths_become_absolute() {
+        for (path, expected) in [("a/./b", "/runs/a/b"), ("/x", "/x"), ("~/m", "/home/ada/m"), ("~", "/home/ada"), ("~x", "/runs/~x")] {
+            assert_eq!(at(0).absolute(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn time_stamps_follow_the_calendar() {
+        let cases = [
+            (0, "Jan01_00-00-00"),
+            (951_782_399, "Feb28_23-59-59"),
+            (951_782_400, "Feb29_00-00-00"),
+            (951_868_800, "Mar01_00-00-00"),
+            (1_700_000_000, "Nov14_22-13-20"),
+            (4_107_542_399, "Feb28_23-59-59"),
+            (4_107_542_400, "Mar01_00-00-00"),
+        ];
+        for (now, expected) in cases {
+            assert_eq!(at(now).time_stamp(), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn the_first_openmp_level_counts() {
+        for (value, expected) in [(Some("4"), Some(4)), (Some("2,1"), Some(2)), (Some("0"), None), (Some("many"), None), (None, None)] {
+            assert_eq!(openmp_threads(value), expected, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Constant: the initial rate; warm-up is ignored.
+
+use anyhow::Result;
+
+use super::{Schedule, ScheduleSettings};
+
+#[derive(Debug)]
+struct Constant;
+
+/// `1`
+pub fn schedule(_settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+    Ok(Box::new(Constant))
+}
+
+impl Schedule for Constant {
+    fn factor(&self, _step: u64) -> f64 {
+        1.0
+    }
+}

@@ -1,0 +1,162 @@
+//! Callbacks from plugins: each event goes to the interface that has it, if the component exports it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anyhow::Result;
+use wasmtime::Store;
+use wasmtime::component::Resource;
+
+use super::artifact::Artifact;
+use super::bindings::trainer::host::types::Error as GuestError;
+use super::hook::Hook;
+use super::instance::{Hooks, Instance, Returned};
+use super::state::State;
+use crate::callback::{Callback, Context, Event, EventKind};
+
+/// All callback families of a component.
+pub(super) struct Hooked {
+    name: String,
+    instance: Rc<RefCell<Instance>>,
+    every_steps: u64,
+    main_rank_only: bool,
+}
+
+impl Hooked {
+    pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
+        let borrowed = instance.borrow();
+        let name = borrowed.name().to_owned();
+        let (every_steps, main_rank_only) =
+            borrowed.settings().map_or((1, false), |settings| (settings.every_steps, settings.main_rank_only));
+        drop(borrowed);
+        Self { name, instance, every_steps, main_rank_only }
+    }
+
+    /// Whether a component has a callback at all.
+    pub(super) fn exported(hooks: &Hooks) -> bool {
+        EVENTS.iter().any(|kind| has(hooks, *kind))
+    }
+
+    /// Steps that the plugin asked to leave out.
+    fn skips(&self, kind: EventKind, step: u64) -> bool {
+        match kind {
+            // `on_step_begin` comes before the step is counted.
+            EventKind::StepBegin | EventKind::SubstepEnd => !(step + 1).is_multiple_of(self.every_steps),
+            EventKind::StepEnd => !step.is_multiple_of(self.every_steps),
+            _ => false,
+        }
+    }
+}
+
+impl Callback for Hooked {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn wants(&self, kind: EventKind) -> bool {
+        let instance = self.instance.borrow();
+        if self.main_rank_only && instance.facts().rank != 0 {
+            return false;
+        }
+        instance.hooks().is_some_and(|hooks| has(hooks, kind))
+    }
+
+    fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
+        let kind = event.kind();
+        if self.every_steps > 1 && self.skips(kind, context.state.global_step) {
+            return Ok(());
+        }
+        let mut instance = self.instance.borrow_mut();
+        let outcome = instance.call(hook_of(kind), |store, hooks| {
+            store.data_mut().view.begin(context);
+            let returned = dispatch(store, hooks, event)?;
+            if returned.is_ok() {
+                store.data_mut().view.apply(context.control);
+            }
+            Ok(returned)
+        });
+        match outcome {
+            // The user allowed fresh stores: this event is lost, the run goes on.
+            Err(error) if instance.hooks().is_none() && instance.can_restart() => {
+                tracing::warn!("{error:#}");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn take_emitted(&mut self) -> Vec<(String, f64)> {
+        self.instance.borrow_mut().state_mut().map(|state| state.view.take_emitted()).unwrap_or_default()
+    }
+}
+
+const EVENTS: [EventKind; 13] = [
+    EventKind::InitEnd,
+    EventKind::TrainBegin,
+    EventKind::TrainEnd,
+    EventKind::EpochBegin,
+    EventKind::EpochEnd,
+    EventKind::StepBegin,
+    EventKind::SubstepEnd,
+    EventKind::StepEnd,
+    EventKind::Evaluate,
+    EventKind::Predict,
+    EventKind::Save,
+    EventKind::Log,
+    EventKind::PredictionStep,
+];
+
+fn has(hooks: &Hooks, kind: EventKind) -> bool {
+    match kind {
+        EventKind::InitEnd | EventKind::TrainBegin | EventKind::TrainEnd => hooks.train.is_some(),
+        EventKind::EpochBegin | EventKind::EpochEnd => hooks.epoch.is_some(),
+        EventKind::StepBegin | EventKind::StepEnd => hooks.step.is_some(),
+        EventKind::SubstepEnd => hooks.substep.is_some(),
+        EventKind::Evaluate | EventKind::Predict => hooks.eval.is_some(),
+        EventKind::Save => hooks.checkpoint.is_some(),
+        EventKind::Log => hooks.log.is_some(),
+        EventKind::PredictionStep => hooks.prediction_step.is_some(),
+    }
+}
+
+fn hook_of(kind: EventKind) -> Hook {
+    match kind {
+        EventKind::InitEnd => Hook::InitEnd,
+        EventKind::TrainBegin => Hook::TrainBegin,
+        EventKind::TrainEnd => Hook::TrainEnd,
+        EventKind::EpochBegin => Hook::EpochBegin,
+        EventKind::EpochEnd => Hook::EpochEnd,
+        EventKind::StepBegin => Hook::StepBegin,
+        EventKind::SubstepEnd => Hook::SubstepEnd,
+        EventKind::StepEnd => Hook::StepEnd,
+        EventKind::Evaluate => Hook::Evaluate,
+        EventKind::Predict => Hook::Predict,
+        EventKind::Save => Hook::Save,
+        EventKind::Log => Hook::Log,
+        EventKind::PredictionStep => Hook::PredictionStep,
+    }
+}
+
+/// Calls the function of an event; nothing if the component does not export it.
+fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Returned<()> {
+    let ctx = Resource::new_borrow(0);
+    let outcome: Option<Returned<()>> = match event {
+        Event::InitEnd => hooks.train.as_ref().map(|hook| hook.call_on_init_end(store, ctx)),
+        Event::TrainBegin => hooks.train.as_ref().map(|hook| hook.call_on_train_begin(store, ctx)),
+        Event::TrainEnd => hooks.train.as_ref().map(|hook| hook.call_on_train_end(store, ctx)),
+        Event::EpochBegin => hooks.epoch.as_ref().map(|hook| hook.call_on_epoch_begin(store, ctx)),
+        Event::EpochEnd => hooks.epoch.as_ref().map(|hook| hook.call_on_epoch_end(store, ctx)),
+        Event::StepBegin => hooks.step.as_ref().map(|hook| hook.call_on_step_begin(store, ctx)),
+        Event::SubstepEnd => hooks.substep.as_ref().map(|hook| hook.call_on_substep_end(store, ctx)),
+        Event::StepEnd => hooks.step.as_ref().map(|hook| hook.call_on_step_end(store, ctx)),
+        Event::Evaluate(metrics) => hooks.eval.as_ref().map(|hook| hook.call_on_evaluate(store, ctx, metrics)),
+        Event::Predict(metrics) => hooks.eval.as_ref().map(|hook| hook.call_on_predict(store, ctx, metrics)),
+        Event::Log(logs) => hooks.log.as_ref().map(|hook| hook.call_on_log(store, ctx, logs)),
+        Event::PredictionStep => hooks.prediction_step.as_ref().map(|hook| hook.call_on_prediction_step(store, ctx)),
+        Event::Save(folder) => hooks.checkpoint.as_ref().map(|hook| {
+            store.data_mut().artifact = Some(Artifact::of(folder));
+            hook.call_on_save(store, ctx, Resource::new_borrow(0))
+        }),
+    };
+    outcome.unwrap_or(Ok(Ok::<(), GuestError>(())))
+}

@@ -1,0 +1,249 @@
+//! Metrics from plugins: `metrics`, which sees the pass batch by batch, and `whole-metrics`, for which the host gathers
+//! the pass and which is called once.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anyhow::Result;
+use tch::Tensor;
+use wasmtime::component::{Resource, ResourceAny};
+
+use super::batch::{Batch, share};
+use super::context::check_name;
+use super::fault::Violation;
+use super::hook::Hook;
+use super::instance::Instance;
+use super::limits::Limit;
+use crate::metric::{EvaluationBatch, Metric};
+
+/// What pads rows of different length, as in the reference.
+const PADDING: f64 = -100.0;
+
+/// The `metrics` interface.
+pub(super) struct Streaming {
+    name: String,
+    instance: Rc<RefCell<Instance>>,
+    /// The guest's accumulator and the store that it belongs to.
+    accumulator: Option<(ResourceAny, u64)>,
+}
+
+impl Streaming {
+    pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
+        let name = instance.borrow().name().to_owned();
+        Self { name, instance, accumulator: None }
+    }
+
+    /// The accumulator of this pass, if its store is still alive.
+    fn current(&self) -> Result<ResourceAny> {
+        let instance = self.instance.borrow();
+        match self.accumulator {
+            Some((accumulator, generation)) if generation == instance.generation() => Ok(accumulator),
+            Some(_) => Err(instance.refuse(Hook::MetricsUpdate, "its state was lost when it was started again".to_owned()).into()),
+            None => Err(instance.refuse(Hook::MetricsUpdate, "no evaluation pass was begun".to_owned()).into()),
+        }
+    }
+}
+
+impl Metric for Streaming {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reset(&mut self, dataset: &str) -> Result<()> {
+        let mut instance = self.instance.borrow_mut();
+        instance.ready()?;
+        if let Some((old, generation)) = self.accumulator.take()
+            && generation == instance.generation()
+        {
+            instance.call(Hook::MetricsDrop, |store, _| Ok(Ok(old.resource_drop(store)?)))?;
+        }
+        let made = instance.call(Hook::MetricsNew, |store, hooks| match &hooks.metrics {
+            Some(metrics) => metrics.accumulator().call_constructor(store, dataset).map(Ok),
+            None => Err(absent()),
+        })?;
+        self.accumulator = Some((made, instance.generation()));
+        Ok(())
+    }
+
+    fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
+        let accumulator = self.current()?;
+        self.instance.borrow_mut().call(Hook::MetricsUpdate, |store, hooks| {
+            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+            store.data_mut().batch = Some(Batch::of(batch));
+            metrics.accumulator().call_update(store, accumulator, Resource::new_borrow(0))
+        })
+    }
+
+    fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+        let accumulator = self.current()?;
+        let mut instance = self.instance.borrow_mut();
+        let numbers = instance.call(Hook::MetricsCompute, |store, hooks| {
+            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+            metrics.accumulator().call_compute(store, accumulator)
+        })?;
+        checked(&instance, Hook::MetricsCompute, numbers)
+    }
+}
+
+/// The `whole-metrics` interface.
+pub(super) struct Whole {
+    name: String,
+    instance: Rc<RefCell<Instance>>,
+    dataset: String,
+    size: u64,
+    outputs: Gathered,
+    labels: Gathered,
+}
+
+impl Whole {
+    pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
+        let name = instance.borrow().name().to_owned();
+        Self { name, instance, dataset: String::new(), size: 0, outputs: Gathered::default(), labels: Gathered::default() }
+    }
+}
+
+impl Metric for Whole {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reset(&mut self, dataset: &str) -> Result<()> {
+        dataset.clone_into(&mut self.dataset);
+        self.size = 0;
+        (self.outputs, self.labels) = (Gathered::default(), Gathered::default());
+        Ok(())
+    }
+
+    fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
+        self.size += batch.size as u64;
+        self.outputs.add(batch.outputs)?;
+        self.labels.add(batch.labels)
+    }
+
+    fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+        let batch = Batch {
+            outputs: self.outputs.joined()?,
+            labels: self.labels.joined()?,
+            inputs: Vec::new(),
+            dataset: self.dataset.clone(),
+            size: self.size,
+        };
+        let mut instance = self.instance.borrow_mut();
+        let numbers = instance.call(Hook::WholeMetrics, |store, hooks| {
+            let metrics = hooks.whole_metrics.as_ref().ok_or_else(absent)?;
+            store.data_mut().batch = Some(batch);
+            metrics.call_compute_metrics(store, Resource::new_borrow(0))
+        })?;
+        checked(&instance, Hook::WholeMetrics, numbers)
+    }
+}
+
+/// The batches of a pass, column by column.
+#[derive(Debug, Default)]
+struct Gathered(Vec<(String, Vec<Tensor>)>);
+
+impl Gathered {
+    fn add(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
+        for (name, tensor) in share(tensors) {
+            // A value per batch becomes a row, as in the reference.
+            let tensor = if tensor.dim() == 0 { tensor.f_reshape([1])? } else { tensor };
+            match self.0.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, parts)) => parts.push(tensor),
+                None => self.0.push((name, vec![tensor])),
+            }
+        }
+        Ok(())
+    }
+
+    fn joined(&self) -> Result<Vec<(String, Tensor)>> {
+        self.0.iter().map(|(name, parts)| Ok((name.clone(), join(parts)?))).collect()
+    }
+}
+
+/// One tensor of all batches; where dimension 1 differs, shorter batches are padded on its right.
+fn join(parts: &[Tensor]) -> Result<Tensor> {
+    let width = |tensor: &Tensor| tensor.size().get(1).copied().unwrap_or(0);
+    let widest = parts.iter().map(width).max().unwrap_or(0);
+    let mut padded = Vec::with_capacity(parts.len());
+    for part in parts {
+        let missing = widest - width(part);
+        if part.dim() < 2 || missing == 0 {
+            padded.push(part.shallow_clone());
+            continue;
+        }
+        // Pairs of (left, right) from the last dimension backwards; dimension 1 comes last.
+        let mut pads = vec![0; 2 * (part.dim() - 1)];
+        if let Some(right) = pads.last_mut() {
+            *right = missing;
+        }
+        padded.push(part.f_constant_pad_nd(pads)?.f_masked_fill(&right_of(part, widest)?, PADDING)?);
+    }
+    Ok(Tensor::f_cat(&padded, 0)?)
+}
+
+/// A mask over the padding: true right of the part's own width.
+fn right_of(part: &Tensor, widest: i64) -> Result<Tensor> {
+    let own = part.size()[1];
+    let columns = Tensor::f_arange(widest, (tch::Kind::Int64, part.device()))?.f_ge(own)?;
+    let mut shape = vec![1; part.dim()];
+    shape[1] = widest;
+    Ok(columns.f_reshape(shape)?)
+}
+
+fn absent() -> wasmtime::Error {
+    wasmtime::Error::msg("the hook is not exported")
+}
+
+/// Numbers that can be shown and stored. What is not finite passes; whoever chooses a best model leaves it out.
+fn checked(instance: &Instance, hook: Hook, numbers: Vec<(String, f64)>) -> Result<Vec<(String, f64)>> {
+    let limit = instance.facts().limits.metrics;
+    if numbers.len() as u64 > limit {
+        return Err(instance.over(hook, Violation::count(Limit::Metrics, numbers.len() as u64)).into());
+    }
+    for (index, (name, _)) in numbers.iter().enumerate() {
+        check_name(name).map_err(|reason| instance.refuse(hook, reason))?;
+        if numbers[..index].iter().any(|(other, _)| other == name) {
+            return Err(instance.refuse(hook, format!("returned the metric `{name}` twice")).into());
+        }
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(&tensor.f_reshape([-1]).and_then(|flat| flat.f_to_kind(tch::Kind::Double)).expect("flat")).expect("values")
+    }
+
+    #[test]
+    fn batches_of_different_width_are_padded_on_the_right_of_dimension_one() {
+        let mut gathered = Gathered::default();
+        let wide = Tensor::from_slice2(&[[1_i64, 2, 3]]);
+        let narrow = Tensor::from_slice2(&[[4_i64], [5]]);
+        for part in [narrow, wide] {
+            gathered.add(&[("labels".to_owned(), part)]).expect("added");
+        }
+        let joined = gathered.joined().expect("joined");
+        assert_eq!(joined[0].1.size(), [3, 3]);
+        assert_eq!(values(&joined[0].1), [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn later_dimensions_are_left_alone() {
+        let parts = [Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU), Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU)];
+        let joined = join(&parts).expect("joined");
+        assert_eq!(joined.size(), [2, 2, 2]);
+        assert_eq!(values(&joined), [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_value_per_batch_becomes_a_row() {
+        let mut gathered = Gathered::default();
+        for value in [1.0, 2.0] {
+            gathered.add(&[("score".to_owned(), Tensor::from(value))]).expect("added");
+        }
+        assert_eq!(values(&gathered.joined().expect("joined")[0].1), [1.0, 2.0]);
+    }
+}

@@ -1,0 +1,99 @@
+//! What one store holds for its guest: the tensors it can reach, what the current call shows it, its log and its limits.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use wasmtime_wasi::{WasiCtxView, WasiView};
+
+use super::artifact::Artifact;
+use super::batch::Batch;
+use super::bindings::trainer::host::types;
+use super::context::{Settings, View};
+use super::fault::{HostError, Violation};
+use super::limits::Limits;
+use super::log::Log;
+use super::meter::Meter;
+use super::tensor::Tensors;
+use super::wasi::Wasi;
+
+/// What does not change while a plugin lives, whatever store it runs in.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The name in the run.
+    pub name: String,
+    /// The manifest's id; the name if there is no manifest.
+    pub id: String,
+    /// This process and how many there are.
+    pub rank: u32,
+    pub world_size: u32,
+    /// Seeds every random number the guest can get.
+    pub random_key: [u8; 32],
+    /// The training arguments by their Hugging Face names, without secrets.
+    pub arguments: Map<String, Value>,
+    pub limits: Limits,
+}
+
+/// The data of a store.
+pub(super) struct State {
+    pub(super) facts: Arc<Facts>,
+    pub(super) wasi: Wasi,
+    pub(super) meter: Meter,
+    pub(super) tensors: Tensors,
+    /// What `ctx` shows and what it was asked for.
+    pub(super) view: View,
+    pub(super) batch: Option<Batch>,
+    pub(super) artifact: Option<Artifact>,
+    pub(super) settings: Settings,
+    pub(super) log: Log,
+}
+
+impl State {
+    pub(super) fn new(facts: Arc<Facts>) -> Self {
+        Self {
+            wasi: Wasi::new(&facts.random_key),
+            meter: Meter::new(&facts.limits),
+            tensors: Tensors::new(&facts.limits),
+            view: View::default(),
+            batch: None,
+            artifact: None,
+            settings: Settings::default(),
+            log: Log::new(&facts.name, &facts.limits),
+            facts,
+        }
+    }
+
+    /// Forgets what belonged to the call, and hands what the guest printed to the log.
+    pub(super) fn end_call(&mut self) {
+        self.tensors.end_call();
+        self.batch = None;
+        self.artifact = None;
+        // A limit that the guest met and coped with is no longer of interest.
+        let _ = self.take_violation();
+        if let Some(output) = self.wasi.output.take() {
+            for line in output.lines() {
+                self.log.line(types::Level::Info, line);
+            }
+        }
+    }
+
+    /// The first limit that was reached in this call.
+    pub(super) fn take_violation(&mut self) -> Option<Violation> {
+        let of_tensors = self.tensors.take_violation();
+        self.meter.take_violation().or(of_tensors)
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.table }
+    }
+}
+
+impl types::Host for State {
+    fn convert_error(&mut self, error: HostError) -> wasmtime::Result<types::Error> {
+        match error {
+            HostError::Guest(error) => Ok(error),
+            HostError::Trap(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The operations of the `tensor` interface: each asks its rule, then the budget, then libtorch.
+
+use tch::{Device, Kind, Scalar, Tensor};
+use wasmtime::component::Resource;
+
+use super::rules::{self, Form, Plan};
+use super::{Handle, Tensors};
+use crate::plugin::bindings::trainer::host::tensor;
+use crate::plugin::bindings::trainer::host::types::Dtype;
+use crate::plugin::fault::HostError;
+use crate::plugin::state::State;
+
+type Owned = Resource<Handle>;
+type Made = Result<Owned, HostError>;
+
+/// A number as PyTorch takes it from Python: whole ones do not turn whole tensors into floating point.
+fn scalar(kind: Kind, value: f64) -> Scalar {
+    match rules::whole(value) {
+        Some(whole) if !rules::is_float(kind) => Scalar::int(whole),
+        _ => Scalar::float(value),
+    }
+}
+
+pub(super) fn kind_of(dtype: Dtype) -> Result<Kind, HostError> {
+    Ok(match dtype {
+        Dtype::Boolean => Kind::Bool,
+        Dtype::Unsigned8 => Kind::Uint8,
+        Dtype::Signed8 => Kind::Int8,
+        Dtype::Signed16 => Kind::Int16,
+        Dtype::Signed32 => Kind::Int,
+        Dtype::Signed64 => Kind::Int64,
+        Dtype::Float16 => Kind::Half,
+        Dtype::Brain16 => Kind::BFloat16,
+        Dtype::Float32 => Kind::Float,
+        Dtype::Float64 => Kind::Double,
+        Dtype::Other => return Err(HostError::unsupported("no tensors of type `other` can be made")),
+    })
+}
+
+fn dtype_of(kind: Kind) -> Dtype {
+    match kind {
+        Kind::Bool => Dtype::Boolean,
+        Kind::Uint8 => Dtype::Unsigned8,
+        Kind::Int8 => Dtype::Signed8,
+        Kind::Int16 => Dtype::Signed16,
+        Kind::Int => Dtype::Signed32,
+        Kind::Int64 => Dtype::Signed64,
+        Kind::Half => Dtype::Float16,
+        Kind::BFloat16 => Dtype::Brain16,
+        Kind::Float => Dtype::Float32,
+        Kind::Double => Dtype::Float64,
+        _ => Dtype::Other,
+    }
+}
+
+impl Tensors {
+    /// An operation on one tensor.
+    fn unary(
+        &mut self,
+        this: &Owned,
+        rule: impl FnOnce(&Form) -> Result<Plan, HostError>,
+        operation: impl FnOnce(&Tensor) -> Result<Tensor, tch::TchError>,
+    ) -> Made {
+        let plan = rule(&self.form(this)?)?;
+        self.derive(this, &plan, operation)
+    }
+
+    /// An operation on two tensors.
+    fn binary(
+        &mut self,
+        (this, rhs): (&Owned, &Owned),
+        rule: impl FnOnce(&Form, &Form) -> Result<Plan, HostError>,
+        operation: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor, tch::TchError>,
+    ) -> Made {
+        let plan = rule(&self.form(this)?, &self.form(rhs)?)?;
+        let right = self.get(rhs)?.shallow_clone();
+        self.derive(this, &plan, |left| operation(left, &right))
+    }
+
+    fn topk(&mut self, this: &Owned, k: u64, dim: i32) -> Result<(Owned, Owned), HostError> {
+        let (values, indices, dim) = rules::topk(&self.form(this)?, k, dim)?;
+        let value_charge = self.charge(values.form.bytes()?, values.scratch)?;
+        let index_charge = self.charge(indices.form.bytes()?, values.scratch)?;
+        let (values, indices) = self.get(this)?.f_topk(k as i64, dim, true, true)?;
+        Ok((self.insert(values, Some(value_charge), false)?, self.insert(indices, Some(index_charge), false)?))
+    }
+
+    fn bincount(&mut self, this: &Owned, classes: u64) -> Made {
+        let form = self.form(this)?;
+        let plan = rules::bincount(&form, classes)?;
+        // libtorch makes room up to the largest element, whatever length is asked for: it must be known first.
+        if form.elements()? > 0 {
+            let (low, high) = self.get(this)?.f_aminmax(None, false)?;
+            let (low, high) = (low.f_int64_value(&[])?, high.f_int64_value(&[])?);
+            if low < 0 || high.unsigned_abs() >= classes {
+                return Err(HostError::data(format!("bincount of elements from {low} to {high} with {classes} classes")));
+            }
+        }
+        self.derive(this, &plan, |tensor| tensor.f_reshape([-1])?.f_bincount(None::<Tensor>, classes as i64))
+    }
+
+    fn histogram(&mut self, this: &Owned, bins: u32, (low, high): (f64, f64)) -> Made {
+        let plan = rules::histogram(&self.form(this)?, bins)?;
+        if !(low < high && (high - low).is_finite()) {
+            return Err(HostError::data(format!("[{low}, {high}] is not a range")));
+        }
+        let count = i64::from(bins);
+        self.derive(this, &plan, |tensor| {
+            let values = tensor.f_reshape([-1])?.f_to_kind(Kind::Double)?;
+            let inside = values.f_ge(low)?.f_logical_and(&values.f_le(high)?)?;
+            let bin = values.f_sub_scalar(low)?.f_mul_scalar(f64::from(bins) / (high - low))?.f_floor()?;
+            // Elements outside, NaN among them, go to one bin more, which is cut off.
+            let bin = bin.f_clamp(0.0, f64::from(bins - 1))?.f_masked_fill(&inside.f_logical_not()?, f64::from(bins))?;
+            bin.f_to_kind(Kind::Int64)?.f_bincount(None::<Tensor>, count + 1)?.f_narrow(0, 0, count)?.f_contiguous()
+        })
+    }
+
+    fn join(
+        &mut self,
+        parts: &[Owned],
+        rule: impl FnOnce(&[Form]) -> Result<(Plan, i64), HostError>,
+        operation: impl FnOnce(&[Tensor], i64) -> Result<Tensor, tch::TchError>,
+    ) -> Made {
+        let forms = parts.iter().map(|part| self.form(part)).collect::<Result<Vec<Form>, HostError>>()?;
+        let (plan, dim) = rule(&forms)?;
+        let tensors = parts.iter().map(|part| Ok(self.get(part)?.shallow_clone()));
+        let tensors = tensors.collect::<Result<Vec<Tensor>, HostError>>()?;
+        self.create(plan.form, plan.scratch, || Ok(operation(&tensors, dim)?))
+    }
+
+    fn keep(&mut self, this: &Owned) -> Made {
+        let form = self.form(this)?;
+        let charge = self.charge(form.bytes()?, 0)?;
+        let original = self.get(this)?.f_detach()?;
+        let mut copy = original.f_empty_like()?;
+        copy.f_copy_(&original)?;
+        self.insert(copy, Some(charge), true)
+    }
+
+    fn from_slice<T: tch::kind::Element>(&mut self, shape: &[u64], data: &[T]) -> Made {
+        let form = Form::of_guest(shape, T::KIND)?;
+        need_length(&form, data.len() as u64, form.elements()?)?;
+        let dims = form.dims.clone();
+        self.create(form, 0, || Ok(Tensor::f_from_slice(data)?.f_reshape(dims)?))
+    }
+
+    fn from_bytes(&mut self, kind: Kind, shape: &[u64], data: &[u8]) -> Made {
+        let form = Form::of_guest(shape, kind)?;
+        need_length(&form, data.len() as u64, form.bytes()?)?;
+        if kind == Kind::Bool && data.iter().any(|byte| *byte > 1) {
+            return Err(HostError::data("a boolean is a byte 0 or 1"));
+        }
+        let dims = form.dims.clone();
+        self.create(form, 0, || Ok(Tensor::f_from_data_size(data, &dims, kind)?))
+    }
+
+    fn full(&mut self, kind: Kind, shape: &[u64], value: f64) -> Made {
+        let form = Form::of_guest(shape, kind)?;
+        if !rules::is_float(kind) && rules::whole(value).is_none() {
+            return Err(HostError::data(format!("{value} is not a value of {}", rules::name(kind))));
+        }
+        let dims = form.dims.clone();
+        self.create(form, 0, || Ok(Tensor::f_full(dims, scalar(kind, value), (kind, Device::Cpu))?))
+    }
+}
+
+fn need_length(form: &Form, given: u64, needed: u64) -> Result<(), HostError> {
+    if given == needed {
+        return Ok(());
+    }
+    Err(HostError::data(format!("{given} values or bytes for shape {:?}, which needs {needed}", form.dims)))
+}
+
+impl tensor::Host for State {
+    fn from_float32(&mut self, shape: Vec<u64>, data: Vec<f32>) -> Made {
+        self.tensors.from_slice(&shape, &data)
+    }
+
+    fn from_float64(&mut self, shape: Vec<u64>, data: Vec<f64>) -> Made {
+        self.tensors.from_slice(&shape, &data)
+    }
+
+    fn from_signed64(&mut self, shape: Vec<u64>, data: Vec<i64>) -> Made {
+        self.tensors.from_slice(&shape, &data)
+    }
+
+    fn from_bytes(&mut self, dtype: Dtype, shape: Vec<u64>, data: Vec<u8>) -> Made {
+        self.tensors.from_bytes(kind_of(dtype)?, &shape, &data)
+    }
+
+    fn full(&mut self, dtype: Dtype, shape: Vec<u64>, value: f64) -> Made {
+        self.tensors.full(kind_of(dtype)?, &shape, value)
+    }
+
+    fn cat(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
+        self.tensors.join(&parts, |forms| rules::cat(forms, dim), |tensors, dim| Tensor::f_cat(tensors, dim))
+    }
+
+    fn stack(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
+        self.tensors.join(&parts, |forms| rules::stack(forms, dim), |tensors, dim| Tensor::f_stack(tensors, dim))
+    }
+}
+
+impl tensor::HostTensor for State {
+    fn shape(&mut self, this: Owned) -> Result<Vec<u64>, HostError> {
+        Ok(self.tensors.get(&this)?.size().into_iter().map(|extent| extent as u64).collect())
+    }
+
+    fn dtype(&mut self, this: Owned) -> Result<Dtype, HostError> {
+        Ok(dtype_of(self.tensors.get(&this)?.f_kind()?))
+    }
+
+    fn dtype_name(&mut self, this: Owned) -> Result<String, HostError> {
+        Ok(rules::name(self.tensors.get(&this)?.f_kind()?).to_owned())
+    }
+
+    fn device(&mut self, this: Owned) -> Result<String, HostError> {
+        Ok(match self.tensors.get(&this)?.device() {
+            Device::Cpu => "cpu".to_owned(),
+            Device::Cuda(index) => format!("cuda:{index}"),
+            other => format!("{other:?}").to_lowercase(),
+        })
+    }
+
+    fn narrow(&mut self, this: Owned, dim: i32, start: i64, len: u64) -> Made {
+        let (plan, dim, start) = rules::narrow(&self.tensors.form(&this)?, dim, start, len)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_narrow(dim, start, len as i64))
+    }
+
+    fn select(&mut self, this: Owned, dim: i32, index: i64) -> Made {
+        let (plan, dim) = rules::select(&self.tensors.form(&this)?, dim, index)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_select(dim, index))
+    }
+
+    fn reshape(&mut self, this: Owned, shape: Vec<i64>) -> Made {
+        let contiguous = self.tensors.get(&this)?.is_contiguous();
+        let plan = rules::reshape(&self.tensors.form(&this)?, &shape, contiguous)?;
+        let dims = plan.form.dims.clone();
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_reshape(dims))
+    }
+
+    fn transpose(&mut self, this: Owned, a: i32, b: i32) -> Made {
+        let (plan, a, b) = rules::transpose(&self.tensors.form(&this)?, a, b)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_transpose(a, b))
+    }
+
+    fn sum(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
+        let form = self.tensors.form(&this)?;
+        let dims = rules::dimensions(&form, &dims)?;
+        let plan = rules::sum(&form, &dims, keep_dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_sum_dim_intlist(&dims[..], keep_dim, plan.form.kind))
+    }
+
+    fn mean(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
+        let form = self.tensors.form(&this)?;
+        let dims = rules::dimensions(&form, &dims)?;
+        let plan = rules::float_reduction(&form, &dims, keep_dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_mean_dim(&dims[..], keep_dim, plan.form.kind))
+    }
+
+    fn amax(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
+        let form = self.tensors.form(&this)?;
+        let dims = rules::dimensions(&form, &dims)?;
+        let plan = rules::extremum(&form, &dims, keep_dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_amax(&dims[..], keep_dim))
+    }
+
+    fn amin(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
+        let form = self.tensors.form(&this)?;
+        let dims = rules::dimensions(&form, &dims)?;
+        let plan = rules::extremum(&form, &dims, keep_dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_amin(&dims[..], keep_dim))
+    }
+
+    fn norm(&mut self, this: Owned, p: f64, dims: Vec<i32>, keep_dim: bool) -> Made {
+        let form = self.tensors.form(&this)?;
+        let dims = rules::dimensions(&form, &dims)?;
+        let plan = rules::float_reduction(&form, &dims, keep_dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_norm_scalaropt_dim(p, &dims[..], keep_dim))
+    }
+
+    fn argmax(&mut self, this: Owned, dim: i32) -> Made {
+        let (plan, dim) = rules::argmax(&self.tensors.form(&this)?, dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_argmax(dim, false))
+    }
+
+    fn topk(&mut self, this: Owned, k: u64, dim: i32) -> Result<(Owned, Owned), HostError> {
+        self.tensors.topk(&this, k, dim)
+    }
+
+    fn count_non_finite(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::count_non_finite, |tensor| {
+            tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)
+        })
+    }
+
+    fn histogram(&mut self, this: Owned, bins: u32, low: f64, high: f64) -> Made {
+        self.tensors.histogram(&this, bins, (low, high))
+    }
+
+    fn bincount(&mut self, this: Owned, classes: u64) -> Made {
+        self.tensors.bincount(&this, classes)
+    }
+
+    fn to_dtype(&mut self, this: Owned, dtype: Dtype) -> Made {
+        let kind = kind_of(dtype)?;
+        self.tensors.unary(&this, |form| rules::to_dtype(form, kind), |tensor| tensor.f_to_kind(kind))
+    }
+
+    fn softmax(&mut self, this: Owned, dim: i32) -> Made {
+        let (plan, dim) = rules::softmax(&self.tensors.form(&this)?, dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_softmax(dim, None))
+    }
+
+    fn log_softmax(&mut self, this: Owned, dim: i32) -> Made {
+        let (plan, dim) = rules::softmax(&self.tensors.form(&this)?, dim)?;
+        self.tensors.derive(&this, &plan, |tensor| tensor.f_log_softmax(dim, None))
+    }
+
+    fn sigmoid(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::to_float, Tensor::f_sigmoid)
+    }
+
+    fn abs(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::same, Tensor::f_abs)
+    }
+
+    fn exp(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::to_float, Tensor::f_exp)
+    }
+
+    fn log(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::to_float, Tensor::f_log)
+    }
+
+    fn sqrt(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::to_float, Tensor::f_sqrt)
+    }
+
+    fn add(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_add(right))
+    }
+
+    fn sub(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_sub(right))
+    }
+
+    fn mul(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_mul(right))
+    }
+
+    fn div(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::quotient, |left, right| left.f_div(right))
+    }
+
+    fn add_scalar(&mut self, this: Owned, rhs: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
+        self.tensors.unary(&this, rule, |tensor| tensor.f_add_scalar(scalar(kind, rhs)))
+    }
+
+    fn mul_scalar(&mut self, this: Owned, rhs: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
+        self.tensors.unary(&this, rule, |tensor| tensor.f_mul_scalar(scalar(kind, rhs)))
+    }
+
+    fn equal(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_eq_tensor(right))
+    }
+
+    fn less(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_lt_tensor(right))
+    }
+
+    fn equal_scalar(&mut self, this: Owned, rhs: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_eq(scalar(kind, rhs)))
+    }
+
+    fn less_scalar(&mut self, this: Owned, rhs: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_lt(scalar(kind, rhs)))
+    }
+
+    fn greater_scalar(&mut self, this: Owned, rhs: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_gt(scalar(kind, rhs)))
+    }
+
+    fn logical_and(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_logical_and(right))
+    }
+
+    fn logical_or(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_logical_or(right))
+    }
+
+    fn logical_not(&mut self, this: Owned) -> Made {
+        self.tensors.unary(&this, rules::mask, Tensor::f_logical_not)
+    }
+
+    fn where_self(&mut self, this: Owned, mask: Owned, otherwise: Owned) -> Made {
+        let tensors = &mut self.tensors;
+        let plan = rules::where_self(&tensors.form(&this)?, &tensors.form(&mask)?, &tensors.form(&otherwise)?)?;
+        let (mask, otherwise) = (tensors.get(&mask)?.shallow_clone(), tensors.get(&otherwise)?.shallow_clone());
+        tensors.derive(&this, &plan, |tensor| tensor.f_where_self(&mask, &otherwise))
+    }
+
+    fn fill_where(&mut self, this: Owned, mask: Owned, value: f64) -> Made {
+        let kind = self.tensors.form(&this)?.kind;
+        let rule = |form: &Form, mask: &Form| rules::fill_where(form, mask, value);
+        self.tensors.binary((&this, &mask), rule, |tensor, mask| tensor.f_masked_fill(mask, scalar(kind, value)))
+    }
+
+    fn gather(&mut self, this: Owned, dim: i32, index: Owned) -> Made {
+        let tensors = &mut self.tensors;
+        let (plan, dim) = rules::gather(&tensors.form(&this)?, dim, &tensors.form(&index)?)?;
+        let index = tensors.get(&index)?.shallow_clone();
+        tensors.derive(&this, &plan, |tensor| tensor.f_gather(dim, &index, false))
+    }
+
+    fn item(&mut self, this: Owned) -> Result<f64, HostError> {
+        self.tensors.item(&this)
+    }
+
+    fn read_float32(&mut self, this: Owned, offset: u64, len: u64) -> Result<Vec<f32>, HostError> {
+        self.tensors.read(&this, (offset, len))
+    }
+
+    fn read_float64(&mut self, this: Owned, offset: u64, len: u64) -> Result<Vec<f64>, HostError> {
+        self.tensors.read(&this, (offset, len))
+    }
+
+    fn read_signed64(&mut self, this: Owned, offset: u64, len: u64) -> Result<Vec<i64>, HostError> {
+        self.tensors.read(&this, (offset, len))
+    }
+
+    fn read_bytes(&mut self, this: Owned, offset: u64, len: u64) -> Result<Vec<u8>, HostError> {
+        self.tensors.read_bytes(&this, (offset, len))
+    }
+
+    fn keep(&mut self, this: Owned) -> Made {
+        self.tensors.keep(&this)
+    }
+
+    fn drop(&mut self, this: Owned) -> wasmtime::Result<()> {
+        self.tensors.release(&this);
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! The entry of `host-engine`: the run from the inherited file, the log, the exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::{Ending, run};
+use crate::cli::output;
+use crate::config::run::Run;
+use crate::error::{Failure, Kind};
+
+/// Executes the run that `host` hands over with `--run-fd N`; the first word is the program's name.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().skip(1).collect();
+    match execute(&words) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped(checkpoint)) => {
+            output::status(&format!(
+                "stopped by a signal after committing {}; go on with --resume_from_checkpoint true",
+                checkpoint.display()
+            ));
+            ExitCode::from(Kind::Stopped as u8)
+        }
+        Err(error) => output::fail(&error),
+    }
+}
+
+fn execute(words: &[OsString]) -> Result<Ending> {
+    let handed = match words {
+        [flag, number] if flag == "--run-fd" => read_run(&number.to_string_lossy())?,
+        _ => return Err(Failure::usage("host-engine is started by host").hint("run `host train --help`").into()),
+    };
+    output::log_to_stderr(&handed.logging.level);
+    run(&handed)
+}
+
+/// The file that `host` has left open for this process.
+fn read_run(number: &str) -> Result<Run> {
+    let number: u32 = number.parse().context("--run-fd is not a number")?;
+    let bytes = std::fs::read(format!("/proc/self/fd/{number}")).context("the run cannot be read")?;
+    serde_json::from_slice(&bytes).context("the run is not one of this version of host")
+}

@@ -1,0 +1,120 @@
+//! The boxes of a run: loss, metrics, logits processors, callbacks, reporters, and the plugins among them.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Result;
+use tch::Device;
+
+use super::inputs::Inputs;
+use super::plugins::Plugins;
+use super::progress::{Mode, Progress};
+use crate::callback::{Callbacks, DefaultFlow, EarlyStopping, Schedule};
+use crate::config::run::{OnDiskFull, OnNonfinite, Run, Strategy};
+use crate::loss::{self, LossSettings};
+use crate::metric::{Accuracy, Metric};
+use crate::model::{ProblemType, Task};
+use crate::report::{Curves, StepRecord};
+use crate::trainer::{self, BestModel, EvaluationSet, Parts};
+
+/// The trainer's settings.
+pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
+    let evaluation = &run.evaluation;
+    let best = evaluation.metric_for_best_model.as_ref().map(|metric| BestModel {
+        metric: metric.clone(),
+        greater_is_better: evaluation.greater_is_better,
+        load_at_end: evaluation.load_best_model_at_end,
+    });
+    trainer::Config {
+        output_dir: run.output_dir.clone(),
+        device: Device::Cpu,
+        max_grad_norm: run.train.max_grad_norm,
+        nan_inf_filter: run.logging.nan_inf_filter,
+        on_nonfinite: match run.train.on_nonfinite {
+            OnNonfinite::Warn => trainer::OnNonfinite::Warn,
+            OnNonfinite::Skip => trainer::OnNonfinite::Skip,
+            OnNonfinite::Stop => trainer::OnNonfinite::Stop,
+        },
+        best,
+        save_total_limit: run.saving.total_limit,
+        stop_on_disk_full: run.saving.on_disk_full == OnDiskFull::Stop,
+        prediction_loss_only: evaluation.prediction_loss_only,
+        label_names: run.model.label_names.clone(),
+        ignore_data_skip: run.train.ignore_data_skip,
+        arguments: serde_json::Value::Object(run.arguments.clone()),
+        companions,
+    }
+}
+
+fn schedule(strategy: Strategy) -> Schedule {
+    match strategy {
+        Strategy::No => Schedule::Never,
+        Strategy::Steps => Schedule::Steps,
+        Strategy::Epoch => Schedule::Epoch,
+    }
+}
+
+/// The built-in metric of the task, where no plugin brings one.
+fn builtin_metrics(inputs: &Inputs) -> Vec<Box<dyn Metric>> {
+    match (inputs.task, inputs.problem_type) {
+        (None, _) | (Some(Task::SequenceClassification), Some(ProblemType::Regression)) => Vec::new(),
+        (Some(Task::SequenceClassification), Some(ProblemType::MultiLabelClassification)) => {
+            vec![Box::new(Accuracy::multi_label())]
+        }
+        _ => vec![Box::new(Accuracy::new())],
+    }
+}
+
+/// Callbacks in the reference's order: default flow, the user's, progress last.
+fn callbacks(run: &Run, plugins: &Plugins) -> Callbacks {
+    let mut callbacks = Callbacks::default();
+    callbacks.push(Box::new(DefaultFlow {
+        logging: schedule(run.logging.strategy),
+        logging_first_step: run.logging.first_step,
+        evaluation: schedule(run.evaluation.strategy),
+        evaluation_delay: run.evaluation.delay,
+        saving: schedule(run.saving.strategy),
+    }));
+    if let (Some(patience), Some(metric)) = (run.evaluation.early_stopping_patience, &run.evaluation.metric_for_best_model) {
+        let (threshold, greater) = (run.evaluation.early_stopping_threshold, run.evaluation.greater_is_better);
+        callbacks.push(Box::new(EarlyStopping::new(patience, threshold, metric, greater)));
+    }
+    for callback in plugins.callbacks() {
+        callbacks.push(callback);
+    }
+    let plain = run.logging.disable_tqdm || !std::io::stderr().is_terminal();
+    callbacks.push(Box::new(Progress::new(if plain { Mode::Lines } else { Mode::Bar })));
+    callbacks
+}
+
+/// What the trainer is made of; takes the model out of `inputs`.
+pub(super) fn assemble(
+    run: &Run,
+    inputs: Inputs,
+    evaluation: Vec<EvaluationSet>,
+    (plugins, interrupted): (&Plugins, Arc<AtomicBool>),
+) -> Result<Parts> {
+    let mut metrics = plugins.metrics();
+    if metrics.is_empty() {
+        metrics = builtin_metrics(&inputs);
+    }
+    let settings = LossSettings {
+        task: inputs.task,
+        problem_type: inputs.problem_type,
+        label_smoothing_factor: run.train.label_smoothing_factor,
+        shift_labels: false,
+    };
+    Ok(Parts {
+        loss: loss::for_model(&*inputs.model, &settings),
+        metrics,
+        logits: plugins.logits(),
+        callbacks: callbacks(run, plugins),
+        reporters: vec![Box::new(Curves::default())],
+        evaluation,
+        step_record: run.logging.record_steps.as_deref().map(StepRecord::create).transpose()?,
+        interrupted,
+        model: inputs.model,
+    })
+}

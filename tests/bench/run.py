@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""What `make bench` prints: start-up, the loop, plugin calls and memory, each beside its limit or its peer.
+
+Every figure is a median, with the range of its runs. All programs run with the same threads and the same wait policy
+of OpenMP. Python's standard library only; the peer in Python gets its own environment in .bench/venv.
+
+    python3 tests/bench/run.py [--quick] [--without-peer]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HOST = ROOT / "target/release/host"
+PLUGIN = ROOT / "plugins/target/wasm32-wasip2/release/classification_metrics.wasm"
+MODEL = ROOT / ".models/all-MiniLM-L6-v2"
+INTENTS = ROOT / "examples/intents"
+REGRESSION = ROOT / "tests/fixtures/torchscript/regression.pt"
+BENCH = ROOT / ".bench"
+
+MEBIBYTE = 1024 * 1024
+
+
+class Table:
+    """Rows of the report; a row that misses its limit is marked and makes the exit status 1."""
+
+    def __init__(self):
+        self.missed = 0
+
+    def head(self, title):
+        """A group of rows."""
+        print(f"\n{title}", flush=True)
+
+    def row(self, what, values, unit, limit=None):
+        """The median of `values` and, if it has one, whether it keeps its limit."""
+        median = statistics.median(values)
+        text = f"  {what:<58} {median:9.2f} {unit:<5}"
+        if len(values) > 1:
+            text += f" ({min(values):.2f} to {max(values):.2f})"
+        if limit is not None:
+            kept = median <= limit
+            self.missed += not kept
+            text += f"  limit {limit:g}: {'kept' if kept else 'MISSED'}"
+        print(text, flush=True)
+        return median
+
+
+def environment(threads):
+    """What every program gets."""
+    return dict(os.environ, OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+
+def run(words, threads=2, **options):
+    """A program that must succeed; what it printed."""
+    done = subprocess.run(list(map(str, words)), env=environment(threads), text=True, capture_output=True, **options)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, words))}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def milliseconds(words):
+    """Wall time of a program that may fail."""
+    begin = time.perf_counter()
+    subprocess.run(list(map(str, words)), capture_output=True, env=environment(2), check=False)
+    return 1000 * (time.perf_counter() - begin)
+
+
+def answers(table, count):
+    """`--help` and refused arguments: no libtorch is loaded."""
+    table.head("Answers without training")
+    cases = [
+        ("host --help", [HOST, "--help"]),
+        ("host train --help", [HOST, "train", "--help"]),
+        ("an unknown argument", [HOST, "train", "--lerning_rate", "1"]),
+        ("contradictory arguments", [HOST, "train", "--load_best_model_at_end", "--evaluation_strategy", "no"]),
+    ]
+    for what, words in cases:
+        milliseconds(words)
+        table.row(what, [milliseconds(words) for _ in range(count)], "ms", limit=20)
+
+
+class StepClock:
+    """Reads the record of steps through a pipe and notes when each line comes."""
+
+    def __init__(self, folder):
+        self.path = pathlib.Path(folder) / "steps"
+        os.mkfifo(self.path)
+        self.batches, self.updates = [], []
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self):
+        """Until the program closes its end."""
+        with open(self.path, encoding="utf-8") as lines:
+            for line in lines:
+                now = time.perf_counter()
+                (self.batches if "rows" in json.loads(line) else self.updates).append(now)
+
+
+def start_to_first_step(rows, extra):
+    """Seconds from the start of the process to the end of the first step, less that step."""
+    with tempfile.TemporaryDirectory() as folder:
+        clock = StepClock(folder)
+        words = [HOST, "train", "--model", MODEL, "--train_file", rows, "--validation_file", rows, "--output_dir", f"{folder}/out"]
+        words += ["--max_steps", 8, "--per_device_train_batch_size", 8, "--save_strategy", "no", "--evaluation_strategy", "no"]
+        words += ["--record_steps", clock.path, "--max_eval_samples", 8, *extra]
+        begin = time.perf_counter()
+        run(words)
+        clock.thread.join()
+    # A line comes after the backward pass and one before the optimizer's update: the next backward pass includes it.
+    steps = [after - before for before, after in zip(clock.updates[1:], clock.updates[2:])]
+    return clock.updates[0] - begin - statistics.median(steps)
+
+
+def start(table, count):
+    """Start-up with MiniLM and 1,000 rows."""
+    table.head("From the start of the process to the end of the first training step, less the step (MiniLM, 1,000 rows)")
+    weights = MODEL / "model.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        rows = pathlib.Path(folder) / "rows.jsonl"
+        rows.write_text("".join((INTENTS / "train.jsonl").read_text().splitlines(keepends=True)[:1000]))
+        begin = time.perf_counter()
+        weights.read_bytes()
+        reading = time.perf_counter() - begin
+        print(f"  reading the weights alone: {reading:.2f} s; the limits are 1 s more than that")
+        cache = pathlib.Path(folder) / "cache"
+        plugin = ["--plugin", PLUGIN]
+        saved = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        table.row("without a plugin", [start_to_first_step(rows, []) for _ in range(count)], "s", limit=1 + reading)
+        cold = []
+        for _ in range(min(count, 3)):
+            subprocess.run(["rm", "-rf", str(cache)], check=True)
+            cold.append(start_to_first_step(rows, plugin))
+        table.row("with a plugin that is compiled first", cold, "s")
+        table.row("with a plugin from the cache", [start_to_first_step(rows, plugin) for _ in range(count)], "s", limit=1 + reading)
+        os.environ.pop("XDG_CACHE_HOME")
+        if saved is not None:
+            os.environ["XDG_CACHE_HOME"] = saved
+
+
+def grid(path, count=64):
+    """The regression data of the bare loop."""
+    rows = []
+    for i in range(count):
+        x = ((37 * i) % 64) / 16 - 2
+        rows.append(json.dumps({"input_x": x, "label": 2 * x + 3 + (0.1 if i % 2 == 0 else -0.1)}))
+    path.write_text("\n".join(rows) + "\n")
+
+
+def compiled_bare_loop():
+    """The C++ program beside this file, built against the same libtorch."""
+    libtorch = pathlib.Path(os.environ.get("LIBTORCH", ROOT / ".libtorch/torch"))
+    BENCH.mkdir(exist_ok=True)
+    program = BENCH / "bare_loop"
+    source = pathlib.Path(__file__).with_name("bare_loop.cc")
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        include, libraries = libtorch / "include", libtorch / "lib"
+        words = [os.environ.get("CXX", "c++"), "-O2", "-std=c++17", source, f"-I{include}", f"-I{include}/torch/csrc/api/include"]
+        words += [f"-L{libraries}", "-ltorch_cpu", "-lc10", "-ltorch", f"-Wl,-rpath,{libraries}", "-o", program]
+        run(words)
+    return program
+
+
+def loop(table, count, quick):
+    """What the loop costs beyond libtorch, on a model whose arithmetic costs nothing."""
+    table.head("One step of the two-scalar regression model, one thread")
+    program, steps = compiled_bare_loop(), (500, 2500) if quick else (2000, 22000)
+    bare = [float(run([program, REGRESSION, steps[1]], threads=1)) for _ in range(count)]
+    ours = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows = pathlib.Path(folder) / "rows.jsonl"
+        grid(rows)
+        for index in range(count):
+            seconds = []
+            for number in steps:
+                words = [HOST, "train", "--model", REGRESSION, "--trust_model_code", "--train_file", rows, "--learning_rate", "0.1"]
+                words += ["--output_dir", f"{folder}/out-{index}-{number}", "--max_steps", number, "--save_strategy", "no", "--disable_tqdm"]
+                begin = time.perf_counter()
+                run(words, threads=1)
+                seconds.append(time.perf_counter() - begin)
+            ours.append(1e6 * (seconds[1] - seconds[0]) / (steps[1] - steps[0]))
+    in_cpp = table.row("libtorch calls alone, in C++", bare, "us")
+    table.row("host", ours, "us")
+    table.row("host beyond them", [value - in_cpp for value in ours], "us", limit=100)
+
+
+def plugin_calls(table):
+    """Measured inside one process by a program that uses the library."""
+    table.head("Plugin calls")
+    for line in run([ROOT / "target/release/examples/bench-plugin-calls", PLUGIN.parent], threads=1).splitlines():
+        measured = json.loads(line)
+        table.row(measured["what"], measured["values"], measured["unit"], limit=measured.get("limit"))
+
+
+def peak_memory(words):
+    """Peak resident bytes and wall seconds of a program."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(list(map(str, words)), env=environment(2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{words} ended with {process.returncode}\n{printed}")
+    return usage.ru_maxrss * 1024, time.perf_counter() - begin, printed
+
+
+def peer_python():
+    """The interpreter of the peer's environment, which is made if need be."""
+    python, requirements = BENCH / "venv/bin/python", pathlib.Path(__file__).with_name("requirements.txt")
+    stamp = BENCH / "venv/complete"
+    if not stamp.exists() or stamp.read_text() != requirements.read_text():
+        print("  installing PyTorch and transformers for Python into .bench/venv", flush=True)
+        run([sys.executable, "-m", "venv", "--clear", BENCH / "venv"])
+        run([python, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--requirement", requirements])
+        stamp.write_text(requirements.read_text())
+    return python
+
+
+def demo(table, count, with_peer):
+    """The demo here and in Hugging Face's Trainer."""
+    table.head("The demo: peak memory and wall time, two threads")
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [peak_memory([HOST, "train", INTENTS / "config.toml", "--output_dir", f"{folder}/{i}", "--plugin", PLUGIN]) for i in range(count)]
+        memory = table.row("host: peak memory", [peak / MEBIBYTE for peak, _, _ in ours], "MiB")
+        table.row("host: process", [seconds for _, seconds, _ in ours], "s")
+        if not with_peer:
+            return
+        words = [peer_python(), pathlib.Path(__file__).with_name("peer.py"), MODEL, INTENTS]
+        theirs = [peak_memory([*words, f"{folder}/peer-{i}"]) for i in range(count)]
+    peer = table.row("Trainer: peak memory", [peak / MEBIBYTE for peak, _, _ in theirs], "MiB")
+    table.row("Trainer: process", [seconds for _, seconds, _ in theirs], "s")
+    table.row("host's share of Trainer's memory", [100 * memory / peer], "%", limit=60)
+    print("  Trainer's accuracy:", json.loads(theirs[-1][2].splitlines()[-1])["accuracy"])
+
+
+def main():
+    """All groups."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--without-peer", action="store_true", help="leave Hugging Face's Trainer out")
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f} before")
+    table = Table()
+    answers(table, 5 if options.quick else 21)
+    start(table, 3 if options.quick else 7)
+    loop(table, 2 if options.quick else 5, options.quick)
+    plugin_calls(table)
+    demo(table, 1 if options.quick else 3, not options.without_peer)
+    print(f"\nload {os.getloadavg()[0]:.2f} after")
+    if table.missed:
+        sys.exit(f"{table.missed} limits missed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+//! `host args`.
+
+use serde_json::Value;
+
+use crate::support::Host;
+
+#[test]
+fn every_argument_is_listed_with_type_default_and_state() {
+    let text = Host::new().run("args").stdout;
+    let lines = [
+        "  learning_rate                        float         5e-5          honoured\n",
+        "  bf16                                 bool          false         refused for now: needs mixed precision\n",
+        "  tpu_num_cores                        int           none          refused: libtorch has no TPU device\n",
+        "  lr_scheduler_type                    str           linear        honoured, except piecewise, exponential\n",
+    ];
+    for line in lines {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
+#[test]
+fn the_listing_is_also_json_and_a_table() {
+    let host = Host::new();
+    let json: Value = serde_json::from_str(&host.run("args --json").stdout).expect("JSON");
+    let listed = json.as_array().expect("a list").iter().filter(|entry| entry["number"].is_u64()).count();
+    assert_eq!(listed, 96);
+    let markdown = host.run("args --markdown").stdout;
+    assert!(markdown.starts_with("<!-- arguments: begin -->\n"), "{markdown}");
+    assert!(markdown.contains("| `seed` | int | `42` | honoured | Seed of all random numbers. |\n"), "{markdown}");
+}
+
+#[test]
+fn two_forms_at_once_are_refused() {
+    assert_eq!(Host::new().run("args --json --markdown").code, Some(2));
+}
