@@ -6,6 +6,8 @@
 mod arguments;
 mod evaluate;
 pub mod output;
+#[cfg(feature = "plugin")]
+mod plugin;
 mod predict;
 mod start;
 mod train;
@@ -30,6 +32,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { command: evaluate::command, run: evaluate::run },
     Subcommand { command: predict::command, run: predict::run },
     Subcommand { command: arguments::command, run: arguments::run },
+    #[cfg(feature = "plugin")]
+    Subcommand { command: plugin::command, run: plugin::run },
 ];
 
 const EXAMPLES: &str = "\

@@ -31,7 +31,9 @@ impl Trainer {
         let loss = self.losses.take(self.state.global_step);
         let learning_rate = scheduler.last_rates().first().copied().unwrap_or(0.0);
         self.state.total_flos += std::mem::take(&mut self.flos_since_log);
-        self.log(&mut vec![("loss".to_owned(), loss), ("learning_rate".to_owned(), learning_rate)])
+        let mut values = vec![("loss".to_owned(), loss), ("learning_rate".to_owned(), learning_rate)];
+        values.append(&mut self.parts.callbacks.take_emitted());
+        self.log(&mut values)
     }
 
     fn step_plateau(

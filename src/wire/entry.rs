@@ -13,6 +13,15 @@ use crate::error::{Failure, Kind};
 /// Executes the run that `host` hands over with `--run-fd N`; the first word is the program's name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().skip(1).collect();
+    #[cfg(feature = "plugin")]
+    if let Some((first, arguments)) = words.split_first()
+        && first == crate::plugin::COMPILE_ARGUMENT
+    {
+        return match crate::plugin::compile_child(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(&error),
+        };
+    }
     match execute(&words) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Stopped(checkpoint)) => {

@@ -1,40 +1,76 @@
-//! A build without WebAssembly: plugins are refused, built-ins do their work.
+//! The plugins of a run: loaded in order, handed to the trainer as the same boxes as built-ins, and their cost at the end.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::callback::Callback;
 use crate::config::run::Run;
-use crate::error::Failure;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::plugin::{self, Environment, Limits, Plugin, Spec, Usage};
 
-/// No plugins.
+/// Loaded plugins in call order.
 #[derive(Debug)]
-pub(super) struct Plugins;
+pub(super) struct Plugins {
+    loaded: Vec<Plugin>,
+}
 
 impl Plugins {
+    /// Loads all plugins of a run; what can be refused is refused here.
     pub(super) fn load(run: &Run) -> Result<Self> {
-        let message = "this build of host has no plugins (it was made without the feature `plugin`)";
-        ensure!(run.plugins.is_empty(), Failure::usage(message));
-        Ok(Self)
+        let environment = Environment {
+            seed: run.train.seed,
+            rank: 0,
+            world_size: 1,
+            arguments: run.arguments.clone(),
+            cache_dir: run.plugin_cache.clone(),
+            // This executable compiles components when it is started with the argument for it.
+            compiler: Some(std::fs::read_link("/proc/self/exe").context("the path of this program cannot be read")?),
+        };
+        let load = |plugin: &crate::config::run::Plugin| {
+            let mut limits = Limits::default();
+            for (key, value) in &plugin.limits {
+                limits.set(key, value).with_context(|| format!("plugin_limit {}.{key}", plugin.name))?;
+            }
+            let spec = Spec { path: plugin.path.clone(), name: plugin.name.clone(), config: plugin.config.clone(), limits };
+            plugin::load(&spec, &environment)
+        };
+        Ok(Self { loaded: run.plugins.iter().map(load).collect::<Result<_>>()? })
     }
 
     pub(super) fn metrics(&self) -> Vec<Box<dyn Metric>> {
-        Vec::new()
+        self.loaded.iter().flat_map(Plugin::metrics).collect()
     }
 
     pub(super) fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
-        Vec::new()
+        self.loaded.iter().flat_map(Plugin::logits).collect()
     }
 
     pub(super) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
-        Vec::new()
+        self.loaded.iter().flat_map(Plugin::callbacks).collect()
     }
 
+    /// The end of a run that ended well.
     pub(super) fn close(&self) -> Result<()> {
-        Ok(())
+        self.loaded.iter().try_for_each(Plugin::close)
     }
 
-    pub(super) fn usage_lines(&self, _seconds: f64) -> Vec<String> {
-        Vec::new()
+    /// One line for each plugin; `seconds` is what its share is taken of.
+    pub(super) fn usage_lines(&self, seconds: f64) -> Vec<String> {
+        self.loaded.iter().map(|plugin| usage_line(&plugin.usage(), seconds)).collect()
     }
+}
+
+fn usage_line(usage: &Usage, seconds: f64) -> String {
+    let total = usage.total.as_secs_f64();
+    let share = if seconds > 0.0 { format!(" ({:.2} % of the time)", 100.0 * total / seconds) } else { String::new() };
+    format!(
+        "plugin {}: {} calls, {:.1} ms in all{share}, median {:.1?}, p99 {:.1?}, memory {:.1} MiB, {} reads, {} traps",
+        usage.name,
+        usage.calls,
+        total * 1000.0,
+        usage.median,
+        usage.p99,
+        usage.peak_memory as f64 / f64::from(1 << 20),
+        usage.reads,
+        usage.traps,
+    )
 }
