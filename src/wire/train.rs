@@ -117,11 +117,9 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         warmup_ratio: run.optimizer.warmup_ratio,
     })?;
     let settings = &run.optimizer;
-    let member = |parameter| {
-        let Parameter { name, tensor, decay } = parameter;
-        Member { name, tensor, decay: *decay }
-    };
-    let members: Vec<_> = model.parameters().iter().map(member).collect();
+    let parameters = model.parameters().iter();
+    let members: Vec<_> =
+        parameters.map(|Parameter { name, tensor, decay }| Member { name, tensor, decay: *decay }).collect();
     let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
     let adam = OptimizerSettings {
         beta1: settings.adam_beta1,
