@@ -132,6 +132,7 @@ pub trait Callback {
     /// logs. Names are the callback's own.
     fn take_emitted(&mut self) -> Vec<(String, f64)> {
         Vec::new()
+    }
     /// What an exact resumption needs of this callback; goes into checkpoints.
     fn state(&self) -> Option<serde_json::Value> {
         None
