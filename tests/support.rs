@@ -97,28 +97,3 @@ pub fn requires(requirement: Requirement) -> bool {
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
-
-/// What a test needs of the machine besides the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requirement {
-    /// Mount namespaces, for small disks.
-    Namespaces,
-}
-
-/// Whether the machine has what a test needs. A test that returns early says so; with `HOST_TEST_REQUIRE` naming the
-/// requirement it fails instead, so that a skip cannot hide.
-pub fn requires(requirement: Requirement) -> bool {
-    let (name, works) = match requirement {
-        Requirement::Namespaces => {
-            let probe = ["--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /mnt"];
-            let status = Command::new("unshare").args(probe).stderr(Stdio::null()).status();
-            ("namespaces", status.is_ok_and(|status| status.success()))
-        }
-    };
-    let required = env::var("HOST_TEST_REQUIRE").unwrap_or_default();
-    assert!(works || !required.split(',').any(|word| word == name), "this machine has no {name}, and they are required");
-    if !works {
-        println!("skipped: this machine has no {name}");
-    }
-    works
-}

@@ -55,7 +55,7 @@ pub struct Run {
 /// Element type of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names of the types")]
+#[allow(missing_docs, reason = "the names of the types")]
 pub enum Dtype {
     Float32,
     Float64,

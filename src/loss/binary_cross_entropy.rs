@@ -16,7 +16,8 @@ impl Loss for BinaryCrossEntropy {
     fn loss(&mut self, outputs: &Outputs, batch: &Batch) -> Result<Tensor> {
         let (logits, labels) = logits_and_labels(outputs, batch)?;
         // The reference refuses integers here; as numbers they mean the same.
-        let labels = if labels.is_floating_point() { labels.shallow_clone() } else { in_kind(labels, logits.f_kind()?)? };
+        let labels =
+            if labels.is_floating_point() { labels.shallow_clone() } else { in_kind(labels, logits.f_kind()?)? };
         check_shapes(logits, &labels)?;
         Ok(logits.f_binary_cross_entropy_with_logits(&labels, None::<&Tensor>, None::<&Tensor>, Reduction::Mean)?)
     }

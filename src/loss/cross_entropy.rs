@@ -18,9 +18,11 @@ impl Loss for CrossEntropy {
         let (logits, labels) = logits_and_labels(outputs, batch)?;
         let num_classes = logits.size().last().copied().unwrap_or(1);
         check_classes(labels, num_classes)?;
-        let (rows, labels) = (logits.f_reshape([-1, num_classes])?, labels.f_reshape([-1])?.f_to_kind(tch::Kind::Int64)?);
+        let (rows, labels) =
+            (logits.f_reshape([-1, num_classes])?, labels.f_reshape([-1])?.f_to_kind(tch::Kind::Int64)?);
         if rows.size()[0] != labels.size()[0] {
-            let message = format!("{} labels for {} predictions of {num_classes} classes", labels.size()[0], rows.size()[0]);
+            let message =
+                format!("{} labels for {} predictions of {num_classes} classes", labels.size()[0], rows.size()[0]);
             return Err(Failure::data(message).into());
         }
         Ok(rows.f_cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Mean, IGNORED, 0.0)?)

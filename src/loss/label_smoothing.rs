@@ -34,7 +34,11 @@ impl Loss for LabelSmoothing {
             return Err(Failure::data(message).into());
         }
         let labels = labels.f_to_kind(Kind::Int64)?;
-        if self.shift_labels { smooth(&but_last(logits)?, &but_first(&labels)?, self.epsilon) } else { smooth(logits, &labels, self.epsilon) }
+        if self.shift_labels {
+            smooth(&but_last(logits)?, &but_first(&labels)?, self.epsilon)
+        } else {
+            smooth(logits, &labels, self.epsilon)
+        }
     }
 
     fn withheld_columns(&self) -> &[String] {
@@ -91,7 +95,9 @@ mod tests {
     #[test]
     fn the_recorded_values_come_out() {
         let (outputs, batch) = recorded();
-        for (epsilon, shift, expected) in [(0.1, false, 3.904_018_6), (0.0, false, 3.254_018_8), (0.1, true, 0.975_049_3)] {
+        for (epsilon, shift, expected) in
+            [(0.1, false, 3.904_018_6), (0.0, false, 3.254_018_8), (0.1, true, 0.975_049_3)]
+        {
             let loss = LabelSmoothing::new(epsilon, shift).loss(&outputs, &batch).expect("a loss").double_value(&[]);
             assert!((loss - expected).abs() < 1e-6, "{epsilon} {shift}: {loss}");
         }
@@ -103,7 +109,11 @@ mod tests {
         let logits = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * 0.7).sin().view([8, 5]) * 3.0;
         let labels = Tensor::from_slice(&[0_i64, 4, -100, 2, 1, -100, 3, 3]);
         let active = labels.ne(-100);
-        let mean = -(logits.log_softmax(-1, None).mean_dim([-1_i64].as_slice(), false, None).masked_select(&active).mean(None));
+        let mean = -(logits
+            .log_softmax(-1, None)
+            .mean_dim([-1_i64].as_slice(), false, None)
+            .masked_select(&active)
+            .mean(None));
         let outputs = Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] };
         let batch = Batch { columns: vec![("labels".into(), labels)] };
         let cross_entropy = CrossEntropy.loss(&outputs, &batch).expect("a loss");

@@ -51,7 +51,8 @@ pub fn check_classes(labels: &Tensor, num_classes: i64) -> Result<()> {
 }
 
 fn out_of_range(label: i64, num_classes: i64) -> anyhow::Error {
-    let message = format!("label {label} is out of range: the model has {num_classes} classes, 0 to {}", num_classes - 1);
+    let message =
+        format!("label {label} is out of range: the model has {num_classes} classes, 0 to {}", num_classes - 1);
     Failure::data(message).hint("labels count from 0; -100 marks positions that take no part").into()
 }
 

@@ -17,7 +17,8 @@ impl Loss for MeanSquaredError {
         let (logits, labels) = logits_and_labels(outputs, batch)?;
         let labels = in_kind(labels, logits.f_kind()?)?;
         let single = logits.dim() < 2 || logits.size().last() == Some(&1);
-        let (logits, labels) = if single { (logits.f_squeeze()?, labels.f_squeeze()?) } else { (logits.shallow_clone(), labels) };
+        let (logits, labels) =
+            if single { (logits.f_squeeze()?, labels.f_squeeze()?) } else { (logits.shallow_clone(), labels) };
         check_shapes(&logits, &labels)?;
         Ok(logits.f_mse_loss(&labels, Reduction::Mean)?)
     }

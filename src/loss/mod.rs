@@ -64,7 +64,9 @@ pub fn for_model(model: &dyn Model, settings: &LossSettings) -> Box<dyn Loss> {
         return Box::new(LabelSmoothing::new(settings.label_smoothing_factor, settings.shift_labels));
     }
     match settings.task {
-        Some(Task::SequenceClassification) if model.is_library_model() => Box::new(ByProblem::new(settings.problem_type)),
+        Some(Task::SequenceClassification) if model.is_library_model() => {
+            Box::new(ByProblem::new(settings.problem_type))
+        }
         Some(Task::TokenClassification) if model.is_library_model() => Box::new(CrossEntropy),
         _ => Box::new(ModelLoss),
     }

@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde::Deserialize;
 use tch::Kind;
 
+use super::Model;
 use super::bert;
 use super::config::{ModelConfig, ProblemType, Task, section};
 use super::parameters::{Initialization, Naming, ParameterSource};
 use super::weights::LoadReport;
-use super::Model;
 use crate::checkpoint::load::read_weights;
 use crate::error::Failure;
 
@@ -75,7 +75,11 @@ pub struct Loaded {
 
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Loaded").field("report", &self.report).field("config", &self.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("Loaded")
+            .field("report", &self.report)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +114,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded> {
     let weights = read_weights(&options.path)?;
     let naming = (architecture.naming)(architecture.class);
     let source = ParameterSource::new(weights.tensors, weights.source, (naming, initialization));
-    let blueprint = Blueprint { config: &config, task: architecture.task, class: architecture.class, kind: options.kind };
+    let blueprint =
+        Blueprint { config: &config, task: architecture.task, class: architecture.class, kind: options.kind };
     let (model, report) = (architecture.build)(blueprint, source)?;
     Ok(Loaded { model, report, config, task: architecture.task })
 }
@@ -126,7 +131,8 @@ fn choose(config: &ModelConfig, wanted: Option<Task>) -> Result<&'static Archite
         return Err(Failure::data(format!("{source}: model_type {model_type:?} is not supported")).hint(hint).into());
     }
     let named = config.architectures();
-    let saved = family.iter().find(|architecture| named.contains(&architecture.class)).map(|architecture| architecture.task);
+    let saved =
+        family.iter().find(|architecture| named.contains(&architecture.class)).map(|architecture| architecture.task);
     let task = wanted.or(saved).unwrap_or(Task::SequenceClassification);
     family.into_iter().find(|architecture| architecture.task == task).ok_or_else(|| {
         Failure::data(format!("{source}: {model_type} is not implemented for {}", task.name())).hint(hint).into()
@@ -165,7 +171,8 @@ fn initializer_range(config: &ModelConfig) -> Result<f64> {
     if range.is_finite() && range >= 0.0 {
         return Ok(range);
     }
-    Err(Failure::data(format!("{}: initializer_range {range} is not a standard deviation", config.source.display())).into())
+    Err(Failure::data(format!("{}: initializer_range {range} is not a standard deviation", config.source.display()))
+        .into())
 }
 
 #[cfg(test)]
@@ -223,13 +230,21 @@ mod tests {
         torch::manual_seed(7).expect("a seed");
         let loaded = load_changed(|config, tensors, options| {
             config.insert("architectures".to_owned(), json!(["BertModel"]));
-            rename(tensors, |name| name.strip_prefix("bert.").filter(|name| !name.starts_with("pooler")).map(str::to_owned));
+            rename(tensors, |name| {
+                name.strip_prefix("bert.").filter(|name| !name.starts_with("pooler")).map(str::to_owned)
+            });
             options.labels = Some(vec!["no".to_owned(), "perhaps".to_owned(), "yes".to_owned()]);
             options.num_labels = Some(3);
         });
         let Loaded { model, report, config, task } = loaded.expect("a model");
-        assert_eq!(report.missing, ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]);
-        assert!(report.unexpected.is_empty() && report.messages()[0].contains("newly initialized: ['bert.pooler.dense.weight', "));
+        assert_eq!(
+            report.missing,
+            ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]
+        );
+        assert!(
+            report.unexpected.is_empty()
+                && report.messages()[0].contains("newly initialized: ['bert.pooler.dense.weight', ")
+        );
         assert_eq!((config.num_labels(), task), (3, Task::SequenceClassification));
 
         // Drawn in the order of the modules.
@@ -242,7 +257,9 @@ mod tests {
         assert_eq!(find(&state, "classifier.bias").abs().sum(None).double_value(&[]), 0.0);
         let words = "bert.embeddings.word_embeddings.weight";
         assert!(find(&state, words).equal(find(&recorded().1, words)));
-        assert!(model.parameters().iter().all(|parameter| parameter.tensor.requires_grad() && parameter.tensor.is_leaf()));
+        assert!(
+            model.parameters().iter().all(|parameter| parameter.tensor.requires_grad() && parameter.tensor.is_leaf())
+        );
         let written = model.config().expect("a configuration");
         assert_eq!(written["architectures"], json!(["BertForSequenceClassification"]));
         assert_eq!(written["label2id"], json!({"no": 0, "perhaps": 1, "yes": 2}));
@@ -254,7 +271,10 @@ mod tests {
             rename(tensors, |name| {
                 Some(name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
             });
-            tensors.push(("bert.embeddings.position_ids".to_owned(), Tensor::arange(128, tch::kind::INT64_CPU).view([1, 128])));
+            tensors.push((
+                "bert.embeddings.position_ids".to_owned(),
+                Tensor::arange(128, tch::kind::INT64_CPU).view([1, 128]),
+            ));
         });
         let report = loaded.expect("a model").report;
         assert!(report.messages().is_empty(), "{report:?}");
@@ -266,7 +286,10 @@ mod tests {
         let mut unexpected = loaded.report.unexpected.clone();
         unexpected.sort();
         assert_eq!(unexpected, ["bert.pooler.dense.bias", "bert.pooler.dense.weight"]);
-        assert_eq!(loaded.model.config().expect("a configuration")["architectures"], json!(["BertForTokenClassification"]));
+        assert_eq!(
+            loaded.model.config().expect("a configuration")["architectures"],
+            json!(["BertForTokenClassification"])
+        );
         let mut model = loaded.model;
         let ids = Tensor::from_slice(&[2_i64, 5, 3]).view([1, 3]);
         let batch = crate::data::Batch { columns: vec![("input_ids".into(), ids)] };
@@ -280,14 +303,32 @@ mod tests {
         let cases: [(Change, &[&str]); 9] = [
             (
                 |_, _, options| options.num_labels = Some(3),
-                &["classifier.weight has shape [2, 32] in the file and [3, 32] in the model", "classifier.bias has shape [2] in the file and [3]"],
+                &[
+                    "classifier.weight has shape [2, 32] in the file and [3, 32] in the model",
+                    "classifier.bias has shape [2] in the file and [3]",
+                ],
             ),
-            (|config, _, _| drop(config.insert("vocab_size".to_owned(), json!(181))), &["word_embeddings.weight has shape [180, 32]"]),
-            (|config, _, _| drop(config.insert("model_type".to_owned(), json!("llama"))), &["model_type \"llama\" is not supported"]),
+            (
+                |config, _, _| drop(config.insert("vocab_size".to_owned(), json!(181))),
+                &["word_embeddings.weight has shape [180, 32]"],
+            ),
+            (
+                |config, _, _| drop(config.insert("model_type".to_owned(), json!("llama"))),
+                &["model_type \"llama\" is not supported"],
+            ),
             (|config, _, _| drop(config.remove("model_type")), &["no model_type"]),
-            (|config, _, _| drop(config.insert("num_attention_heads".to_owned(), json!(5))), &["hidden_size 32 is not a multiple of num_attention_heads 5"]),
-            (|config, _, _| drop(config.insert("hidden_size".to_owned(), json!("wide"))), &["reading the shape of the network"]),
-            (|config, _, _| drop(config.insert("position_embedding_type".to_owned(), json!("relative_key"))), &["position_embedding_type \"relative_key\" is not supported"]),
+            (
+                |config, _, _| drop(config.insert("num_attention_heads".to_owned(), json!(5))),
+                &["hidden_size 32 is not a multiple of num_attention_heads 5"],
+            ),
+            (
+                |config, _, _| drop(config.insert("hidden_size".to_owned(), json!("wide"))),
+                &["reading the shape of the network"],
+            ),
+            (
+                |config, _, _| drop(config.insert("position_embedding_type".to_owned(), json!("relative_key"))),
+                &["position_embedding_type \"relative_key\" is not supported"],
+            ),
             (|_, tensors, _| tensors[0].1 = tensors[0].1.to_kind(Kind::Int8), &["holds Int8; expected floating point"]),
             (
                 |_, tensors, _| rename(tensors, |name| Some(name.trim_start_matches("bert.").to_owned())),

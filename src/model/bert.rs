@@ -96,7 +96,8 @@ impl Shape {
             let (size, heads) = (self.hidden_size, self.num_attention_heads);
             return Some(format!("hidden_size {size} is not a multiple of num_attention_heads {heads}"));
         }
-        let dropouts = [self.hidden_dropout_prob, self.attention_probs_dropout_prob, self.classifier_dropout.unwrap_or(0.0)];
+        let dropouts =
+            [self.hidden_dropout_prob, self.attention_probs_dropout_prob, self.classifier_dropout.unwrap_or(0.0)];
         if let Some(value) = dropouts.iter().find(|value| !(0.0..=1.0).contains(*value)) {
             return Some(format!("dropout probability {value} is not between 0 and 1"));
         }
@@ -109,7 +110,10 @@ impl Shape {
         if self.is_decoder || self.add_cross_attention {
             return Some("BERT as a decoder is not supported".to_owned());
         }
-        self.pruned_heads.as_ref().filter(|heads| !heads.is_empty()).map(|_| "pruned_heads are not supported".to_owned())
+        self.pruned_heads
+            .as_ref()
+            .filter(|heads| !heads.is_empty())
+            .map(|_| "pruned_heads are not supported".to_owned())
     }
 }
 
@@ -139,7 +143,8 @@ impl Embeddings {
             )?,
             norm: source.layer_norm(&name("LayerNorm"), width, shape.layer_norm_eps)?,
             dropout: Dropout { probability: shape.hidden_dropout_prob },
-            position_ids_1p: Tensor::f_arange(shape.max_position_embeddings, (Kind::Int64, Device::Cpu))?.f_unsqueeze(0)?,
+            position_ids_1p: Tensor::f_arange(shape.max_position_embeddings, (Kind::Int64, Device::Cpu))?
+                .f_unsqueeze(0)?,
         })
     }
 
@@ -283,9 +288,11 @@ impl<'a> Inputs<'a> {
             return Err(Failure::data(format!("input_ids has shape {size:?}; expected examples x tokens")).into());
         };
         if tokens > max_positions {
-            return Err(Failure::data(format!("a sequence has {tokens} tokens, but the model has {max_positions} positions"))
-                .hint(format!("set --max_length {max_positions} or less"))
-                .into());
+            return Err(Failure::data(format!(
+                "a sequence has {tokens} tokens, but the model has {max_positions} positions"
+            ))
+            .hint(format!("set --max_length {max_positions} or less"))
+            .into());
         }
         for name in ["attention_mask", "token_type_ids", "position_ids"] {
             let other = batch.get(name).map(Tensor::size).filter(|other| *other != size);
@@ -348,7 +355,9 @@ pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(B
     let shape = Shape::read(config)?;
     let embeddings = Embeddings::make(&mut source, &shape)?;
     let layer = |index: usize| format!("{PREFIX}.encoder.layer.{index}");
-    let layers = (0..shape.num_hidden_layers).map(|index| Layer::make(&mut source, &layer(index), &shape)).collect::<Result<_>>()?;
+    let layers = (0..shape.num_hidden_layers)
+        .map(|index| Layer::make(&mut source, &layer(index), &shape))
+        .collect::<Result<_>>()?;
     let width = shape.hidden_size;
     let pooler = match blueprint.task {
         Task::SequenceClassification => Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?),
@@ -433,7 +442,8 @@ impl Model for Bert {
         let mask_b11t = inputs.extended_mask(self.kind)?;
         let mut hidden_btd = self.embeddings.forward(&inputs, self.training)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden_btd = layer.forward(&hidden_btd, &mask_b11t, self.training).with_context(|| format!("layer {index}"))?;
+            hidden_btd =
+                layer.forward(&hidden_btd, &mask_b11t, self.training).with_context(|| format!("layer {index}"))?;
         }
         let pooled = match &self.pooler {
             Some(pooler) => pooler.forward(&hidden_btd.f_select(1, 0)?)?.f_tanh()?,
@@ -474,9 +484,16 @@ mod tests {
         config["hidden_dropout_prob"] = json!(dropout);
         config["attention_probs_dropout_prob"] = json!(dropout);
         std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
-        std::fs::copy(fixture("golden/init_toy/model.safetensors"), folder.path().join("model.safetensors")).expect("copied");
-        let options =
-            LoadOptions { path: folder.path().to_owned(), task: None, kind, num_labels: None, labels: None, problem_type: None };
+        std::fs::copy(fixture("golden/init_toy/model.safetensors"), folder.path().join("model.safetensors"))
+            .expect("copied");
+        let options = LoadOptions {
+            path: folder.path().to_owned(),
+            task: None,
+            kind,
+            num_labels: None,
+            labels: None,
+            problem_type: None,
+        };
         let Loaded { model, report, task, .. } = load(&options).expect("a model");
         assert_eq!(report.messages(), Vec::<String>::new());
         assert_eq!(task, Task::SequenceClassification);
@@ -552,9 +569,16 @@ mod tests {
             loss.backward();
             let tensors: Vec<_> = model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
             let norm = torch::clip_gradients(&tensors, f64::INFINITY).expect("gradients");
-            assert!((norm - number(&first[format!("gradient_norm_{which}_dropout")])).abs() <= 1e-6, "{dropout}: {norm}");
+            assert!(
+                (norm - number(&first[format!("gradient_norm_{which}_dropout")])).abs() <= 1e-6,
+                "{dropout}: {norm}"
+            );
             let words = &model.parameters()[0];
-            assert_eq!(words.tensor.grad().get(0).abs().sum(None).double_value(&[]), 0.0, "the padding row gets no gradient");
+            assert_eq!(
+                words.tensor.grad().get(0).abs().sum(None).double_value(&[]),
+                0.0,
+                "the padding row gets no gradient"
+            );
         }
     }
 
@@ -566,7 +590,10 @@ mod tests {
         assert_eq!(names[0], "bert.embeddings.word_embeddings.weight");
         assert_eq!(names[4], "bert.embeddings.LayerNorm.bias");
         assert_eq!(names[5], "bert.encoder.layer.0.attention.self.query.weight");
-        assert_eq!(names[37..], ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]);
+        assert_eq!(
+            names[37..],
+            ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]
+        );
         let decaying = model.parameters().iter().filter(|parameter| parameter.decay).count();
         assert_eq!(decaying, 17, "group 0 of the recorded optimizer");
         for parameter in model.parameters() {
@@ -574,7 +601,8 @@ mod tests {
             assert_eq!(parameter.decay, expected, "{}", parameter.name);
         }
         // total_flos of the recorded run: 23,184 tokens with padding.
-        let tokens = Batch { columns: vec![("input_ids".into(), Tensor::zeros([16, 1449], (Kind::Int64, Device::Cpu)))] };
+        let tokens =
+            Batch { columns: vec![("input_ids".into(), Tensor::zeros([16, 1449], (Kind::Int64, Device::Cpu)))] };
         assert_eq!(model.floating_point_operations(&tokens), 2_541_986_496.0);
     }
 
@@ -596,11 +624,20 @@ mod tests {
         let ids = |values: &[i64]| Tensor::from_slice(values).view([1, values.len() as i64]);
         let cases: [(&str, Vec<(&str, Tensor)>); 6] = [
             ("token id 180 is out of range: the model has 180", vec![("input_ids", ids(&[2, 180]))]),
-            ("token type id 2 is out of range: the model has 2", vec![("input_ids", ids(&[2, 3])), ("token_type_ids", ids(&[0, 2]))]),
+            (
+                "token type id 2 is out of range: the model has 2",
+                vec![("input_ids", ids(&[2, 3])), ("token_type_ids", ids(&[0, 2]))],
+            ),
             ("a sequence has 129 tokens, but the model has 128 positions", vec![("input_ids", ids(&[5; 129]))]),
             ("the batch has no column input_ids; it has text_ids", vec![("text_ids", ids(&[5]))]),
-            ("input_ids has shape [2]; expected examples x tokens", vec![("input_ids", Tensor::from_slice(&[1_i64, 2]))]),
-            ("attention_mask has shape [1, 3], but input_ids has [1, 2]", vec![("input_ids", ids(&[1, 2])), ("attention_mask", ids(&[1, 1, 1]))]),
+            (
+                "input_ids has shape [2]; expected examples x tokens",
+                vec![("input_ids", Tensor::from_slice(&[1_i64, 2]))],
+            ),
+            (
+                "attention_mask has shape [1, 3], but input_ids has [1, 2]",
+                vec![("input_ids", ids(&[1, 2])), ("attention_mask", ids(&[1, 1, 1]))],
+            ),
         ];
         let mut model = model(0.0, Kind::Float);
         for (expected, columns) in cases {
@@ -616,7 +653,8 @@ mod tests {
                 ("position_ids".into(), ids(&[0, 1, 2])),
             ],
         };
-        let mut logits = |batch: &Batch| model.forward(batch).expect("a pass").logits().expect("logits").shallow_clone();
+        let mut logits =
+            |batch: &Batch| model.forward(batch).expect("a pass").logits().expect("logits").shallow_clone();
         assert!(logits(&bare).equal(&logits(&full)), "what is left out has its default");
     }
 }

@@ -146,11 +146,6 @@ impl ModelConfig {
         self.keys.get("id2label").is_some_and(|value| !value.is_null())
     }
 
-    /// The class with this name.
-    pub fn label_id(&self, name: &str) -> Option<usize> {
-        self.labels.iter().position(|label| label == name)
-    }
-
     /// As assigning `num_labels`: names are kept if their number is the same, else they become `LABEL_<i>`.
     pub fn set_num_labels(&mut self, num_labels: usize) {
         if self.labels.len() != num_labels {
@@ -182,7 +177,8 @@ impl ModelConfig {
         keys.remove("num_labels");
         if self.has_own_labels() || self.labels != default_labels(2) {
             let ids = self.labels.iter().enumerate();
-            let id2label: Map<_, _> = ids.clone().map(|(id, name)| (id.to_string(), Value::from(name.as_str()))).collect();
+            let id2label: Map<_, _> =
+                ids.clone().map(|(id, name)| (id.to_string(), Value::from(name.as_str()))).collect();
             let mut label2id: Map<_, _> = ids.map(|(id, name)| (name.clone(), Value::from(id))).collect();
             label2id.sort_keys();
             keys.insert("id2label".to_owned(), Value::Object(id2label));
@@ -196,12 +192,6 @@ impl ModelConfig {
         keys.sort_keys();
         Value::Object(keys)
     }
-}
-
-/// Class names in the order of their ids, from `label2id` of a configuration or of the data.
-pub fn labels_from_ids(label2id: &Map<String, Value>) -> Result<Vec<String>> {
-    let pairs = label2id.iter().map(|(name, id)| (id.as_u64(), name.clone())).collect();
-    in_order(pairs, "label2id").map_err(|message| Failure::data(message).into())
 }
 
 fn default_labels(num_labels: usize) -> Vec<String> {
@@ -258,7 +248,7 @@ pub fn section<T: serde::de::DeserializeOwned>(config: &ModelConfig) -> Result<T
 
 #[cfg(test)]
 mod tests {
-    use super::{ModelConfig, ProblemType, labels_from_ids};
+    use super::{ModelConfig, ProblemType};
     use serde_json::{Value, json};
     use tch::Kind;
 
@@ -296,8 +286,6 @@ mod tests {
         assert_eq!(config.labels, ["no", "yes"]);
         config.set_num_labels(1);
         assert_eq!(config.labels, ["LABEL_0"]);
-        let Value::Object(ids) = json!({"b": 1, "a": 0}) else { panic!("an object") };
-        assert_eq!(labels_from_ids(&ids).expect("valid"), ["a", "b"]);
     }
 
     #[test]

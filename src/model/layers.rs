@@ -63,7 +63,10 @@ impl Embedding {
         let rows = self.weight.size().first().copied()?;
         let ids = ids.f_to_kind(Kind::Int64).ok()?;
         let (smallest, largest) = ids.f_aminmax(None, false).ok()?;
-        let wrong = [smallest, largest].iter().filter_map(|id| id.f_int64_value(&[]).ok()).find(|id| !(0..rows).contains(id))?;
+        let wrong = [smallest, largest]
+            .iter()
+            .filter_map(|id| id.f_int64_value(&[]).ok())
+            .find(|id| !(0..rows).contains(id))?;
         let message = format!("{} {wrong} is out of range: the model has {rows}", self.subject);
         Some(Failure::data(message).hint("the tokenizer and the weights must belong to the same model").into())
     }
@@ -115,7 +118,8 @@ impl Activation {
     pub fn parse(name: &str) -> Result<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation).ok_or_else(|| {
             let known: Vec<_> = Self::NAMES.iter().map(|(known, _)| *known).collect();
-            Failure::data(format!("activation function {name:?} is not supported; known are {}", known.join(", "))).into()
+            Failure::data(format!("activation function {name:?} is not supported; known are {}", known.join(", ")))
+                .into()
         })
     }
 

@@ -102,12 +102,18 @@ impl ParameterSource {
         // A module that is loaded only in part is initialised as a whole before: the draw happens.
         let drawn = if complete { None } else { Some(fresh_weight()?) };
         let weight = self.parameter(&names[0], &[outputs, inputs], true, || drawn.map_or_else(fresh_weight, Ok))?;
-        let bias = self.parameter(&names[1], &[outputs], false, || Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?))?;
+        let bias =
+            self.parameter(&names[1], &[outputs], false, || Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?))?;
         Ok(Linear { weight, bias })
     }
 
     /// `torch.nn.Embedding` called `name`; `subject` names its ids in errors.
-    pub fn embedding(&mut self, (name, subject): (&str, &'static str), shape: [i64; 2], padding: Option<i64>) -> Result<Embedding> {
+    pub fn embedding(
+        &mut self,
+        (name, subject): (&str, &'static str),
+        shape: [i64; 2],
+        padding: Option<i64>,
+    ) -> Result<Embedding> {
         let Initialization { kind, range } = self.initialization;
         let weight = self.parameter(&format!("{name}.weight"), &shape, true, || {
             let weight = normal(&shape, kind, range)?;
@@ -123,7 +129,8 @@ impl ParameterSource {
     /// `torch.nn.LayerNorm` called `name`.
     pub fn layer_norm(&mut self, name: &str, size: i64, epsilon: f64) -> Result<LayerNorm> {
         let options = (self.initialization.kind, Device::Cpu);
-        let weight = self.parameter(&format!("{name}.weight"), &[size], false, || Ok(Tensor::f_ones([size], options)?))?;
+        let weight =
+            self.parameter(&format!("{name}.weight"), &[size], false, || Ok(Tensor::f_ones([size], options)?))?;
         let bias = self.parameter(&format!("{name}.bias"), &[size], false, || Ok(Tensor::f_zeros([size], options)?))?;
         Ok(LayerNorm { weight, bias, epsilon })
     }
@@ -164,13 +171,18 @@ impl ParameterSource {
     /// The tensor in our type; without a copy if it has it already and nobody else does.
     fn adopt(&mut self, name: &str, tensor: &Tensor) -> Result<Tensor> {
         if !tensor.is_floating_point() {
-            let message = format!("{}: {name} holds {:?}; expected floating point", self.report.source.display(), tensor.kind());
+            let message =
+                format!("{}: {name} holds {:?}; expected floating point", self.report.source.display(), tensor.kind());
             return Err(Failure::data(message).hint("quantized weights cannot be trained").into());
         }
         let kind = self.initialization.kind;
         let tensor = tensor.f_detach()?.f_to_kind(kind)?.f_contiguous()?;
         // Two names for one storage would be trained twice.
-        if self.storages.insert(tensor.data_ptr() as usize) { Ok(tensor) } else { Ok(tensor.f_to_dtype(kind, false, true)?) }
+        if self.storages.insert(tensor.data_ptr() as usize) {
+            Ok(tensor)
+        } else {
+            Ok(tensor.f_to_dtype(kind, false, true)?)
+        }
     }
 
     /// Checks what is left and hands the parameters over. Wrong shapes are an error.
@@ -180,10 +192,14 @@ impl ParameterSource {
         self.report.unexpected =
             self.names.iter().filter(|(_, own)| left(own) && !is_buffer(own)).map(|(name, _)| name.clone()).collect();
         if !self.prefixed {
-            let corrupt = self.report.unexpected.iter().find(|name| self.parameters.iter().any(|own| own.name == **name));
+            let corrupt =
+                self.report.unexpected.iter().find(|name| self.parameters.iter().any(|own| own.name == **name));
             if let Some(name) = corrupt {
                 let source = self.report.source.display();
-                let message = format!("{source}: tensor {name} belongs to the head, but the names of the encoder lack `{}.`", self.naming.prefix);
+                let message = format!(
+                    "{source}: tensor {name} belongs to the head, but the names of the encoder lack `{}.`",
+                    self.naming.prefix
+                );
                 return Err(Failure::data(message).hint("the weights were not saved properly").into());
             }
         }

@@ -58,9 +58,9 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
     });
     let parameters: Vec<_> = parameters.collect();
     let arguments = module.arguments()?;
-    let labels = label_names.clone().unwrap_or_else(|| {
-        arguments.iter().filter(|name| name.contains("label")).cloned().collect()
-    });
+    let labels = label_names
+        .clone()
+        .unwrap_or_else(|| arguments.iter().filter(|name| name.contains("label")).cloned().collect());
     Ok(Script {
         required: module.required_arguments()?.into_iter().collect(),
         buffers: module.buffers()?,
@@ -124,7 +124,10 @@ fn scalar(loss: Tensor) -> Result<Tensor> {
     if loss.numel() == 1 {
         return Ok(loss.f_reshape([] as [i64; 0])?);
     }
-    let message = format!("forward was given labels, so its first output is the loss; it has shape {:?}, not one number", loss.size());
+    let message = format!(
+        "forward was given labels, so its first output is the loss; it has shape {:?}, not one number",
+        loss.size()
+    );
     Err(Failure::data(message).hint("return (loss, outputs...) or a dictionary with `loss`").into())
 }
 
@@ -212,7 +215,11 @@ mod tests {
             assert_eq!(outputs.loss.as_ref().expect("a loss").double_value(&[]), 17.0, "{file}");
             assert_eq!(names(&outputs), [output]);
             outputs.loss.expect("a loss").backward();
-            assert_eq!(module.parameters()[1].tensor.grad().double_value(&[]), -8.0, "gradients reach the module's own tensors");
+            assert_eq!(
+                module.parameters()[1].tensor.grad().double_value(&[]),
+                -8.0,
+                "gradients reach the module's own tensors"
+            );
             let outputs = module.forward(&batch(&[x.shared()])).expect("a pass");
             assert!(outputs.loss.is_none());
             assert_eq!(names(&outputs), [output]);
@@ -222,7 +229,8 @@ mod tests {
     #[test]
     fn state_decay_and_optional_arguments() {
         let mut module = script("layers.pt", Kind::Double);
-        let decay: Vec<_> = module.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.decay)).collect();
+        let decay: Vec<_> =
+            module.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.decay)).collect();
         let expected = [
             ("scale", true),
             ("block.dense.weight", true),
@@ -233,8 +241,13 @@ mod tests {
             ("batch.bias", false),
         ];
         assert_eq!(decay, expected);
-        let kinds: Vec<_> = module.state_dict().iter().skip(7).map(|(name, tensor)| (name.clone(), tensor.kind())).collect();
-        let buffers = [("batch.running_mean", Kind::Double), ("batch.running_var", Kind::Double), ("batch.num_batches_tracked", Kind::Int64)];
+        let kinds: Vec<_> =
+            module.state_dict().iter().skip(7).map(|(name, tensor)| (name.clone(), tensor.kind())).collect();
+        let buffers = [
+            ("batch.running_mean", Kind::Double),
+            ("batch.running_var", Kind::Double),
+            ("batch.num_batches_tracked", Kind::Int64),
+        ];
         assert_eq!(kinds, buffers.map(|(name, kind)| (name.to_owned(), kind)));
         assert!(module.parameters().iter().all(|parameter| parameter.tensor.kind() == Kind::Double));
 
@@ -243,7 +256,9 @@ mod tests {
         module.set_training(true).expect("a mode");
         let outputs = module.forward(&batch(&[("my_labels", labels), ("x", x.shallow_clone())])).expect("a pass");
         assert_eq!((names(&outputs), outputs.loss.is_some()), (vec!["logits", "output_1"], true));
-        let counted = |module: &Script| module.buffers.iter().find(|(name, _)| name.ends_with("tracked")).expect("a counter").1.int64_value(&[]);
+        let counted = |module: &Script| {
+            module.buffers.iter().find(|(name, _)| name.ends_with("tracked")).expect("a counter").1.int64_value(&[])
+        };
         assert_eq!(counted(&module), 1, "in training mode statistics are kept");
         module.set_training(false).expect("a mode");
         let shift = Tensor::from_slice(&[10.0_f32]);

@@ -206,9 +206,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_changes_nothing() {
         let model = Two::new();
-        let wrong = [("a".to_owned(), Tensor::from_slice(&[5.0_f32, 6.0])), ("b".to_owned(), Tensor::from_slice(&[5.0_f32]))];
+        let wrong =
+            [("a".to_owned(), Tensor::from_slice(&[5.0_f32, 6.0])), ("b".to_owned(), Tensor::from_slice(&[5.0_f32]))];
         let error = apply(&model, &wrong).expect_err("a wrong shape");
-        assert_eq!(error.to_string(), "checkpoint: the weights do not fit the model; b has shape [1] in the file and [2] in the model");
+        assert_eq!(
+            error.to_string(),
+            "checkpoint: the weights do not fit the model; b has shape [1] in the file and [2] in the model"
+        );
         let error = apply(&model, &[("x".to_owned(), Tensor::from(1.0))]).expect_err("nothing in common");
         assert_eq!(error.to_string(), "none of the 2 tensors of the model is in the checkpoint");
         assert_eq!(values(&model), [1.0, 2.0, 1.0, 2.0]);

@@ -91,7 +91,10 @@ impl Adafactor {
         let shape = parameter.size();
         let mut take = |key: &str, shape: &[i64]| state::take(&mut entry, key, (name, shape, &like));
         let second = match shape.as_slice() {
-            [.., _, _] => SecondMoment::Factored { row: take(ROW, &row_shape(&shape))?, column: take(COLUMN, &column_shape(&shape))? },
+            [.., _, _] => SecondMoment::Factored {
+                row: take(ROW, &row_shape(&shape))?,
+                column: take(COLUMN, &column_shape(&shape))?,
+            },
             _ => SecondMoment::Full(take(FULL, &shape)?),
         };
         let first = self.settings.beta1.map(|_| take(FIRST, &shape)).transpose()?;
@@ -137,7 +140,12 @@ impl Slot {
     }
 
     /// One update of `parameter` from `gradient`, both wide.
-    fn step(&mut self, (parameter, gradient): (&mut Tensor, &Tensor), group: &ParameterGroup, settings: &AdafactorSettings) -> Result<()> {
+    fn step(
+        &mut self,
+        (parameter, gradient): (&mut Tensor, &Tensor),
+        group: &ParameterGroup,
+        settings: &AdafactorSettings,
+    ) -> Result<()> {
         self.step += 1.0;
         self.rms = root_mean_square(parameter)?;
         let rate = self.rate(group, settings)?;
@@ -172,7 +180,11 @@ impl Slot {
         }
         // The reference multiplies a float32 tensor here.
         let scale = self.rms.f_double_value(&[])?;
-        Ok(if scale > settings.epsilon.1 { f64::from(scale as f32 * relative as f32) } else { settings.epsilon.1 * relative })
+        Ok(if scale > settings.epsilon.1 {
+            f64::from(scale as f32 * relative as f32)
+        } else {
+            settings.epsilon.1 * relative
+        })
     }
 }
 
@@ -199,7 +211,12 @@ impl SecondMoment {
 }
 
 /// One parameter: a wide copy is stepped and copied back if it is of half precision.
-fn step_parameter(slot: &mut Option<Slot>, parameter: &Tensor, group: &ParameterGroup, settings: &AdafactorSettings) -> Result<()> {
+fn step_parameter(
+    slot: &mut Option<Slot>,
+    parameter: &Tensor,
+    group: &ParameterGroup,
+    settings: &AdafactorSettings,
+) -> Result<()> {
     let gradient = parameter.f_grad()?;
     if !gradient.defined() {
         return Ok(());
@@ -228,7 +245,8 @@ impl Optimizer for Adafactor {
 
     fn step(&mut self) -> Result<()> {
         let (groups, settings) = (&self.groups, &self.settings);
-        let parameters = groups.iter().flat_map(|group| group.parameters.iter().map(move |parameter| (group, parameter)));
+        let parameters =
+            groups.iter().flat_map(|group| group.parameters.iter().map(move |parameter| (group, parameter)));
         tch::no_grad(|| {
             parameters
                 .zip(&mut self.slots)
@@ -311,7 +329,9 @@ mod tests {
     }
 
     fn values(optimizer: &Adafactor) -> Vec<f32> {
-        let flat = |group: &ParameterGroup| Vec::<f32>::try_from(group.parameters[0].detach().to_kind(Kind::Float).flatten(0, -1));
+        let flat = |group: &ParameterGroup| {
+            Vec::<f32>::try_from(group.parameters[0].detach().to_kind(Kind::Float).flatten(0, -1))
+        };
         optimizer.groups().iter().flat_map(|group| flat(group).expect("floats")).collect()
     }
 

@@ -66,7 +66,9 @@ impl AdamW {
             }
         }
         if !settings.epsilon.is_finite() || settings.epsilon < 0.0 {
-            return Err(Failure::usage(format!("adam_epsilon {} is not a number of at least 0", settings.epsilon)).into());
+            return Err(
+                Failure::usage(format!("adam_epsilon {} is not a number of at least 0", settings.epsilon)).into()
+            );
         }
         let count = groups.iter().map(|group| group.parameters.len()).sum();
         Ok(Self { groups, settings, fused, moments: Moments::new(count) })
@@ -206,7 +208,8 @@ mod tests {
             initial_learning_rate: 0.1,
             weight_decay: 0.2,
         };
-        AdamW::new(vec![group(vec![idle, parameter], &["idle", "p"]), group(vec![], &[])], SETTINGS, fused).expect("valid")
+        AdamW::new(vec![group(vec![idle, parameter], &["idle", "p"]), group(vec![], &[])], SETTINGS, fused)
+            .expect("valid")
     }
 
     fn step(optimizer: &mut AdamW, t: f64) {
@@ -246,7 +249,11 @@ mod tests {
             whole.groups_mut()[0].learning_rate = 0.05;
             let state = copied(whole.state().expect("a state"));
             let names: Vec<_> = state.tensors.iter().map(|(name, _)| name.as_str()).collect();
-            assert_eq!(names, ["state.1.step", "state.1.exp_avg", "state.1.exp_avg_sq"], "a parameter without gradient has none");
+            assert_eq!(
+                names,
+                ["state.1.step", "state.1.exp_avg", "state.1.exp_avg_sq"],
+                "a parameter without gradient has none"
+            );
             assert_eq!(state.json["param_groups"][0]["params"], serde_json::json!([0, 1]));
             assert_eq!(state.json["param_groups"][0]["lr"], 0.05);
             assert_eq!(state.json["param_groups"][1]["params"], serde_json::json!([]));
@@ -272,8 +279,14 @@ mod tests {
             (|state| state.tensors[0].0 = "state.9.step".to_owned(), "tensor state.9.step belongs to no parameter"),
             (|state| drop(state.tensors.remove(2)), "p has no exp_avg_sq"),
             (|state| state.tensors[2].0 = "state.1.other".to_owned(), "p has no exp_avg_sq"),
-            (|state| drop(state.json["param_groups"].as_array_mut().map(Vec::pop)), "it has 1 parameter groups, the model 2"),
-            (|state| state.json["param_groups"][0]["params"] = serde_json::json!([0]), "group 0 has 1 parameters, the model's 2"),
+            (
+                |state| drop(state.json["param_groups"].as_array_mut().map(Vec::pop)),
+                "it has 1 parameter groups, the model 2",
+            ),
+            (
+                |state| state.json["param_groups"][0]["params"] = serde_json::json!([0]),
+                "group 0 has 1 parameters, the model's 2",
+            ),
         ];
         for (spoil, expected) in spoils {
             let mut state = copied(whole.state().expect("a state"));

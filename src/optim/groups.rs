@@ -7,7 +7,8 @@ use crate::model::Parameter;
 /// Both groups in model order; an empty one is kept.
 pub fn build(parameters: &[Parameter], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
     let group = |decay: bool, weight_decay: f64| {
-        let members = || parameters.iter().filter(move |parameter| parameter.decay == decay && parameter.tensor.requires_grad());
+        let members =
+            || parameters.iter().filter(move |parameter| parameter.decay == decay && parameter.tensor.requires_grad());
         ParameterGroup {
             parameters: members().map(|parameter| parameter.tensor.shallow_clone()).collect(),
             names: members().map(|parameter| parameter.name.clone()).collect(),

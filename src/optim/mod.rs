@@ -71,7 +71,9 @@ pub const BUILTIN: &[(&str, Make)] = &[
 pub fn create(name: &str, groups: Vec<ParameterGroup>, settings: OptimizerSettings) -> Result<Box<dyn Optimizer>> {
     let Some((_, make)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
         let known: Vec<_> = BUILTIN.iter().map(|(known, _)| *known).collect();
-        return Err(Failure::usage(format!("optimizer {name:?} is not implemented; known are {}", known.join(", "))).into());
+        return Err(
+            Failure::usage(format!("optimizer {name:?} is not implemented; known are {}", known.join(", "))).into()
+        );
     };
     make(groups, settings)
 }

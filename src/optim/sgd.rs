@@ -31,7 +31,9 @@ impl Optimizer for Sgd {
     }
 
     fn step(&mut self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| torch::sgd_step(&group.parameters, group.learning_rate, group.weight_decay))
+        self.groups
+            .iter()
+            .try_for_each(|group| torch::sgd_step(&group.parameters, group.learning_rate, group.weight_decay))
     }
 }
 
@@ -53,7 +55,9 @@ impl Stateful for Sgd {
         let incoming = state::read(&self.groups, state)?;
         let names = self.groups.iter().flat_map(|group| &group.names);
         names.zip(&incoming.entries).try_for_each(|(name, entry)| state::nothing_left(entry, name))?;
-        if let Some(momentum) = incoming.groups.iter().filter_map(|group| state::number(group, "momentum")).find(|value| *value != 0.0) {
+        if let Some(momentum) =
+            incoming.groups.iter().filter_map(|group| state::number(group, "momentum")).find(|value| *value != 0.0)
+        {
             return Err(state::misfit(format!("it was written with momentum {momentum}")).into());
         }
         state::apply_groups(&mut self.groups, &incoming.groups);
@@ -65,15 +69,16 @@ impl Stateful for Sgd {
 mod tests {
     use super::Sgd;
     use crate::checkpoint::Stateful;
-    use crate::optim::{Optimizer, clip, groups};
     use crate::model::Parameter;
+    use crate::optim::{Optimizer, clip, groups};
     use tch::Tensor;
 
     /// The first batch of data D (spec appendix A) for a model y = a x + b at a = b = 0.
     fn first_batch() -> (Tensor, Tensor) {
         let rows = [32, 26, 19, 6, 10, 17, 50, 11];
         let x: Vec<f32> = rows.iter().map(|i| ((37 * i) % 64) as f32 / 16.0 - 2.0).collect();
-        let y: Vec<f32> = rows.iter().zip(&x).map(|(i, x)| 2.0 * x + 3.0 + if i % 2 == 0 { 0.1 } else { -0.1 }).collect();
+        let y: Vec<f32> =
+            rows.iter().zip(&x).map(|(i, x)| 2.0 * x + 3.0 + if i % 2 == 0 { 0.1 } else { -0.1 }).collect();
         (Tensor::from_slice(&x), Tensor::from_slice(&y))
     }
 
@@ -81,9 +86,14 @@ mod tests {
     fn one_clipped_step_gives_the_recorded_values() {
         // Spec 8, row 91: learning rate 0.1, clipping at 1.
         let (x, y) = first_batch();
-        let parameters: Vec<_> = ["a", "b"].into_iter().map(|name| {
-            Parameter { name: name.to_owned(), tensor: Tensor::from(0.0_f32).set_requires_grad(true), decay: true }
-        }).collect();
+        let parameters: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|name| Parameter {
+                name: name.to_owned(),
+                tensor: Tensor::from(0.0_f32).set_requires_grad(true),
+                decay: true,
+            })
+            .collect();
         let mut optimizer = Sgd::new(groups::build(&parameters, 0.1, 0.0)).expect("valid");
         let (a, b) = (&parameters[0].tensor, &parameters[1].tensor);
         (a * &x + b).mse_loss(&y, tch::Reduction::Mean).backward();
@@ -96,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_groups_come_back() {
-        let parameters = [Parameter { name: "a".to_owned(), tensor: Tensor::from(1.0_f32).set_requires_grad(true), decay: true }];
+        let parameters =
+            [Parameter { name: "a".to_owned(), tensor: Tensor::from(1.0_f32).set_requires_grad(true), decay: true }];
         let make = |rate: f64| Sgd::new(groups::build(&parameters, rate, 0.5)).expect("valid");
         let mut first = make(0.2);
         first.groups_mut()[0].learning_rate = 0.1;

@@ -80,7 +80,10 @@ pub fn read(groups: &[ParameterGroup], state: PartState) -> Result<Incoming> {
 
 fn saved_groups(json: &Value) -> Result<Vec<Map<String, Value>>, Failure> {
     let groups = json.get("param_groups").and_then(Value::as_array).ok_or_else(|| misfit("it has no param_groups"))?;
-    groups.iter().map(|group| group.as_object().cloned().ok_or_else(|| misfit("a parameter group is not an object"))).collect()
+    groups
+        .iter()
+        .map(|group| group.as_object().cloned().ok_or_else(|| misfit("a parameter group is not an object")))
+        .collect()
 }
 
 fn parameter_indices(group: &Map<String, Value>, number: usize) -> Result<Vec<u64>, Failure> {
@@ -105,7 +108,8 @@ pub fn apply_groups(groups: &mut [ParameterGroup], saved: &[Map<String, Value>])
     for (index, (group, saved)) in groups.iter_mut().zip(saved).enumerate() {
         group.learning_rate = number(saved, "lr").unwrap_or(group.learning_rate);
         group.initial_learning_rate = number(saved, "initial_lr").unwrap_or(group.initial_learning_rate);
-        group.weight_decay = adopted((&format!("weight_decay of group {index}"), group.weight_decay), number(saved, "weight_decay"));
+        group.weight_decay =
+            adopted((&format!("weight_decay of group {index}"), group.weight_decay), number(saved, "weight_decay"));
     }
 }
 

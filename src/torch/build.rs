@@ -31,9 +31,6 @@ fn main() {
     }
     build.compile("host-torch-bridge");
 
-    // `host` must not load libtorch. Its C++ templates are also in libtorch, which makes the linker export and so keep
-    // them, and the library with them, although no code of `host` reaches them.
-    println!("cargo:rustc-link-arg-bin=host=-Wl,--exclude-libs,ALL");
     // The clone may move with its .libtorch; an installed LIBTORCH stays where it is.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../../.libtorch/torch/lib");

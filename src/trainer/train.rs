@@ -66,11 +66,15 @@ impl Trainer {
         };
         let mut index = batches.delivered() as u64;
         self.cursor = Cursor::in_epoch(epoch, index, batches.start().clone());
-        if let Some(resumed) = resumed {
-            resumed.restore_generators()?;
-        }
+        let mut resumed = resumed;
         let mut is_empty = index == 0;
-        while let Some(batch) = batches.next().transpose()? {
+        loop {
+            let batch = batches.next().transpose()?;
+            // Only now: a foreign checkpoint's epoch draws its order with its first batch.
+            if let Some(resumed) = resumed.take() {
+                resumed.restore_generators()?;
+            }
+            let Some(batch) = batch else { break };
             is_empty = false;
             let place = Place { index, epoch_len: plan.steps_in_epoch };
             index += 1;

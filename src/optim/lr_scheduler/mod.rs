@@ -95,7 +95,11 @@ pub fn create(name: &str, settings: ScheduleSettings, groups: &mut [ParameterGro
         Some(Make::Plateau) => Ok(Box::new(PlateauScheduler::new(groups))),
         None => {
             let known: Vec<_> = BUILTIN.iter().map(|(known, _)| *known).collect();
-            Err(Failure::usage(format!("lr_scheduler_type {name:?} is not known; expected one of {}", known.join(", "))).into())
+            Err(Failure::usage(format!(
+                "lr_scheduler_type {name:?} is not known; expected one of {}",
+                known.join(", ")
+            ))
+            .into())
         }
     }
 }
@@ -135,11 +139,20 @@ mod tests {
         // Spec 4.1: rate 10, warm-up 2, 10 steps.
         let cases: [(&str, [f64; 12]); 6] = [
             ("linear", [0.0, 5.0, 10.0, 8.75, 7.5, 6.25, 5.0, 3.75, 2.5, 1.25, 0.0, 0.0]),
-            ("cosine", [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.380602]),
-            ("cosine_with_restarts", [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.0]),
+            (
+                "cosine",
+                [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.380602],
+            ),
+            (
+                "cosine_with_restarts",
+                [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.0],
+            ),
             ("constant", [10.0; 12]),
             ("constant_with_warmup", [0.0, 5.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0]),
-            ("inverse_sqrt", [0.0, 5.0, 10.0, 8.164966, 7.071068, 6.324555, 5.773503, 5.345225, 5.0, 4.714045, 4.472136, 4.264014]),
+            (
+                "inverse_sqrt",
+                [0.0, 5.0, 10.0, 8.164966, 7.071068, 6.324555, 5.773503, 5.345225, 5.0, 4.714045, 4.472136, 4.264014],
+            ),
         ];
         for (name, expected) in cases {
             for (step, (rate, expected)) in rates(name, RECORDED, 12).into_iter().zip(expected).enumerate() {
@@ -152,11 +165,30 @@ mod tests {
     fn logged_rates_are_equal_to_the_last_digit() {
         // Recorded with torch: 25 steps at 1e-3, as logged after each step.
         let linear = [
-            0.00096, 0.00092, 0.00088, 0.00084, 0.0008, 0.00076, 0.0007199999999999999, 0.00068, 0.00064, 0.0006, 0.0005600000000000001,
+            0.00096,
+            0.00092,
+            0.00088,
+            0.00084,
+            0.0008,
+            0.00076,
+            0.0007199999999999999,
+            0.00068,
+            0.00064,
+            0.0006,
+            0.0005600000000000001,
         ];
         let cosine = [
-            0.0003333333333333333, 0.0006666666666666666, 0.001, 0.0009949107209404665, 0.0009797464868072487, 0.0009548159976772592,
-            0.0009206267664155906, 0.0008778747871771292, 0.0008274303669726426, 0.0007703204077287989, 0.0007077075065009433,
+            0.0003333333333333333,
+            0.0006666666666666666,
+            0.001,
+            0.0009949107209404665,
+            0.0009797464868072487,
+            0.0009548159976772592,
+            0.0009206267664155906,
+            0.0008778747871771292,
+            0.0008274303669726426,
+            0.0007703204087277988,
+            0.0007077075065009433,
         ];
         let settings = |warmup_steps| ScheduleSettings { warmup_steps, total_steps: 25, learning_rate: 1e-3 };
         assert_eq!(rates("linear", settings(0), 12)[1..], linear);
@@ -165,7 +197,15 @@ mod tests {
 
     #[test]
     fn any_schedule_goes_on_from_its_state() {
-        for name in ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"] {
+        for name in [
+            "linear",
+            "cosine",
+            "cosine_with_restarts",
+            "polynomial",
+            "constant",
+            "constant_with_warmup",
+            "inverse_sqrt",
+        ] {
             let whole = rates(name, RECORDED, 12);
             let mut first = groups(10.0);
             let mut scheduler = create(name, RECORDED, &mut first).expect("a schedule");

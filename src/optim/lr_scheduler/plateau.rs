@@ -110,7 +110,12 @@ impl Stateful for PlateauScheduler {
         let rates = rates.and_then(|rates| rates.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
         let rates = rates.ok_or_else(|| misfit("_last_lr are not numbers"))?;
         if rates.len() != self.last_rates.len() {
-            return Err(misfit(&format!("it has rates of {} groups, the optimizer {}", rates.len(), self.last_rates.len())).into());
+            return Err(misfit(&format!(
+                "it has rates of {} groups, the optimizer {}",
+                rates.len(),
+                self.last_rates.len()
+            ))
+            .into());
         }
         let (bad, cooldown, epoch) = (count("num_bad_epochs")?, count("cooldown_counter")?, count("last_epoch")?);
         self.best = state.json.get("best").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
@@ -142,7 +147,13 @@ mod tests {
                 scheduler = PlateauScheduler::new(&group);
                 scheduler.load_state(state).expect("it fits");
             }
-            let expected = if evaluation < 12 { 0.5 } else if evaluation < 23 { 0.05 } else { 0.005 };
+            let expected = if evaluation < 12 {
+                0.5
+            } else if evaluation < 23 {
+                0.05
+            } else {
+                0.005
+            };
             assert!((group[0].learning_rate - expected).abs() < 1e-12, "{evaluation}");
             assert_eq!(scheduler.last_rates(), [group[0].learning_rate]);
         }

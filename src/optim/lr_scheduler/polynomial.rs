@@ -19,10 +19,13 @@ struct Polynomial {
 pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
     let ScheduleSettings { warmup_steps, total_steps, learning_rate } = settings;
     if learning_rate.partial_cmp(&END) != Some(std::cmp::Ordering::Greater) {
-        return Err(Failure::usage(format!("polynomial: learning_rate {learning_rate} is not above its end {END}")).into());
+        return Err(
+            Failure::usage(format!("polynomial: learning_rate {learning_rate} is not above its end {END}")).into()
+        );
     }
     if warmup_steps == total_steps {
-        let message = format!("polynomial: warmup_steps {warmup_steps} leaves no step of the {total_steps} to decay in");
+        let message =
+            format!("polynomial: warmup_steps {warmup_steps} leaves no step of the {total_steps} to decay in");
         return Err(Failure::usage(message).hint("lower --warmup_steps or --warmup_ratio").into());
     }
     Ok(Box::new(Polynomial { settings, power: 1.0 }))
