@@ -12,7 +12,7 @@ use super::bindings::trainer::host::types::Error as GuestError;
 use super::hook::Hook;
 use super::instance::{Hooks, Instance, Returned};
 use super::state::State;
-use crate::callback::{Callback, Context, Event, EventKind};
+use crate::callback::{Callback, Context, EVENT_KINDS, Event, EventKind};
 
 /// All callback families of a component.
 pub(super) struct Hooked {
@@ -34,7 +34,7 @@ impl Hooked {
 
     /// Whether a component has a callback at all.
     pub(super) fn exported(hooks: &Hooks) -> bool {
-        EVENTS.iter().any(|kind| has(hooks, *kind))
+        EVENT_KINDS.iter().any(|kind| has(hooks, *kind))
     }
 
     /// Steps that the plugin asked to leave out.
@@ -89,22 +89,6 @@ impl Callback for Hooked {
         self.instance.borrow_mut().state_mut().map(|state| state.view.take_emitted()).unwrap_or_default()
     }
 }
-
-const EVENTS: [EventKind; 13] = [
-    EventKind::InitEnd,
-    EventKind::TrainBegin,
-    EventKind::TrainEnd,
-    EventKind::EpochBegin,
-    EventKind::EpochEnd,
-    EventKind::StepBegin,
-    EventKind::SubstepEnd,
-    EventKind::StepEnd,
-    EventKind::Evaluate,
-    EventKind::Predict,
-    EventKind::Save,
-    EventKind::Log,
-    EventKind::PredictionStep,
-];
 
 fn has(hooks: &Hooks, kind: EventKind) -> bool {
     match kind {
