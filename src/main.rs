@@ -16,6 +16,16 @@ mod cli;
 mod config;
 #[allow(dead_code, reason = "the library uses what this executable does not")]
 mod error;
+/// What can be said of a plugin without running it: neither wasmtime nor tensors here.
+#[cfg(feature = "plugin")]
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod plugin {
+    mod hook;
+    pub mod inspect;
+    mod limits;
+    pub mod manifest;
+    mod text;
+}
 
 fn main() -> ExitCode {
     cli::run(std::env::args_os())

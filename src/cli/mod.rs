@@ -6,6 +6,8 @@
 mod arguments;
 mod evaluate;
 pub mod output;
+#[cfg(feature = "plugin")]
+mod plugin;
 mod predict;
 mod start;
 mod train;
@@ -30,6 +32,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { command: evaluate::command, run: evaluate::run },
     Subcommand { command: predict::command, run: predict::run },
     Subcommand { command: arguments::command, run: arguments::run },
+    #[cfg(feature = "plugin")]
+    Subcommand { command: plugin::command, run: plugin::run },
 ];
 
 const EXAMPLES: &str = "\
@@ -38,6 +42,7 @@ Examples:
   host train run.toml --learning_rate 3e-5 --plugin accuracy.wasm
   host evaluate --model out --validation_file valid.jsonl --output_dir out
   host train --help        all arguments
+  host plugin inspect accuracy.wasm
   host args                all arguments of Hugging Face's Trainer, and which are refused";
 
 /// Runs one command line; the first word is the program's name.

@@ -13,6 +13,10 @@ use crate::error::{Failure, Kind};
 /// Executes the run that `host` hands over with `--run-fd N`; the first word is the program's name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().skip(1).collect();
+    #[cfg(feature = "plugin")]
+    if let Some((_, limits)) = words.split_first().filter(|(word, _)| *word == crate::plugin::COMPILE_ARGUMENT) {
+        return crate::plugin::compile_child(limits).map_or_else(|error| output::fail(&error), |()| ExitCode::SUCCESS);
+    }
     match execute(&words) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Stopped(checkpoint)) => {

@@ -78,6 +78,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
     }
     trainer.finish_reports(status)?;
+    plugins.close()?;
     summary(&trainer, &plugins);
     Ok(Ending::Done)
 }
