@@ -16,14 +16,14 @@ mod cli;
 mod config;
 #[allow(dead_code, reason = "the library uses what this executable does not")]
 mod error;
-/// What can be said of a plugin without running it: neither wasmtime nor tensors here.
+/// Only what looks at a plugin without running it.
 #[cfg(feature = "plugin")]
 #[allow(dead_code, reason = "the library uses what this executable does not")]
 mod plugin {
     mod hook;
     pub mod inspect;
     mod limits;
-    pub mod manifest;
+    mod manifest;
     mod text;
 }
 

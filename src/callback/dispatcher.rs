@@ -71,6 +71,11 @@ impl Callbacks {
         Ok(())
     }
 
+    /// Values that callbacks have collected for the next log entry, in call order.
+    pub fn take_emitted(&mut self) -> Vec<(String, f64)> {
+        self.list.iter_mut().flat_map(|callback| callback.take_emitted()).collect()
+    }
+
     /// States of all callbacks that have one, by name.
     pub fn states(&self) -> serde_json::Map<String, serde_json::Value> {
         self.list.iter().filter_map(|callback| Some((callback.name().to_owned(), callback.state()?))).collect()

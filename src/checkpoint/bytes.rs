@@ -5,8 +5,8 @@ use std::io;
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
-/// Bytes moved at once; fits the second-level cache.
-const PIECE: usize = 1 << 20;
+/// Elements moved at once. libtorch splits larger copies among threads, which costs more than it gains while a file is read.
+const PIECE: usize = 1 << 15;
 
 /// Elements of a shape, or `None` if their number overflows or a dimension is negative.
 pub(super) fn num_elements(shape: &[i64]) -> Option<u64> {
@@ -35,16 +35,15 @@ impl Mover {
     ) -> Result<Tensor> {
         let count = num_elements(shape).and_then(|count| usize::try_from(count).ok()).context("its shape overflows")?;
         let element = kind.elt_size_in_bytes();
-        let per_piece = PIECE / element;
-        if count <= per_piece {
+        if count <= PIECE {
             let bytes = self.piece(count * element);
             fill(bytes)?;
             check_booleans(kind, bytes)?;
             return Ok(Tensor::f_from_data_size(bytes, shape, kind)?);
         }
         let tensor = Tensor::f_empty([count as i64], (kind, Device::Cpu))?;
-        for start in (0..count).step_by(per_piece) {
-            let length = per_piece.min(count - start);
+        for start in (0..count).step_by(PIECE) {
+            let length = PIECE.min(count - start);
             let bytes = self.piece(length * element);
             fill(bytes)?;
             check_booleans(kind, bytes)?;
@@ -60,9 +59,8 @@ impl Mover {
         let element = kind.elt_size_in_bytes();
         let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_reshape([-1])?;
         let count = flat.numel();
-        let per_piece = PIECE / element;
-        for start in (0..count).step_by(per_piece) {
-            let length = per_piece.min(count - start);
+        for start in (0..count).step_by(PIECE) {
+            let length = PIECE.min(count - start);
             let bytes = self.piece(length * element);
             flat.f_narrow(0, start as i64, length as i64)?.f_copy_data_u8(bytes, length)?;
             sink(bytes)?;
@@ -103,7 +101,7 @@ mod tests {
 
     #[test]
     fn tensors_longer_than_a_piece_keep_their_bytes() {
-        for count in [0, 1, PIECE / 8 - 1, PIECE / 8, PIECE / 8 + 1, 3 * PIECE / 8 + 5] {
+        for count in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5] {
             let tensor = Tensor::f_arange(count as i64, (Kind::Int64, Device::Cpu)).expect("a tensor");
             let mut bytes = Vec::new();
             let mut mover = Mover::default();

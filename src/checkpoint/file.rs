@@ -166,6 +166,11 @@ pub(super) fn check_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
+/// Makes a folder and those above it, unless they exist.
+pub(super) fn ensure_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| SaveError::from_io(error, path, None))
+}
+
 /// Makes a new folder.
 pub(super) fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir(path).map_err(|error| SaveError::from_io(error, path, None))

@@ -38,11 +38,21 @@ pub fn verify(dir: &Path) -> Result<Completeness> {
             Err(reason) => Completeness::Damaged(reason),
         });
     }
-    let ours = [layout::OPTIMIZER, layout::SCHEDULER, layout::RNG_STATE, layout::PROGRESS];
-    if let Some(file) = ours.iter().find(|file| dir.join(file).exists()) {
+    if let Some(file) = unfinished(dir) {
         return Ok(Completeness::Damaged(format!("it has {file} but no {}", layout::MANIFEST)));
     }
-    match foreign(dir) {
+    let state = json::read::<serde::de::IgnoredAny>(&dir.join(layout::TRAINER_STATE));
+    judge(dir, state.and_then(|_| check_weights(dir)))
+}
+
+/// A file that only this program writes, in a folder without a manifest.
+fn unfinished(dir: &Path) -> Option<&'static str> {
+    let ours = [layout::OPTIMIZER, layout::SCHEDULER, layout::RNG_STATE, layout::PROGRESS];
+    ours.into_iter().find(|file| dir.join(file).exists())
+}
+
+fn judge(dir: &Path, checked: Result<()>) -> Result<Completeness> {
+    match checked {
         Ok(()) => Ok(Completeness::Foreign),
         Err(error) if is_unreadable(&error) => Err(error.context(format!("checking {}", dir.display()))),
         Err(reason) => Ok(Completeness::Damaged(format!("{reason:#}"))),
@@ -50,8 +60,7 @@ pub fn verify(dir: &Path) -> Result<Completeness> {
 }
 
 /// The shallow checks that files without digests allow.
-fn foreign(dir: &Path) -> Result<()> {
-    json::read::<serde::de::IgnoredAny>(&dir.join(layout::TRAINER_STATE))?;
+fn check_weights(dir: &Path) -> Result<()> {
     for path in load::weight_files(dir)?.files {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             header::of(&path).with_context(|| format!("{}", path.display()))?;
@@ -67,13 +76,16 @@ pub fn has_weights(dir: &Path) -> bool {
     load::weight_files(dir).is_ok()
 }
 
-/// Opens the checkpoint that the user named. It is an error if it is not whole.
+/// Opens the checkpoint that the user named. It is an error if it is not whole. As in the reference, weights alone are
+/// enough: such a folder has no `trainer_state.json`.
 pub fn open(dir: &Path) -> Result<Completeness> {
     let none = || Failure::data(format!("Can't find a valid checkpoint at {}", dir.display()));
     if !dir.is_dir() {
         return Err(none().into());
     }
-    match verify(dir)? {
+    let weights_only = [layout::MANIFEST, layout::TRAINER_STATE].iter().all(|file| !dir.join(file).exists());
+    let found = if weights_only && unfinished(dir).is_none() { judge(dir, check_weights(dir))? } else { verify(dir)? };
+    match found {
         Completeness::Damaged(reason) => {
             let mut failure = none();
             failure.message += &format!(": {reason}");
@@ -192,7 +204,7 @@ pub fn clean_staging(output_dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{FileExt, symlink};
 
     use serde_json::json;
     use tch::Tensor;
@@ -233,12 +245,13 @@ mod tests {
         for file in names(&dir) {
             let path = dir.join(&file);
             let whole = fs::read(&path).expect("there");
+            let in_place = fs::OpenOptions::new().write(true).open(&path).expect("a file");
             for bit in 0..whole.len() * 8 {
-                let mut flipped = whole.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                fs::write(&path, &flipped).expect("written");
+                let flipped = [whole[bit / 8] ^ (1 << (bit % 8))];
+                in_place.write_all_at(&flipped, bit as u64 / 8).expect("written");
                 let found = verify(&dir).expect("readable");
                 assert!(matches!(found, Completeness::Damaged(_)), "bit {bit} of {file}: {found:?}");
+                in_place.write_all_at(&whole[bit / 8..=bit / 8], bit as u64 / 8).expect("written");
             }
             for length in [0, 1, whole.len() / 2] {
                 fs::write(&path, &whole[..length]).expect("written");
@@ -347,6 +360,10 @@ mod tests {
             assert!(error.to_string().starts_with(message), "{error}");
             assert_eq!(kind_of(&error), Kind::Data);
         }
+        let weights_only = foreign_checkpoint(folder.path(), 2);
+        fs::remove_file(weights_only.join(layout::TRAINER_STATE)).expect("removed");
+        assert!(matches!(open(&weights_only).expect("weights"), Completeness::Foreign));
+        fs::remove_dir_all(weights_only).expect("removed");
         let dir = commit(folder.path(), 1);
         assert!(matches!(open(&dir).expect("whole"), Completeness::Complete(_)));
         assert_eq!(latest(folder.path()).expect("there"), dir);

@@ -18,6 +18,7 @@ pub mod load;
 pub mod lock;
 mod machine;
 pub mod manifest;
+mod opcode;
 pub mod pickle;
 pub mod rng;
 pub mod rotate;

@@ -49,7 +49,7 @@ pub struct Staging {
 impl Staging {
     /// Begins the checkpoint of `step` in `output_dir`, which is made if it does not exist.
     pub fn begin(output_dir: &Path, step: u64) -> Result<Self> {
-        fs::create_dir_all(output_dir).with_context(|| format!("cannot make the folder {}", output_dir.display()))?;
+        file::ensure_folder(output_dir)?;
         let path = output_dir.join(format!("{}{step}.{}", layout::STAGING_PREFIX, file::unique()));
         Ok(Self { folder: Folder::create(path)?, output_dir: output_dir.to_path_buf(), step })
     }
@@ -277,7 +277,7 @@ pub struct ModelFiles<'a> {
 /// other, weights last; an index comes after its shards, and what the new weights make stale goes at the end. A kill in between
 /// leaves a folder with the old weights or the new ones.
 pub fn write_model(dir: &Path, model: ModelFiles<'_>) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    file::ensure_folder(dir)?;
     let mut folder = Folder::create(dir.join(format!("{}{}", layout::MODEL_STAGING_PREFIX, file::unique())))?;
     for source in model.copies {
         folder.copy_file(source)?;

@@ -1,17 +1,29 @@
 //! Parameter groups of the reference (spec 4.2): group 0 decays, group 1 does not; frozen parameters are in neither.
 
+use tch::Tensor;
+
 use super::ParameterGroup;
 use crate::error::Failure;
-use crate::model::Parameter;
+
+/// A parameter as a model has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// Name in the state dict.
+    pub name: &'a str,
+    /// The leaf tensor.
+    pub tensor: &'a Tensor,
+    /// Whether weight decay applies: not a bias, not inside a LayerNorm.
+    pub decay: bool,
+}
 
 /// Both groups in model order; an empty one is kept.
-pub fn build(parameters: &[Parameter], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
+pub fn build(parameters: &[Member<'_>], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
     let group = |decay: bool, weight_decay: f64| {
         let members =
             || parameters.iter().filter(move |parameter| parameter.decay == decay && parameter.tensor.requires_grad());
         ParameterGroup {
             parameters: members().map(|parameter| parameter.tensor.shallow_clone()).collect(),
-            names: members().map(|parameter| parameter.name.clone()).collect(),
+            names: members().map(|parameter| parameter.name.to_owned()).collect(),
             learning_rate,
             initial_learning_rate: learning_rate,
             weight_decay,
@@ -34,23 +46,20 @@ pub(super) fn check(groups: &[ParameterGroup]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::build;
-    use crate::model::Parameter;
-    use tch::{Device, Kind, Tensor};
-
-    fn parameter(name: &str, decay: bool, trainable: bool) -> Parameter {
-        let tensor = Tensor::zeros([2], (Kind::Float, Device::Cpu)).set_requires_grad(trainable);
-        Parameter { name: name.to_owned(), tensor, decay }
-    }
+    use super::{Member, build};
+    use tch::Tensor;
 
     #[test]
     fn only_linear_weights_decay() {
         // Spec 8, row 70; `a.weight` is frozen.
+        let frozen = Tensor::from_slice(&[1.0_f32, 2.0]);
+        let trainable = frozen.copy().set_requires_grad(true);
+        let member = |name, tensor, decay| Member { name, tensor, decay };
         let parameters = [
-            parameter("a.weight", true, false),
-            parameter("b.weight", true, true),
-            parameter("b.bias", false, true),
-            parameter("norm.weight", false, true),
+            member("a.weight", &frozen, true),
+            member("b.weight", &trainable, true),
+            member("b.bias", &trainable, false),
+            member("norm.weight", &trainable, false),
         ];
         let groups = build(&parameters, 0.5, 0.1);
         assert_eq!(groups[0].names, ["b.weight"]);

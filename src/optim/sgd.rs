@@ -69,8 +69,8 @@ impl Stateful for Sgd {
 mod tests {
     use super::Sgd;
     use crate::checkpoint::Stateful;
-    use crate::model::Parameter;
-    use crate::optim::{Optimizer, clip, groups};
+    use crate::optim::groups::{self, Member};
+    use crate::optim::{Optimizer, ParameterGroup, clip};
     use tch::Tensor;
 
     /// The first batch of data D (spec appendix A) for a model y = a x + b at a = b = 0.
@@ -82,22 +82,20 @@ mod tests {
         (Tensor::from_slice(&x), Tensor::from_slice(&y))
     }
 
+    fn groups(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
+        let members: Vec<_> = parameters.iter().map(|tensor| Member { name: "p", tensor, decay: true }).collect();
+        groups::build(&members, learning_rate, weight_decay)
+    }
+
     #[test]
     fn one_clipped_step_gives_the_recorded_values() {
         // Spec 8, row 91: learning rate 0.1, clipping at 1.
         let (x, y) = first_batch();
-        let parameters: Vec<_> = ["a", "b"]
-            .into_iter()
-            .map(|name| Parameter {
-                name: name.to_owned(),
-                tensor: Tensor::from(0.0_f32).set_requires_grad(true),
-                decay: true,
-            })
-            .collect();
-        let mut optimizer = Sgd::new(groups::build(&parameters, 0.1, 0.0)).expect("valid");
-        let (a, b) = (&parameters[0].tensor, &parameters[1].tensor);
-        (a * &x + b).mse_loss(&y, tch::Reduction::Mean).backward();
-        clip::clip(&optimizer.groups()[0].parameters, Some(1.0)).expect("gradients");
+        let [a, b] = [0.0_f32, 0.0].map(|value| Tensor::from(value).set_requires_grad(true));
+        let parameters = [a.shallow_clone(), b.shallow_clone()];
+        let mut optimizer = Sgd::new(groups(&parameters, 0.1, 0.0)).expect("valid");
+        (&a * &x + &b).mse_loss(&y, tch::Reduction::Mean).backward();
+        clip::clip(&parameters, Some(1.0)).expect("gradients");
         optimizer.step().expect("a step");
         let (a, b) = (a.double_value(&[]), b.double_value(&[]));
         assert!((a - 0.076_212_2).abs() < 1e-6 && (b - 0.064_743_4).abs() < 1e-6, "{a} {b}");
@@ -106,16 +104,15 @@ mod tests {
 
     #[test]
     fn the_groups_come_back() {
-        let parameters =
-            [Parameter { name: "a".to_owned(), tensor: Tensor::from(1.0_f32).set_requires_grad(true), decay: true }];
-        let make = |rate: f64| Sgd::new(groups::build(&parameters, rate, 0.5)).expect("valid");
+        let parameters = [Tensor::from(1.0_f32).set_requires_grad(true)];
+        let make = |rate: f64| Sgd::new(groups(&parameters, rate, 0.5)).expect("valid");
         let mut first = make(0.2);
         first.groups_mut()[0].learning_rate = 0.1;
         let mut second = make(0.2);
         second.load_state(first.state().expect("a state")).expect("it fits");
         assert_eq!(second.groups()[0].learning_rate, 0.1);
-        (&parameters[0].tensor * 2.0).backward();
+        (&parameters[0] * 2.0).backward();
         second.step().expect("a step");
-        assert!((parameters[0].tensor.double_value(&[]) - (1.0 - 0.1 * 2.5)).abs() < 1e-6, "L2 decay");
+        assert!((parameters[0].double_value(&[]) - (1.0 - 0.1 * 2.5)).abs() < 1e-6, "L2 decay");
     }
 }

@@ -76,7 +76,7 @@ impl Default for Limits {
 
 /// One limit, for messages and for `--plugin_limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of `Limits`")]
+#[allow(missing_docs, reason = "the fields of `Limits`")]
 pub enum Limit {
     Memory,
     Tables,

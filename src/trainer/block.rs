@@ -31,7 +31,9 @@ impl Trainer {
         let loss = self.losses.take(self.state.global_step);
         let learning_rate = scheduler.last_rates().first().copied().unwrap_or(0.0);
         self.state.total_flos += std::mem::take(&mut self.flos_since_log);
-        self.log(&mut vec![("loss".to_owned(), loss), ("learning_rate".to_owned(), learning_rate)])
+        let mut values = vec![("loss".to_owned(), loss), ("learning_rate".to_owned(), learning_rate)];
+        values.append(&mut self.parts.callbacks.take_emitted());
+        self.log(&mut values)
     }
 
     fn step_plateau(
@@ -56,7 +58,9 @@ impl Trainer {
         entry.insert("step".to_owned(), Value::from(self.state.global_step));
         self.state.log_history.push(entry);
         for reporter in &mut self.parts.reporters {
-            reporter.scalars(self.state.global_step, values)?;
+            if let Err(error) = reporter.scalars(self.state.global_step, values) {
+                tracing::warn!("the report {} left out step {}: {error:#}", reporter.name(), self.state.global_step);
+            }
         }
         self.fire(Event::Log(values))
     }

@@ -171,6 +171,8 @@ pub struct Trainer {
     cursor: Cursor,
     saved_step: Option<u64>,
     failed_saves: u64,
+    /// The run that is resumed had come to its end.
+    stopped_before: bool,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -203,6 +205,7 @@ impl Trainer {
             cursor: Cursor::default(),
             saved_step: None,
             failed_saves: 0,
+            stopped_before: false,
         };
         trainer.fire(Event::InitEnd)?;
         Ok(trainer)
@@ -233,12 +236,14 @@ impl Trainer {
         self.training_seconds
     }
 
-    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
-    pub fn finish_reports(&mut self, status: &str) -> Result<()> {
+    /// Tells the reporters that a run has ended. May be called again after a last evaluation. A reporter that fails does
+    /// not fail the run.
+    pub fn finish_reports(&mut self, status: &str) {
         for reporter in &mut self.parts.reporters {
-            reporter.finish(status, &self.config.output_dir)?;
+            if let Err(error) = reporter.finish(status, &self.config.output_dir) {
+                tracing::warn!("the report {} was not finished: {error:#}", reporter.name());
+            }
         }
-        Ok(())
     }
 
     /// The model.

@@ -49,6 +49,10 @@ pub(super) struct Progress {
     pub nonfinite_steps: u64,
     pub flos_since_log: f64,
     pub callbacks: Map<String, Value>,
+    /// A callback had stopped the run at this step.
+    pub training_stopped: bool,
+    /// A callback had ended the epoch at this step.
+    pub epoch_stopped: bool,
 }
 
 const START_GENERATOR: &str = "epoch_start.generator";
@@ -80,6 +84,8 @@ pub(super) struct Resumed {
     epoch: u64,
     skip: Skip,
     generators: Option<RngState>,
+    /// No batch of this epoch is left: all steps were done, or a callback had stopped it.
+    pub(super) is_over: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +101,11 @@ enum Skip {
 impl Resumed {
     pub(super) fn first_epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether the epoch had begun and not ended.
+    pub(super) fn is_inside_epoch(&self) -> bool {
+        !matches!(self.skip, Skip::Nothing)
     }
 
     /// Opens the epoch at its position.
@@ -133,6 +144,7 @@ impl Trainer {
         self.nonfinite_steps = 0;
         self.flos_since_log = 0.0;
         self.saved_step = None;
+        self.stopped_before = false;
         self.state.epoch = Some(0.0);
         self.losses.begin(0, None);
         let resumed = match folder {
@@ -182,7 +194,13 @@ impl Trainer {
         let progress: Progress = json::read(&progress_path)?;
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
-        self.own_position(progress.cursor, &tensors, generators)
+        let mut resumed = self.own_position(progress.cursor, &tensors, generators)?;
+        // Longer runs go on where a callback stopped the shorter one.
+        let is_stopped = progress.training_stopped && self.state.max_steps == training.plan.max_steps;
+        let is_done = self.state.global_step >= training.plan.max_steps;
+        self.stopped_before = is_stopped || is_done;
+        resumed.is_over = self.stopped_before || progress.epoch_stopped;
+        Ok(resumed)
     }
 
     fn restore_progress(&mut self, training: &Training, progress: &Progress, tensors: &[(String, Tensor)]) -> Result<()> {
@@ -210,7 +228,7 @@ impl Trainer {
     ) -> Result<Resumed> {
         if position.epoch_ended || self.config.ignore_data_skip {
             let epoch = position.epoch + u64::from(position.epoch_ended);
-            return Ok(Resumed { epoch, skip: Skip::Nothing, generators });
+            return Ok(Resumed { epoch, skip: Skip::Nothing, generators, is_over: false });
         }
         let bytes = |name: &str| match tensors.iter().find(|(key, _)| key == name) {
             Some((_, tensor)) => Ok(Some(Vec::<u8>::try_from(tensor.f_to_kind(Kind::Uint8)?)?)),
@@ -219,7 +237,8 @@ impl Trainer {
         let generator = bytes(START_GENERATOR)?
             .ok_or_else(|| Failure::data(format!("{} lacks {START_GENERATOR}", layout::PROGRESS_TENSORS)))?;
         let start = EpochStart { generator, sampler: bytes(START_SAMPLER)? };
-        Ok(Resumed { epoch: position.epoch, skip: Skip::Exact { start, batches: position.batches_done }, generators })
+        let skip = Skip::Exact { start, batches: position.batches_done };
+        Ok(Resumed { epoch: position.epoch, skip, generators, is_over: false })
     }
 
     /// The position that 4.34 computes from the step alone (spec 3.2, step 5).
@@ -229,7 +248,7 @@ impl Trainer {
         let batches = (step % plan.updates_per_epoch) * plan.accumulation;
         let epoch = step / plan.updates_per_epoch;
         let skip = if batches == 0 || self.config.ignore_data_skip { Skip::Nothing } else { Skip::Foreign { batches } };
-        Resumed { epoch, skip, generators }
+        Resumed { epoch, skip, generators, is_over: false }
     }
 }
 

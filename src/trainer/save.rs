@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::resume::Progress;
 use super::{BestModel, Metrics, Trainer, Training};
-use crate::callback::Event;
+use crate::callback::{Event, EventKind};
 use crate::checkpoint::rng::RngState;
 use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
 use crate::checkpoint::{find, json, layout, load, rotate, save};
@@ -42,6 +42,7 @@ impl Trainer {
                 (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
                 tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
                 self.failed_saves += 1;
+                self.control.clear_before(EventKind::Save);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -102,6 +103,8 @@ impl Trainer {
             nonfinite_steps: self.nonfinite_steps,
             flos_since_log: self.flos_since_log,
             callbacks: self.parts.callbacks.states(),
+            training_stopped: self.control.should_training_stop() && self.state.global_step < self.state.max_steps,
+            epoch_stopped: self.control.should_epoch_stop(),
         })
     }
 

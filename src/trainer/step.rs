@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::{OnNonfinite, Trainer};
 use crate::data::{Batch, LoadedBatch};
 use crate::error::{Failure, Kind as FailureKind};
-use crate::optim::{LrScheduler, Optimizer};
+use crate::optim::{LrScheduler, Optimizer, clip};
 use crate::torch;
 
 impl Trainer {
@@ -50,10 +50,7 @@ impl Trainer {
         scheduler: &mut dyn LrScheduler,
         losses_finite: bool,
     ) -> Result<()> {
-        let norm = match self.config.max_grad_norm {
-            Some(max_norm) => Some(torch::clip_gradients(&self.parameters, max_norm)?),
-            None => None,
-        };
+        let norm = clip::clip(&self.parameters, self.config.max_grad_norm)?;
         self.gradient_norm = norm;
         if let Some(record) = &mut self.parts.step_record {
             record.update(self.state.global_step, norm, &self.learning_rates)?;

@@ -41,6 +41,10 @@ impl Trainer {
         self.fire(Event::TrainBegin)?;
         let first_epoch = resumed.as_ref().map_or(0, Resumed::first_epoch);
         for epoch in first_epoch..training.plan.num_train_epochs {
+            // A run that had come to its end inside an epoch still owes the end of that epoch, but no new one.
+            if self.stopped_before && resumed.as_ref().is_none_or(|resumed| !resumed.is_inside_epoch()) {
+                break;
+            }
             self.run_epoch(training, epoch, resumed.take())?;
             if self.is_interrupted() && !self.is_done(&training.plan) {
                 let checkpoint = self.commit_interrupted(training)?;
@@ -66,6 +70,10 @@ impl Trainer {
         };
         let mut index = batches.delivered() as u64;
         self.cursor = Cursor::in_epoch(epoch, index, batches.start().clone());
+        let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
+        if self.stopped_before {
+            self.control.stop_training("the run had come to its end");
+        }
         let mut resumed = resumed;
         let mut is_empty = index == 0;
         loop {
@@ -74,7 +82,7 @@ impl Trainer {
             if let Some(resumed) = resumed.take() {
                 resumed.restore_generators()?;
             }
-            let Some(batch) = batch else { break };
+            let Some(batch) = batch.filter(|_| !is_over) else { break };
             is_empty = false;
             let place = Place { index, epoch_len: plan.steps_in_epoch };
             index += 1;

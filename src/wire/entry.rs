@@ -14,8 +14,13 @@ use crate::error::{Failure, Kind};
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().skip(1).collect();
     #[cfg(feature = "plugin")]
-    if let Some((_, limits)) = words.split_first().filter(|(word, _)| *word == crate::plugin::COMPILE_ARGUMENT) {
-        return crate::plugin::compile_child(limits).map_or_else(|error| output::fail(&error), |()| ExitCode::SUCCESS);
+    if let Some((first, arguments)) = words.split_first()
+        && first == crate::plugin::COMPILE_ARGUMENT
+    {
+        return match crate::plugin::compile_child(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(&error),
+        };
     }
     match execute(&words) {
         Ok(Ending::Done) => ExitCode::SUCCESS,

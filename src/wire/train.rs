@@ -13,9 +13,10 @@ use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space}
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
-use crate::model::Model;
+use crate::model::{Model, Parameter};
 use crate::optim::lr_scheduler::ScheduleSettings;
-use crate::optim::{self, OptimizerSettings, groups, lr_scheduler};
+use crate::optim::groups::{self, Member};
+use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
 use crate::trainer::{End, Outcome, Trainer, Training, results};
@@ -59,7 +60,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    trainer.finish_reports(status)?;
+    trainer.finish_reports(status);
     let outcome = outcome?;
     if let End::Interrupted(checkpoint) = outcome.end {
         return Ok(Ending::Stopped(checkpoint));
@@ -77,7 +78,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     if let Some(mut test) = test {
         evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
     }
-    trainer.finish_reports(status)?;
+    trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
     Ok(Ending::Done)
@@ -117,7 +118,10 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         warmup_ratio: run.optimizer.warmup_ratio,
     })?;
     let settings = &run.optimizer;
-    let groups = groups::build(model.parameters(), settings.learning_rate, settings.weight_decay);
+    let parameters = model.parameters().iter();
+    let members: Vec<_> =
+        parameters.map(|Parameter { name, tensor, decay }| Member { name, tensor, decay: *decay }).collect();
+    let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
     let adam = OptimizerSettings {
         beta1: settings.adam_beta1,
         beta2: settings.adam_beta2,

@@ -31,14 +31,16 @@ pub fn small_run(host: &Host, output: &Path, arguments: &str) -> Command {
 /// What a run leaves: bytes of the final weights, generator states of the last checkpoint, log history without times.
 #[derive(Debug, PartialEq)]
 pub struct Remains {
-    weights: Vec<u8>,
-    generators: Vec<u8>,
+    /// Digests, so that a failure can be read.
+    weights: String,
+    generators: String,
     history: Vec<Map<String, Value>>,
 }
 
 /// Times differ, and `train_loss` is the mean over the steps of a call (deliberate difference).
 pub fn remains(output: &Path, last_step: u64) -> Remains {
     let read = |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let digest = |path: &Path| blake3::hash(&read(path)).to_hex().to_string();
     let state: Value = serde_json::from_slice(&read(&output.join("trainer_state.json"))).expect("JSON");
     let is_kept = |name: &str| !(name.ends_with("_runtime") || name.ends_with("_per_second") || name == "train_loss");
     let entry = |entry: &Value| {
@@ -46,8 +48,8 @@ pub fn remains(output: &Path, last_step: u64) -> Remains {
         fields.map(|(name, value)| (name.clone(), value.clone())).collect()
     };
     Remains {
-        weights: read(&output.join("model.safetensors")),
-        generators: read(&output.join(format!("checkpoint-{last_step}")).join("rng_state.safetensors")),
+        weights: digest(&output.join("model.safetensors")),
+        generators: digest(&output.join(format!("checkpoint-{last_step}")).join("rng_state.safetensors")),
         history: state["log_history"].as_array().expect("a list").iter().map(entry).collect(),
     }
 }
