@@ -160,8 +160,9 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
     Failure::data(text).hint(format!("raise it with --plugin_limit {name}.{key}={}", job.limits.raised(limit)))
 }
 
-/// The life of a compile child. `arguments` are those after [`COMPILE_ARGUMENT`]; an error is for standard error.
-pub fn compile_child(arguments: &[OsString]) -> Result<()> {
+/// The life of a compile child: a component on standard input, its code for standard output. `arguments` are those after
+/// [`COMPILE_ARGUMENT`]; an error is for standard error.
+pub fn compile_child(arguments: &[OsString]) -> Result<Vec<u8>> {
     let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.to_str()?.parse().ok()).collect();
     let [memory, seconds] = numbers[..] else {
         bail!(Failure::usage(format!("{COMPILE_ARGUMENT} needs bytes of memory and seconds; it is for internal use")));
@@ -176,8 +177,7 @@ pub fn compile_child(arguments: &[OsString]) -> Result<()> {
     }
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).context("reading the component")?;
-    let code = engine::compile(&component)?;
-    std::io::stdout().lock().write_all(&code).context("handing over the compiled code")
+    engine::compile(&component)
 }
 
 #[cfg(test)]
