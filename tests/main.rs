@@ -4,6 +4,8 @@ mod cli;
 mod config;
 mod examples;
 mod fidelity;
+mod hooks;
+mod plugin;
 mod readme;
 mod resume;
 mod support;

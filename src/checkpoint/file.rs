@@ -54,7 +54,7 @@ impl SaveError {
         let path = path.to_path_buf();
         match Errno::from_io_error(&source) {
             Some(Errno::NOSPC | Errno::DQUOT) => {
-                let available = path.parent().and_then(|folder| space::available(folder).ok());
+                let available = path.ancestors().skip(1).find_map(|folder| space::available(folder).ok());
                 Self::DiskFull { path, needed, available, source }.into()
             }
             Some(Errno::IO) => Self::Device { path, source }.into(),
@@ -100,7 +100,8 @@ pub struct FileRecord {
 /// A new file that is hashed on its way to the disk.
 pub(super) struct SyncedFile {
     file: File,
-    path: PathBuf,
+    /// Where it will be in the end: what messages name, instead of the hidden name it is written under.
+    place: PathBuf,
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
     size: u64,
@@ -108,11 +109,12 @@ pub(super) struct SyncedFile {
 }
 
 impl SyncedFile {
-    /// Creates `path`, which must not exist, a link included. `needed` is the final size for the message of a full disk.
-    pub(super) fn create(path: PathBuf, needed: Option<u64>) -> Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| SaveError::from_io(error, &path, needed))?;
-        Ok(Self { file, path, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed })
+    /// Creates `path`, which must not exist, a link included, for a file that will be at `place`. `needed` is the final size
+    /// for the message of a full disk.
+    pub(super) fn create(path: &Path, place: PathBuf, needed: Option<u64>) -> Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = file.map_err(|error| SaveError::from_io(error, &place, needed))?;
+        Ok(Self { file, place, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed })
     }
 
     /// Appends.
@@ -130,8 +132,8 @@ impl SyncedFile {
     /// Syncs and says what the file holds.
     pub(super) fn finish(mut self) -> Result<FileRecord> {
         self.flush()?;
-        self.file.sync_all().map_err(|error| SaveError::from_io(error, &self.path, self.needed))?;
-        let name = self.path.file_name().context("a file without a name")?;
+        self.file.sync_all().map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
+        let name = self.place.file_name().context("a file without a name")?;
         let name = name.to_str().with_context(|| format!("the file name {} is not UTF-8", name.display()))?;
         Ok(FileRecord { name: name.to_owned(), size: self.size, blake3: self.hasher.finalize().to_hex().to_string() })
     }
@@ -145,7 +147,7 @@ impl SyncedFile {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| SaveError::from_io(error, &self.path, self.needed))?;
+        self.file.write_all(bytes).map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -171,9 +173,9 @@ pub(super) fn ensure_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| SaveError::from_io(error, path, None))
 }
 
-/// Makes a new folder.
-pub(super) fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir(path).map_err(|error| SaveError::from_io(error, path, None))
+/// Makes a new folder, which will be at `place`.
+pub(super) fn create_folder(path: &Path, place: &Path) -> Result<()> {
+    fs::create_dir(path).map_err(|error| SaveError::from_io(error, place, None))
 }
 
 /// Makes entries of a folder durable.
@@ -228,12 +230,17 @@ mod tests {
     #[test]
     fn a_full_device_is_reported_as_one() {
         let file = OpenOptions::new().write(true).open("/dev/full").expect("this system has /dev/full");
-        let path = PathBuf::from("/dev/full");
+        let place = PathBuf::from("/no/such/folder/model.safetensors");
         let mut full =
-            SyncedFile { file, path, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed: Some(3) };
+            SyncedFile { file, place, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed: Some(3) };
         full.write(b"abc").expect("buffered");
         let error = full.finish().expect_err("no space");
-        assert!(matches!(SaveError::find(&error), Some(SaveError::DiskFull { needed: Some(3), .. })), "{error:#}");
+        let found = SaveError::find(&error);
+        assert!(matches!(found, Some(SaveError::DiskFull { needed: Some(3), available: Some(_), .. })), "{error:#}");
+        assert!(
+            error.to_string().starts_with("no space for /no/such/folder/model.safetensors, which needs 3 bytes"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -241,7 +248,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let contents: Vec<u8> = (0..3 * BUFFER + 7).map(|index| index as u8).collect();
         let path = folder.path().join("a");
-        let mut file = SyncedFile::create(path.clone(), None).expect("created");
+        let mut file = SyncedFile::create(&path, path.clone(), None).expect("created");
         for piece in [&contents[..10], &contents[10..BUFFER + 20], &contents[BUFFER + 20..]] {
             file.write(piece).expect("written");
         }
@@ -249,7 +256,7 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), contents);
         let blake3 = blake3::hash(&contents).to_hex().to_string();
         assert_eq!(record, FileRecord { name: "a".into(), size: contents.len() as u64, blake3 });
-        assert!(SyncedFile::create(path, None).is_err(), "never over an existing file");
+        assert!(SyncedFile::create(&path, path.clone(), None).is_err(), "never over an existing file");
     }
 
     #[test]

@@ -148,7 +148,7 @@ mod tests {
     use crate::error::kind_of;
 
     fn sample(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hf_checkpoint").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/checkpoint_sample").join(name)
     }
 
     #[test]
@@ -202,6 +202,16 @@ mod tests {
         let numpy = whole.get("numpy").expect("there").items().expect("a tuple");
         let PickleValue::Array(array) = &numpy[1] else { panic!("not an array") };
         assert_eq!((array.dtype.as_str(), &array.shape[..], array.data.len()), ("u4", &[624][..], 2496));
+    }
+
+    #[test]
+    fn the_references_checkpoint_is_taken_as_foreign() {
+        let dir = sample("");
+        let found = crate::checkpoint::find::open(&dir).expect("usable");
+        assert!(matches!(found, crate::checkpoint::find::Completeness::Foreign));
+        assert_eq!(crate::checkpoint::load::read_weights(&dir).expect("readable").tensors.len(), 41);
+        assert!(crate::checkpoint::load::read_optimizer(&dir).expect("readable").is_some());
+        assert_eq!(RngState::load(&dir).expect("readable").expect("there").cpu.len(), 5056);
     }
 
     #[test]

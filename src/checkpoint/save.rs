@@ -51,7 +51,8 @@ impl Staging {
     pub fn begin(output_dir: &Path, step: u64) -> Result<Self> {
         file::ensure_folder(output_dir)?;
         let path = output_dir.join(format!("{}{step}.{}", layout::STAGING_PREFIX, file::unique()));
-        Ok(Self { folder: Folder::create(path)?, output_dir: output_dir.to_path_buf(), step })
+        let folder = Folder::create(path, layout::checkpoint(output_dir, step))?;
+        Ok(Self { folder, output_dir: output_dir.to_path_buf(), step })
     }
 
     /// Where the files are until the commit, for writers that need a path. Files made there by others are not in the
@@ -111,10 +112,9 @@ impl Staging {
         let manifest = Manifest::new(self.step, self.folder.files.clone())?;
         self.write_json(layout::MANIFEST, &manifest)?;
         file::sync_folder(self.path())?;
-        let target = layout::checkpoint(&self.output_dir, self.step);
-        self.take_place(&target)?;
+        self.take_place(&self.folder.place)?;
         file::sync_folder(&self.output_dir)?;
-        Ok(target)
+        Ok(self.folder.place.clone())
         // A swapped-out predecessor is now at the staging path and goes when `self` is dropped.
     }
 
@@ -165,17 +165,20 @@ impl Staging {
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
+    /// Where its files will be in the end.
+    place: PathBuf,
     files: Vec<FileRecord>,
 }
 
 impl Folder {
-    fn create(path: PathBuf) -> Result<Self> {
-        file::create_folder(&path)?;
-        Ok(Self { path, files: Vec::new() })
+    fn create(path: PathBuf, place: PathBuf) -> Result<Self> {
+        file::create_folder(&path, &place)?;
+        Ok(Self { path, place, files: Vec::new() })
     }
 
     fn open(&self, name: &str, needed: Option<u64>) -> Result<SyncedFile> {
-        SyncedFile::create(self.path.join(file::check_name(name)?), needed)
+        let name = file::check_name(name)?;
+        SyncedFile::create(&self.path.join(name), self.place.join(name), needed)
     }
 
     fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -247,7 +250,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} has no file name", path.display()))?;
     let aside = folder.join(format!("{}{}-{}", layout::WRITING_PREFIX, file::unique(), name.display()));
-    let written = SyncedFile::create(aside.clone(), Some(bytes.len() as u64)).and_then(|mut file| {
+    let written = SyncedFile::create(&aside, path.to_path_buf(), Some(bytes.len() as u64)).and_then(|mut file| {
         file.write(bytes)?;
         file.finish()?;
         file::rename(&aside, path)
@@ -278,7 +281,8 @@ pub struct ModelFiles<'a> {
 /// leaves a folder with the old weights or the new ones.
 pub fn write_model(dir: &Path, model: ModelFiles<'_>) -> Result<()> {
     file::ensure_folder(dir)?;
-    let mut folder = Folder::create(dir.join(format!("{}{}", layout::MODEL_STAGING_PREFIX, file::unique())))?;
+    let path = dir.join(format!("{}{}", layout::MODEL_STAGING_PREFIX, file::unique()));
+    let mut folder = Folder::create(path, dir.to_path_buf())?;
     for source in model.copies {
         folder.copy_file(source)?;
     }

@@ -42,6 +42,7 @@ Examples:
   host train run.toml --learning_rate 3e-5 --plugin accuracy.wasm
   host evaluate --model out --validation_file valid.jsonl --output_dir out
   host train --help        all arguments
+  host plugin inspect accuracy.wasm
   host args                all arguments of Hugging Face's Trainer, and which are refused";
 
 /// Runs one command line; the first word is the program's name.

@@ -16,6 +16,7 @@ wasmtime::component::bindgen!({
             import trainer:host/artifact@0.1.0;
             import trainer:host/tokenizer@0.1.0;
             import trainer:host/secrets@0.1.0;
+            export trainer:plugin/stateful@0.1.0;
             export trainer:plugin/train-hooks@0.1.0;
             export trainer:plugin/epoch-hooks@0.1.0;
             export trainer:plugin/step-hooks@0.1.0;

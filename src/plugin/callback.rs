@@ -1,18 +1,20 @@
 //! Callbacks from plugins: each event goes to the interface that has it, if the component exports it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
 use super::artifact::Artifact;
 use super::bindings::trainer::host::types::Error as GuestError;
 use super::hook::Hook;
-use super::instance::{Hooks, Instance, Returned};
+use super::instance::{Hooks, Instance, Returned, Saved};
 use super::state::State;
 use crate::callback::{Callback, Context, EVENT_KINDS, Event, EventKind};
+use crate::error::Failure;
 
 /// All callback families of a component.
 pub(super) struct Hooked {
@@ -20,6 +22,8 @@ pub(super) struct Hooked {
     instance: Rc<RefCell<Instance>>,
     every_steps: u64,
     main_rank_only: bool,
+    /// A state that could not be saved; told at the next event, because `state` cannot fail.
+    unsaved: Cell<Option<anyhow::Error>>,
 }
 
 impl Hooked {
@@ -29,7 +33,7 @@ impl Hooked {
         let (every_steps, main_rank_only) =
             borrowed.settings().map_or((1, false), |settings| (settings.every_steps, settings.main_rank_only));
         drop(borrowed);
-        Self { name, instance, every_steps, main_rank_only }
+        Self { name, instance, every_steps, main_rank_only, unsaved: Cell::default() }
     }
 
     /// Whether a component has a callback at all.
@@ -62,6 +66,9 @@ impl Callback for Hooked {
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
+        if let Some(error) = self.unsaved.take() {
+            return Err(error);
+        }
         let kind = event.kind();
         if self.every_steps > 1 && self.skips(kind, context.state.global_step) {
             return Ok(());
@@ -83,6 +90,23 @@ impl Callback for Hooked {
             }
             outcome => outcome,
         }
+    }
+
+    fn state(&self) -> Option<Value> {
+        match self.instance.borrow_mut().save_state() {
+            Ok(saved) => saved.map(|Saved { version, bytes }| json!({"version": version, "bytes": bytes})),
+            Err(error) => {
+                self.unsaved.set(Some(error));
+                None
+            }
+        }
+    }
+
+    fn load_state(&mut self, state: &Value) -> Result<()> {
+        let subject = || Failure::data(format!("the state of plugin `{}` in the checkpoint cannot be read", self.name));
+        let bytes = serde_json::from_value(state["bytes"].clone()).with_context(subject)?;
+        let version = serde_json::from_value(state["version"].clone()).with_context(subject)?;
+        self.instance.borrow_mut().restore_state(Saved { version, bytes })
     }
 
     fn take_emitted(&mut self) -> Vec<(String, f64)> {

@@ -179,3 +179,26 @@ pub fn compile_child(arguments: &[OsString]) -> Result<()> {
     let code = engine::compile(&component)?;
     std::io::stdout().lock().write_all(&code).context("handing over the compiled code")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_child_ended_becomes_one_error() {
+        let limits = Limits::default();
+        let job = Job { name: "acc", digest: "", bytes: b"", limits: &limits, compiler: None, cache: None };
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        for (status, timed_out, messages, text) in [
+            (ExitStatus::from_raw(24), false, "", "compiling it went over the limit `compile_time` of 120s"),
+            (ExitStatus::from_raw(9), true, "", "compiling it went over the limit `compile_time` of 120s"),
+            (ExitStatus::from_raw(6), false, "memory allocation of 9 bytes failed", "over the limit `compile_memory` of 4 GiB"),
+            (exited(70), false, "error: invalid type index\n", "plugin `acc`: cannot be compiled: invalid type index"),
+            (exited(3), false, "", "plugin `acc`: cannot be compiled: exit status: 3"),
+        ] {
+            let outcome = Outcome { status, timed_out, code: Vec::new(), messages: messages.to_owned() };
+            let failure = explain(&job, &outcome);
+            assert!(failure.message.contains(text), "{}", failure.message);
+        }
+    }
+}

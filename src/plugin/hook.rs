@@ -15,6 +15,8 @@ pub enum Hook {
     Instantiate,
     Init,
     Close,
+    SaveState,
+    RestoreState,
     InitEnd,
     TrainBegin,
     TrainEnd,
@@ -46,6 +48,8 @@ impl Hook {
             Hook::Instantiate => "instantiation",
             Hook::Init => "lifecycle.init",
             Hook::Close => "lifecycle.close",
+            Hook::SaveState => "stateful.save-state",
+            Hook::RestoreState => "stateful.restore-state",
             Hook::InitEnd => "train-hooks.on-init-end",
             Hook::TrainBegin => "train-hooks.on-train-begin",
             Hook::TrainEnd => "train-hooks.on-train-end",
@@ -99,9 +103,11 @@ pub(super) const CALLED: &[&str] = &[
     "logits",
 ];
 
+/// Interfaces that go with a hook but are none by themselves.
+pub(super) const SUPPORTING: &[&str] = &["lifecycle", "stateful"];
+
 /// Interfaces of the contract that no part of this version calls yet.
 pub(super) const NOT_YET_CALLED: &[&str] = &[
-    "stateful",
     "optimizer-hooks",
     "resume-hooks",
     "fault-hooks",

@@ -145,7 +145,7 @@ impl Anatomy {
             if !compatible(version) {
                 return Err(wrong_version(name, &format!("trainer:plugin/{hook}"), version));
             }
-            let known = hook == "lifecycle" || hook::CALLED.contains(&hook) || hook::NOT_YET_CALLED.contains(&hook);
+            let known = hook::SUPPORTING.contains(&hook) || hook::CALLED.contains(&hook) || hook::NOT_YET_CALLED.contains(&hook);
             if !known {
                 let text = format!("plugin `{name}`: exports the hook `{}`, which this version does not know", printable(hook, 64));
                 return Err(Failure::data(text).hint("use a newer version of this program").into());

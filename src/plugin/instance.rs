@@ -29,6 +29,7 @@ pub(super) type Returned<T> = wasmtime::Result<std::result::Result<T, GuestError
 #[derive(Clone)]
 struct Indices {
     lifecycle: hooks::lifecycle::GuestIndices,
+    stateful: Option<hooks::stateful::GuestIndices>,
     train: Option<hooks::train_hooks::GuestIndices>,
     epoch: Option<hooks::epoch_hooks::GuestIndices>,
     step: Option<hooks::step_hooks::GuestIndices>,
@@ -45,6 +46,7 @@ struct Indices {
 /// The functions of one instance that can be called.
 pub(super) struct Hooks {
     lifecycle: hooks::lifecycle::Guest,
+    stateful: Option<hooks::stateful::Guest>,
     pub train: Option<hooks::train_hooks::Guest>,
     pub epoch: Option<hooks::epoch_hooks::Guest>,
     pub step: Option<hooks::step_hooks::Guest>,
@@ -72,6 +74,7 @@ impl Indices {
     fn new(pre: &InstancePre<State>) -> wasmtime::Result<Self> {
         Ok(Self {
             lifecycle: hooks::lifecycle::GuestIndices::new(pre)?,
+            stateful: find!(pre, stateful, "stateful"),
             train: find!(pre, train_hooks, "train-hooks"),
             epoch: find!(pre, epoch_hooks, "epoch-hooks"),
             step: find!(pre, step_hooks, "step-hooks"),
@@ -89,6 +92,7 @@ impl Indices {
     fn load(&self, store: &mut Store<State>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Hooks> {
         Ok(Hooks {
             lifecycle: self.lifecycle.load(&mut *store, instance)?,
+            stateful: self.stateful.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
             train: self.train.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
             epoch: self.epoch.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
             step: self.step.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
@@ -159,8 +163,17 @@ pub(super) struct Instance {
     counts: [u64; Hook::COUNT],
     durations: Durations,
     traps: u64,
+    /// The newest state that is known, for a checkpoint or a fresh store, and the version of the plugin that made it.
+    saved: Option<Saved>,
     /// Of stores that are gone.
     past: Past,
+}
+
+/// What `save-state` returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Saved {
+    pub version: String,
+    pub bytes: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -180,6 +193,7 @@ impl Instance {
             counts: [0; Hook::COUNT],
             durations: Durations::default(),
             traps: 0,
+            saved: None,
             past: Past::default(),
         };
         instance.renew()?;
@@ -258,6 +272,33 @@ impl Instance {
         self.fault(hook, String::new(), None).explain(Cause::Limit(violation))
     }
 
+    /// What the plugin wants to find again when the run is resumed; `None` if it has no state.
+    pub(super) fn save_state(&mut self) -> Result<Option<Saved>> {
+        if self.hooks().is_none_or(|hooks| hooks.stateful.is_none()) {
+            return Ok(None);
+        }
+        let bytes = self.run(Hook::SaveState, |store, hooks| match &hooks.stateful {
+            Some(stateful) => stateful.call_save_state(store),
+            None => Ok(Ok(Vec::new())),
+        })?;
+        if bytes.len() as u64 > self.linked.facts.limits.state {
+            return Err(self.over(Hook::SaveState, Violation::bytes(Limit::State, bytes.len() as u64)).into());
+        }
+        self.saved = Some(Saved { version: self.linked.facts.version.clone(), bytes });
+        Ok(self.saved.clone())
+    }
+
+    /// Hands a state back.
+    pub(super) fn restore_state(&mut self, saved: Saved) -> Result<()> {
+        self.ready()?;
+        self.run(Hook::RestoreState, |store, hooks| match &hooks.stateful {
+            Some(stateful) => stateful.call_restore_state(store, &saved.version, &saved.bytes),
+            None => Ok(Ok(())),
+        })?;
+        self.saved = Some(saved);
+        Ok(())
+    }
+
     /// The last call of a run that ended well.
     pub(super) fn close(&mut self) -> Result<()> {
         if self.live.is_none() {
@@ -303,7 +344,9 @@ impl Instance {
         if outcome.is_err() {
             self.live = None;
         }
-        outcome
+        outcome?;
+        // A fresh store takes up where the last known state was.
+        self.saved.take().map_or(Ok(()), |saved| self.restore_state(saved))
     }
 
     fn run<T>(&mut self, hook: Hook, body: impl FnOnce(&mut Store<State>, &Hooks) -> Returned<T>) -> Result<T> {

@@ -34,6 +34,8 @@ pub struct Limits {
     pub reads: u64,
     /// Bytes of lists and strings handed to the host by one call across the boundary.
     pub transfer: u64,
+    /// Bytes of the state that a plugin puts into a checkpoint.
+    pub state: u64,
     /// Names a metric may return.
     pub metrics: u64,
     /// Bytes logged in a minute.
@@ -61,6 +63,7 @@ impl Default for Limits {
             tensors: 256 * MIB,
             reads: 16 * MIB,
             transfer: 16 * MIB,
+            state: MIB,
             metrics: 1000,
             log_bytes: 64 * KIB,
             log_lines: 1024,
@@ -85,6 +88,7 @@ pub enum Limit {
     Tensors,
     Reads,
     Transfer,
+    State,
     Metrics,
     LogBytes,
     LogLines,
@@ -95,7 +99,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Limit; 16] = [
+    pub const ALL: [Limit; 17] = [
         Limit::Memory,
         Limit::Tables,
         Limit::Instances,
@@ -106,6 +110,7 @@ impl Limit {
         Limit::Tensors,
         Limit::Reads,
         Limit::Transfer,
+        Limit::State,
         Limit::Metrics,
         Limit::LogBytes,
         Limit::LogLines,
@@ -127,6 +132,7 @@ impl Limit {
             Limit::Tensors => "tensors",
             Limit::Reads => "reads",
             Limit::Transfer => "transfer",
+            Limit::State => "state",
             Limit::Metrics => "metrics",
             Limit::LogBytes => "log_bytes",
             Limit::LogLines => "log_lines",
@@ -184,6 +190,7 @@ impl Limits {
             Limit::Tensors => Field::Bytes(&mut self.tensors),
             Limit::Reads => Field::Bytes(&mut self.reads),
             Limit::Transfer => Field::Bytes(&mut self.transfer),
+            Limit::State => Field::Bytes(&mut self.state),
             Limit::Metrics => Field::Count(&mut self.metrics),
             Limit::LogBytes => Field::Bytes(&mut self.log_bytes),
             Limit::LogLines => Field::Count(&mut self.log_lines),

@@ -130,6 +130,7 @@ fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) ->
         random_key: rng::key(environment.seed, &id, environment.rank),
         name: spec.name.clone(),
         id,
+        version: manifest.map(|manifest| manifest.version.clone()).unwrap_or_default(),
         rank: environment.rank,
         world_size: environment.world_size.max(1),
         arguments: environment.arguments.clone(),

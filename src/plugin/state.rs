@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub name: String,
     /// The manifest's id; the name if there is no manifest.
     pub id: String,
+    /// The manifest's version; empty if there is no manifest.
+    pub version: String,
     /// This process and how many there are.
     pub rank: u32,
     pub world_size: u32,

@@ -90,6 +90,7 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let (mut trainer, _, _, plugins) = build(run, wanted, interrupted)?;
     let num_rows = trainer.evaluation_rows();
     evaluate_and_show(&mut trainer, run, num_rows)?;
+    plugins.close()?;
     plugins.usage_lines(0.0).iter().for_each(|line| output::status(line));
     Ok(())
 }
@@ -101,6 +102,7 @@ pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let (mut trainer, test, reading, plugins) = build(run, wanted, interrupted)?;
     let mut test = test.context("the test set was not read")?;
     predict_and_show(&mut trainer, run, &mut test, reading)?;
+    plugins.close()?;
     plugins.usage_lines(0.0).iter().for_each(|line| output::status(line));
     Ok(())
 }

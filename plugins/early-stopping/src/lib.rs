@@ -1,8 +1,8 @@
-//! Stops training when a metric has not improved for `patience` evaluations in a row: the reference's
-//! `EarlyStoppingCallback`, event for event. It compares with the best value known before this step's save.
+//! Stops training when a metric has not improved for `patience` evaluations in a row: what the built-in early stopping
+//! does, event for event. It compares with the best value known before this step's save.
 
 use serde::Deserialize;
-use trainer_sdk::{Ctx, Error, EvalHooks, Level, Plugin, Result, Run, Setup, TrainHooks, log};
+use trainer_sdk::{Ctx, Error, EvalHooks, Level, Plugin, Result, Run, Setup, Stateful, TrainHooks, log};
 
 #[derive(Debug, Deserialize)]
 struct Config {
@@ -60,14 +60,30 @@ impl EvalHooks for EarlyStopping {
             log(Level::Warn, &format!("early stopping watches {}, which this evaluation does not have", self.metric));
             return Ok(());
         };
+        if !value.is_finite() {
+            log(Level::Warn, &format!("early stopping ignores {} = {value}", self.metric));
+            return Ok(());
+        }
         if self.improved(*value, ctx.best_metric()) {
             self.count = 0;
         } else {
             self.count += 1;
         }
         if self.count >= self.patience {
-            ctx.stop_training(&format!("{} has not improved for {} evaluations", self.metric, self.count))?;
+            ctx.stop_training(&format!("{} did not improve for {} evaluations", self.metric, self.count))?;
         }
+        Ok(())
+    }
+}
+
+impl Stateful for EarlyStopping {
+    fn save_state(&mut self) -> Result<Vec<u8>> {
+        Ok(self.count.to_le_bytes().to_vec())
+    }
+
+    fn restore_state(&mut self, _version: &str, state: &[u8]) -> Result<()> {
+        let bytes = state.try_into().map_err(|_| Error::data("the state is not a count"))?;
+        self.count = u64::from_le_bytes(bytes);
         Ok(())
     }
 }
@@ -81,4 +97,4 @@ impl EarlyStopping {
 }
 
 trainer_sdk::manifest!("../manifest.json");
-trainer_sdk::export!(EarlyStopping: train, eval);
+trainer_sdk::export!(EarlyStopping: train, eval, stateful);

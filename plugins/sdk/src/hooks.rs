@@ -44,6 +44,12 @@ hook!(
     { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
 );
 hook!(
+    stateful,
+    "package trainer:sdk; world stateful-hook { export trainer:plugin/stateful@0.1.0; }",
+    "trainer_sdk::hooks::stateful",
+    { "trainer:host/types@0.1.0": types }
+);
+hook!(
     train,
     "package trainer:sdk; world train-only { export trainer:plugin/train-hooks@0.1.0; }",
     "trainer_sdk::hooks::train",

@@ -66,6 +66,14 @@ pub trait Logits: Plugin {
     fn preprocess(&mut self, batch: &Batch<'_>) -> Result<Vec<(String, Tensor)>>;
 }
 
+/// State that belongs into checkpoints.
+pub trait Stateful: Plugin {
+    /// Everything that a resumed run must find again.
+    fn save_state(&mut self) -> Result<Vec<u8>>;
+    /// Takes it up; `version` is that of the plugin that saved it.
+    fn restore_state(&mut self, version: &str, state: &[u8]) -> Result<()>;
+}
+
 macro_rules! callback_traits {
     ($($(#[$doc:meta])* $trait:ident { $($(#[$method_doc:meta])* $method:ident($($argument:ident: $kind:ty),*);)+ })+) => {
         $($(#[$doc])* pub trait $trait: Plugin {
@@ -150,7 +158,8 @@ macro_rules! manifest {
 }
 
 /// Makes a component of a type: `export!(EarlyStopping: train, eval);`. The hooks are `train`, `epoch`, `step`, `substep`,
-/// `eval`, `prediction_step`, `log`, `checkpoint`, `metrics`, `whole_metrics` and `logits`, each with its trait.
+/// `eval`, `prediction_step`, `log`, `checkpoint`, `metrics`, `whole_metrics` and `logits`, each with its trait, and
+/// `stateful` for a plugin whose state belongs into checkpoints.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
@@ -196,6 +205,21 @@ macro_rules! export {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_hook {
+    (stateful, $plugin:ty, $with:ident, $exported:ident) => {
+        impl $crate::hooks::stateful::stateful::Guest for $exported {
+            fn save_state() -> ::std::result::Result<::std::vec::Vec<u8>, $crate::hooks::host::types::Error> {
+                $with(<$plugin as $crate::Stateful>::save_state)
+            }
+
+            fn restore_state(
+                version: ::std::string::String,
+                state: ::std::vec::Vec<u8>,
+            ) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
+                $with(|plugin| <$plugin as $crate::Stateful>::restore_state(plugin, &version, &state))
+            }
+        }
+        $crate::hooks::stateful::export!($exported with_types_in $crate::hooks::stateful);
+    };
     (train, $plugin:ty, $with:ident, $exported:ident) => {
         $crate::export_callback!(train, train_hooks, TrainHooks, $plugin, $with, $exported, on_init_end, on_train_begin, on_train_end);
     };

@@ -127,6 +127,8 @@ impl Tensors {
     ) -> Result<Resource<Handle>, HostError> {
         let charge = self.charge(form.bytes()?, scratch)?;
         let tensor = make()?;
+        #[cfg(test)]
+        assert_eq!(Form::of(&tensor)?, form, "a rule does not say what libtorch does");
         self.insert(tensor, Some(charge), false)
     }
 
@@ -142,6 +144,8 @@ impl Tensors {
             false => Some(self.charge(plan.form.bytes()?, plan.scratch)?),
         };
         let result = operation(self.get(base)?)?;
+        #[cfg(test)]
+        assert_eq!(Form::of(&result)?, plan.form, "a rule does not say what libtorch does");
         self.insert(result, charge, false)
     }
 

@@ -449,3 +449,199 @@ impl tensor::HostTensor for State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::rules::is_float;
+    use super::*;
+    use crate::plugin::bindings::trainer::host::tensor::{Host as _, HostTensor as _};
+    use crate::plugin::limits::Limits;
+    use crate::plugin::state::Facts;
+
+    const KINDS: [Kind; 10] = [
+        Kind::Bool,
+        Kind::Uint8,
+        Kind::Int8,
+        Kind::Int16,
+        Kind::Int,
+        Kind::Int64,
+        Kind::Half,
+        Kind::BFloat16,
+        Kind::Float,
+        Kind::Double,
+    ];
+    const SHAPES: [&[i64]; 6] = [&[], &[1], &[3], &[2, 3], &[0, 3], &[2, 1, 3]];
+
+    fn state() -> State {
+        let facts = Facts {
+            name: "test".to_owned(),
+            id: "test".to_owned(),
+            version: String::new(),
+            rank: 0,
+            world_size: 1,
+            random_key: [0; 32],
+            arguments: serde_json::Map::new(),
+            limits: Limits { handles: 100_000, ..Limits::default() },
+        };
+        State::new(Arc::new(facts))
+    }
+
+    fn sample(kind: Kind, shape: &[i64]) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let values = Tensor::f_arange(count, (Kind::Int64, Device::Cpu)).and_then(|range| range.f_remainder(2));
+        values.and_then(|values| values.f_to_kind(kind)).and_then(|values| values.f_reshape(shape)).expect("a sample")
+    }
+
+    /// Runs an operation; what does not fit must be an error for the guest. `create` and `derive` compare form and rule.
+    fn attempt<T>(name: &str, operands: &[&Tensor], outcome: Result<T, HostError>) -> bool {
+        match outcome {
+            Ok(_) => true,
+            Err(HostError::Guest(_)) => false,
+            Err(HostError::Trap(error)) => panic!("{name} on {operands:?}: {error:#}"),
+        }
+    }
+
+    type Unary = (&'static str, fn(&mut State, Owned) -> Made);
+
+    const UNARY: &[Unary] = &[
+        ("narrow", |state, this| state.narrow(this, -1, 0, 1)),
+        ("select", |state, this| state.select(this, 0, -1)),
+        ("reshape", |state, this| state.reshape(this, vec![-1])),
+        ("transpose", |state, this| state.transpose(this, 0, -1)),
+        ("sum", |state, this| state.sum(this, vec![-1], true)),
+        ("sum all", |state, this| state.sum(this, vec![], false)),
+        ("mean", |state, this| state.mean(this, vec![0], false)),
+        ("amax", |state, this| state.amax(this, vec![], false)),
+        ("amin", |state, this| state.amin(this, vec![-1], true)),
+        ("norm", |state, this| state.norm(this, 2.0, vec![], false)),
+        ("norm inf", |state, this| state.norm(this, f64::INFINITY, vec![-1], true)),
+        ("argmax", |state, this| state.argmax(this, -1)),
+        ("topk", |state, this| state.topk(this, 1, -1).map(|(values, _)| values)),
+        ("count_non_finite", |state, this| state.count_non_finite(this)),
+        ("histogram", |state, this| state.histogram(this, 4, 0.0, 1.0)),
+        ("bincount", |state, this| state.bincount(this, 5)),
+        ("to_dtype", |state, this| state.to_dtype(this, Dtype::Float16)),
+        ("softmax", |state, this| state.softmax(this, -1)),
+        ("log_softmax", |state, this| state.log_softmax(this, 0)),
+        ("sigmoid", |state, this| state.sigmoid(this)),
+        ("abs", |state, this| state.abs(this)),
+        ("exp", |state, this| state.exp(this)),
+        ("log", |state, this| state.log(this)),
+        ("sqrt", |state, this| state.sqrt(this)),
+        ("add_scalar whole", |state, this| state.add_scalar(this, 2.0)),
+        ("add_scalar", |state, this| state.add_scalar(this, 0.5)),
+        ("mul_scalar whole", |state, this| state.mul_scalar(this, 3.0)),
+        ("mul_scalar", |state, this| state.mul_scalar(this, 1.5)),
+        ("equal_scalar", |state, this| state.equal_scalar(this, -100.0)),
+        ("less_scalar", |state, this| state.less_scalar(this, 0.5)),
+        ("greater_scalar", |state, this| state.greater_scalar(this, 1.0)),
+        ("logical_not", |state, this| state.logical_not(this)),
+        ("keep", |state, this| state.keep(this)),
+    ];
+
+    #[test]
+    fn every_rule_on_one_tensor_says_what_libtorch_does() {
+        let mut state = state();
+        for (name, operation) in UNARY {
+            let mut done = 0;
+            for kind in KINDS {
+                for shape in SHAPES {
+                    let tensor = sample(kind, shape);
+                    let this = state.tensors.lend(&tensor).expect("a handle");
+                    done += usize::from(attempt(name, &[&tensor], operation(&mut state, this)));
+                    // The same on a layout that is not contiguous.
+                    let turned = if tensor.dim() < 2 { tensor } else { tensor.f_transpose(0, -1).expect("turned") };
+                    let this = state.tensors.lend(&turned).expect("a handle");
+                    done += usize::from(attempt(name, &[&turned], operation(&mut state, this)));
+                }
+                state = self::state();
+            }
+            assert!(done >= 30, "{name} worked {done} times only");
+        }
+    }
+
+    type Binary = (&'static str, fn(&mut State, Owned, Owned) -> Made);
+
+    const BINARY: &[Binary] = &[
+        ("add", |state, left, right| state.add(left, right)),
+        ("sub", |state, left, right| state.sub(left, right)),
+        ("mul", |state, left, right| state.mul(left, right)),
+        ("div", |state, left, right| state.div(left, right)),
+        ("equal", |state, left, right| state.equal(left, right)),
+        ("less", |state, left, right| state.less(left, right)),
+        ("logical_and", |state, left, right| state.logical_and(left, right)),
+        ("logical_or", |state, left, right| state.logical_or(left, right)),
+        ("gather", |state, left, right| state.gather(left, 0, right)),
+        ("fill_where", |state, left, right| state.fill_where(left, right, 1.0)),
+        ("where_self", |state, left, right| {
+            let mask = state.full(Dtype::Boolean, vec![3], 1.0)?;
+            state.where_self(left, mask, right)
+        }),
+        ("cat", |state, left, right| state.cat(vec![left, right], -1)),
+        ("stack", |state, left, right| state.stack(vec![left, right], 0)),
+    ];
+
+    #[test]
+    fn every_rule_on_two_tensors_says_what_libtorch_does() {
+        let mut state = state();
+        for (name, operation) in BINARY {
+            let mut done = 0;
+            for left_kind in KINDS {
+                for right_kind in KINDS {
+                    for left_shape in SHAPES {
+                        for right_shape in SHAPES {
+                            let (left, right) = (sample(left_kind, left_shape), sample(right_kind, right_shape));
+                            let handles = [&left, &right].map(|tensor| state.tensors.lend(tensor).expect("a handle"));
+                            let [this, rhs] = handles;
+                            done += usize::from(attempt(name, &[&left, &right], operation(&mut state, this, rhs)));
+                        }
+                    }
+                    state = self::state();
+                }
+            }
+            assert!(done >= 20, "{name} worked {done} times only");
+        }
+    }
+
+    #[test]
+    fn a_histogram_counts_what_is_inside_and_nothing_else() {
+        let mut state = state();
+        let tensor = Tensor::from_slice(&[-0.1_f32, 0.0, 0.24, 0.25, 0.5, 1.0, 1.1, f32::NAN, f32::INFINITY]);
+        let this = state.tensors.lend(&tensor).expect("a handle");
+        let bins = state.histogram(this, 4, 0.0, 1.0).expect("bins");
+        assert_eq!(state.read_signed64(bins, 0, 4).expect("counts"), [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn numbers_go_in_and_come_out_unchanged() {
+        let mut state = state();
+        let tensor = state.from_float32(vec![2, 2], vec![1.5, -2.0, 3.25, f32::MAX]).expect("made");
+        let again = |tensor: &Owned| Resource::new_own(tensor.rep());
+        assert_eq!(state.read_float32(again(&tensor), 1, 2).expect("read"), [-2.0, 3.25]);
+        assert_eq!(state.read_bytes(again(&tensor), 2, 4).expect("read"), [&1.5_f32.to_le_bytes()[2..], &(-2.0_f32).to_le_bytes()[..2]].concat());
+        assert_eq!(state.read_signed64(again(&tensor), 0, 1).expect("read"), [1]);
+        for outside in [(0, 5), (4, 1), (u64::MAX, 2)] {
+            assert!(state.read_float32(again(&tensor), outside.0, outside.1).is_err(), "{outside:?}");
+        }
+        let large = state.from_signed64(vec![1], vec![(1 << 53) + 1]).expect("made");
+        let equal = state.equal_scalar(again(&large), 9_007_199_254_740_992.0).expect("compared");
+        assert_eq!(state.item(equal).expect("read"), 0.0, "whole numbers are compared as such");
+        for (shape, data) in [(vec![3], vec![0_u8, 1]), (vec![u64::MAX, 2], vec![]), (vec![2], vec![0, 2])] {
+            assert!(state.from_bytes(Dtype::Boolean, shape.clone(), data).is_err(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn inputs_are_never_changed() {
+        let mut state = state();
+        let tensor = Tensor::from_slice(&[1.0_f32, 2.0]);
+        for (_, operation) in UNARY {
+            let this = state.tensors.lend(&tensor).expect("a handle");
+            let _ = operation(&mut state, this);
+        }
+        assert_eq!(Vec::<f32>::try_from(&tensor).expect("values"), [1.0, 2.0]);
+        assert!(is_float(tensor.kind()));
+    }
+}

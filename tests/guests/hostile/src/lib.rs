@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use trainer_sdk::{
-    Accumulator, Batch, Better, Checkpoint, CheckpointHooks, Ctx, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, Plugin,
-    PredictionStepHooks, Result, Run, Setup, StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
+    Accumulator, Batch, Better, Checkpoint, CheckpointHooks, Ctx, EpochHooks, Error, EvalHooks, LogHooks, Logits, Metrics, Plugin,
+    PredictionStepHooks, Result, Run, Setup, Stateful, StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
 };
 
 #[derive(Clone, Debug, Deserialize)]
@@ -130,6 +130,22 @@ impl CheckpointHooks for Hostile {
     }
 }
 
+impl Stateful for Hostile {
+    fn save_state(&mut self) -> Result<Vec<u8>> {
+        match self.config.attack.as_str() {
+            "huge-state" => Ok(vec![0; 2 << 20]),
+            "trap-state" => panic!("no state for you"),
+            _ => Ok(self.calls.to_le_bytes().to_vec()),
+        }
+    }
+
+    fn restore_state(&mut self, version: &str, state: &[u8]) -> Result<()> {
+        let bytes = state.try_into().map_err(|_| Error::data(format!("a state of {} bytes from version {version}", state.len())))?;
+        self.calls = u64::from_le_bytes(bytes);
+        Ok(())
+    }
+}
+
 impl Metrics for Hostile {
     type Accumulator = Pass;
 
@@ -168,7 +184,7 @@ impl Drop for Pass {
 impl WholeMetrics for Hostile {
     fn compute_metrics(&mut self, all: &Batch<'_>) -> Result<Vec<(String, f64)>> {
         let (logits, labels) = (all.logits()?, all.target()?);
-        let shape = |tensor: &Tensor| Ok::<f64, trainer_sdk::Error>(tensor.shape()?.iter().fold(0.0, |all, extent| all * 100.0 + *extent as f64));
+        let shape = |tensor: &Tensor| Ok::<f64, Error>(tensor.shape()?.iter().fold(0.0, |all, extent| all * 100.0 + *extent as f64));
         Ok(vec![
             ("logits_shape".to_owned(), shape(&logits)?),
             ("labels_shape".to_owned(), shape(&labels)?),
@@ -195,4 +211,4 @@ impl Logits for Hostile {
 }
 
 trainer_sdk::manifest!("../manifest.json");
-trainer_sdk::export!(Hostile: train, epoch, step, substep, eval, prediction_step, log, checkpoint, metrics, whole_metrics, logits);
+trainer_sdk::export!(Hostile: train, epoch, step, substep, eval, prediction_step, log, checkpoint, metrics, whole_metrics, logits, stateful);

@@ -1,0 +1,5 @@
+//! Native and plugin are the same: one check for each hook, run for what is built in and for the guest that does the same.
+
+mod callback;
+mod logits;
+mod metric;
