@@ -59,15 +59,7 @@ fn examples_train() {
         let host = Host::new();
         let mut command = host.command("train");
         command.arg(examples().join(name).join("config.toml"));
-<<<<<<< HEAD
         command.arg("--model").arg(encoder(&host)).arg("--output_dir").arg(host.path("out"));
-=======
-        command
-            .arg("--model")
-            .arg(fixture("golden").join("init_toy"))
-            .arg("--output_dir")
-            .arg(host.path("out"));
->>>>>>> ground
         for (argument, file) in ["--train_file", "--validation_file"].iter().zip(*data) {
             let text = fs::read_to_string(examples().join(name).join(file)).expect("the data");
             let rows: Vec<&str> = text.lines().take(96).collect();

@@ -81,11 +81,7 @@ fn engine_path() -> Result<PathBuf> {
 
 /// An anonymous file with `content`, positioned at its start, that survives `exec`.
 fn inherited_file(content: &[u8]) -> Result<File> {
-<<<<<<< HEAD
     let mut file = File::from(memfd_create(layout::RUN, MemfdFlags::empty()).context("no anonymous file can be made for the run")?);
-=======
-    let mut file = File::from(memfd_create("run", MemfdFlags::empty()).context("no anonymous file can be made for the run")?);
->>>>>>> ground
     file.write_all(content).and_then(|()| file.rewind()).context("the run cannot be handed to the engine")?;
     Ok(file)
 }
