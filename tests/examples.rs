@@ -41,13 +41,32 @@ fn every_example_is_run() {
 fn encoder(host: &Host) -> PathBuf {
     let (source, folder) = (fixture("golden").join("init_toy"), host.path("encoder"));
     fs::create_dir(&folder).expect("a new folder");
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"] {
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+    ] {
         fs::copy(source.join(name), folder.join(name)).expect("a copy");
     }
-    let file = host::checkpoint::load::read_tensors(&source.join("model.safetensors")).expect("the weights");
-    let weights: Vec<_> = file.tensors.into_iter().filter(|(name, _)| !name.starts_with("classifier.")).collect();
-    let options = host::checkpoint::save::WeightsOptions { format_pt: true, max_shard_bytes: u64::MAX };
-    let files = host::checkpoint::save::ModelFiles { weights: &weights, options, config: None, copies: &[] };
+    let file = host::checkpoint::load::read_tensors(&source.join("model.safetensors"))
+        .expect("the weights");
+    let weights: Vec<_> = file
+        .tensors
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("classifier."))
+        .collect();
+    let options = host::checkpoint::save::WeightsOptions {
+        format_pt: true,
+        max_shard_bytes: u64::MAX,
+    };
+    let files = host::checkpoint::save::ModelFiles {
+        weights: &weights,
+        options,
+        config: None,
+        copies: &[],
+    };
     host::checkpoint::save::write_model(&folder, files).expect("the weights without a head");
     folder
 }
@@ -59,7 +78,11 @@ fn examples_train() {
         let host = Host::new();
         let mut command = host.command("train");
         command.arg(examples().join(name).join("config.toml"));
-        command.arg("--model").arg(encoder(&host)).arg("--output_dir").arg(host.path("out"));
+        command
+            .arg("--model")
+            .arg(encoder(&host))
+            .arg("--output_dir")
+            .arg(host.path("out"));
         for (argument, file) in ["--train_file", "--validation_file"].iter().zip(*data) {
             let text = fs::read_to_string(examples().join(name).join(file)).expect("the data");
             let rows: Vec<&str> = text.lines().take(96).collect();

@@ -39,7 +39,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(words: &[OsString]) -> Result<Ending> {
     let handed = match words {
         [flag, number] if flag == "--run-fd" => read_run(&number.to_string_lossy())?,
-        _ => return Err(Failure::usage("host-engine is started by host").hint("run `host train --help`").into()),
+        _ => {
+            return Err(Failure::usage("host-engine is started by host")
+                .hint("run `host train --help`")
+                .into());
+        }
     };
     output::log_to_stderr(&handed.logging.level);
     run(&handed)
