@@ -5,6 +5,7 @@ mod config;
 mod examples;
 mod fidelity;
 mod hooks;
+mod loop_behaviour;
 mod plugin;
 mod readme;
 mod resume;

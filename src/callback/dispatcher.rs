@@ -71,6 +71,8 @@ impl Callbacks {
                 .on_event(event, &mut context)
                 .with_context(|| format!("callback {} failed at {kind:?}", callback.name()))?;
         }
+        // What the loop itself sets from here on is nobody's wish.
+        control.set_actor("", view.state.global_step);
         Ok(())
     }
 

@@ -254,6 +254,14 @@ impl<'a> Epoch<'a> {
         Ok(())
     }
 
+    /// Makes the order and the next batch now, so that all they draw is drawn: what follows a restored generator is then
+    /// the batch after it. Only before the first batch.
+    pub fn prepare(&mut self) {
+        if self.ready.is_none() {
+            self.ready = self.make();
+        }
+    }
+
     /// Makes the next batch; the first time also the order.
     fn make(&mut self) -> Option<Result<LoadedBatch>> {
         if self.order.is_none() {
@@ -283,10 +291,9 @@ impl Iterator for Epoch<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let is_first = self.next == self.delivered;
-        let current = if is_first {
-            self.make()
-        } else {
-            self.ready.take()
+        let current = match self.ready.take() {
+            None if is_first => self.make(),
+            ready => ready,
         }?;
         // The reference makes the following batch before the current one is used; random collators show it.
         self.ready = if current.is_ok() { self.make() } else { None };

@@ -77,6 +77,10 @@ impl Metric for Accuracy {
         };
         Ok(vec![("accuracy".to_owned(), accuracy)])
     }
+
+    fn names(&self) -> Option<Vec<String>> {
+        Some(vec!["accuracy".to_owned()])
+    }
 }
 
 fn count(mask: &Tensor) -> Result<i64> {

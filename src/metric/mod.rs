@@ -34,6 +34,11 @@ pub trait Metric {
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
     /// The numbers, in the order they are to be shown; names without the `eval_` prefix.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+    /// The names that `compute` will give, if they are certain before a pass: a run that waits for another one is refused
+    /// before its first step.
+    fn names(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// Changes outputs before metrics and predictions see them (`preprocess_logits_for_metrics`); never the loss.

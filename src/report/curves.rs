@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
+use serde_json::{Map, Value};
 
 use super::Reporter;
 use crate::checkpoint::layout;
@@ -25,23 +26,6 @@ pub struct Curves {
 }
 
 impl Curves {
-    /// Continues with the log history of the run that is resumed.
-    pub fn with_history(history: &[serde_json::Map<String, serde_json::Value>]) -> Self {
-        let mut curves = Self::default();
-        for entry in history {
-            let step = entry
-                .get("step")
-                .and_then(serde_json::Value::as_f64)
-                .unwrap_or(0.0);
-            for (name, value) in entry {
-                if let Some(value) = value.as_f64() {
-                    curves.add(step, name, value);
-                }
-            }
-        }
-        curves
-    }
-
     fn add(&mut self, step: f64, name: &str, value: f64) {
         const UNPLOTTED: [&str; 6] = [
             "epoch",
@@ -151,7 +135,16 @@ impl Reporter for Curves {
         "curves"
     }
 
-    fn start(&mut self, _arguments: &serde_json::Value) -> Result<()> {
+    fn start(&mut self, _arguments: &Value, history: &[Map<String, Value>]) -> Result<()> {
+        *self = Self::default();
+        for entry in history {
+            let step = entry.get("step").and_then(Value::as_f64).unwrap_or(0.0);
+            for (name, value) in entry {
+                if let Some(value) = value.as_f64() {
+                    self.add(step, name, value);
+                }
+            }
+        }
         Ok(())
     }
 

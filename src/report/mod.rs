@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::{Map, Value};
 
 mod curves;
 mod step_record;
@@ -14,8 +15,8 @@ pub use step_record::StepRecord;
 pub trait Reporter {
     /// Name for messages and the summary.
     fn name(&self) -> &str;
-    /// Once before training: the arguments as JSON.
-    fn start(&mut self, arguments: &serde_json::Value) -> Result<()>;
+    /// Once before training: the arguments as JSON, and the log history of the run that is resumed.
+    fn start(&mut self, arguments: &Value, history: &[Map<String, Value>]) -> Result<()>;
     /// One entry of the log history.
     fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()>;
     /// The end: status `completed`, `stopped` or `failed`. `output_dir` is where files may be written.

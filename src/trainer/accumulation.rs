@@ -41,6 +41,11 @@ impl Accumulation {
         }
     }
 
+    /// Micro-batches of a full step.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Micro-batches counted so far.
     pub fn total_batches(&self) -> u64 {
         self.total_batches

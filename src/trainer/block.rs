@@ -3,65 +3,52 @@
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::{Metrics, Trainer, round};
+use super::{Metrics, Trainer, Updates, round};
 use crate::callback::Event;
-use crate::optim::{LrScheduler, Optimizer};
+use crate::optim::LrScheduler;
 
 impl Trainer {
     /// Runs what the flags ask for.
-    pub(super) fn block(
-        &mut self,
-        optimizer: &mut dyn Optimizer,
-        scheduler: &mut dyn LrScheduler,
-    ) -> Result<()> {
+    pub(super) fn block(&mut self, updates: &mut Updates<'_>) -> Result<()> {
         if self.control.should_log() && self.losses.has_steps(self.state.global_step) {
-            self.log_loss(scheduler)?;
+            self.log_loss(updates.scheduler)?;
         }
         let mut metrics = None;
         if self.control.should_evaluate() {
-            let evaluated = self.evaluate("eval")?;
-            if scheduler.is_per_evaluation() {
-                self.step_plateau(optimizer, scheduler, &evaluated)?;
-            }
-            metrics = Some(evaluated);
+            metrics = Some(self.evaluate_in_training(updates)?);
         }
         if self.control.should_save() {
-            self.save_checkpoint(optimizer, scheduler, metrics.as_ref())?;
+            self.save_checkpoint(updates, metrics.as_ref())?;
         }
         Ok(())
+    }
+
+    fn evaluate_in_training(&mut self, updates: &mut Updates<'_>) -> Result<Metrics> {
+        let metrics = self.evaluate("eval")?;
+        let best = self.config.best.as_ref().map(|best| &*best.metric);
+        if let Some(name) = best {
+            // Here rather than at the first save, which may be hours away.
+            metrics.required(name)?;
+        }
+        if updates.scheduler.is_per_evaluation() {
+            let value = metrics.required(best.unwrap_or("loss"))?;
+            let groups = updates.optimizer.groups_mut();
+            updates.scheduler.step_with_metric(groups, value);
+            self.note_rates(updates.optimizer);
+        }
+        Ok(metrics)
     }
 
     fn log_loss(&mut self, scheduler: &dyn LrScheduler) -> Result<()> {
         let loss = self.losses.take(self.state.global_step);
         let learning_rate = scheduler.last_rates().first().copied().unwrap_or(0.0);
-        self.state.total_flos += std::mem::take(&mut self.flos_since_log);
+        self.store_flos();
         let mut values = vec![
             ("loss".to_owned(), loss),
             ("learning_rate".to_owned(), learning_rate),
         ];
         values.append(&mut self.parts.callbacks.take_emitted());
         self.log(&mut values)
-    }
-
-    fn step_plateau(
-        &mut self,
-        optimizer: &mut dyn Optimizer,
-        scheduler: &mut dyn LrScheduler,
-        metrics: &Metrics,
-    ) -> Result<()> {
-        let metric = self
-            .config
-            .best
-            .as_ref()
-            .map_or("loss", |best| &best.metric);
-        let value = metrics.required(metric)?;
-        scheduler.step_with_metric(optimizer.groups_mut(), value);
-        self.learning_rates = optimizer
-            .groups()
-            .iter()
-            .map(|group| group.learning_rate)
-            .collect();
-        Ok(())
     }
 
     /// Adds the epoch, appends to the log history, tells reporters and callbacks.

@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-use super::{EvaluationSet, PredictionSink, Trainer, round};
+use super::speed::{self, Work};
+use super::{EvaluationSet, PredictionSink, Trainer};
 use crate::callback::Event;
 use crate::data::Batch;
 use crate::error::Failure;
@@ -31,6 +32,14 @@ impl Metrics {
         }
     }
 
+    /// Adds a value; one of the same name is replaced in its place, as in the reference's dictionaries.
+    fn set(&mut self, name: String, value: f64) {
+        match self.0.iter_mut().find(|(key, _)| *key == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
     /// [`Metrics::get`], or an error that lists what there is.
     pub fn required(&self, name: &str) -> Result<f64> {
         let names = || {
@@ -42,7 +51,7 @@ impl Metrics {
         };
         self.get(name).ok_or_else(|| {
             Failure::usage(format!(
-                "the evaluation reported no metric {name:?}; it reported {}",
+                "the evaluation reports no metric {name:?}, only {}",
                 names()
             ))
             .hint("set --metric_for_best_model to one of them")
@@ -105,7 +114,9 @@ impl Trainer {
             )?;
             self.log(&mut metrics.0)?;
             self.fire(Event::Evaluate(&metrics.0))?;
-            all.0.append(&mut metrics.0);
+            for (name, value) in metrics.0 {
+                all.set(name, value);
+            }
         }
         Ok(all)
     }
@@ -125,7 +136,6 @@ impl Trainer {
             dataset: set.name.clone(),
             loss: LossMean::default(),
             has_labels: false,
-            rows: 0,
         };
         if !pass.options.loss_only {
             for metric in &mut self.parts.metrics {
@@ -137,18 +147,12 @@ impl Trainer {
             self.fire(Event::PredictionStep)?;
         }
         let mut metrics = self.pass_metrics(&pass, prefix)?;
-        let runtime = started.elapsed().as_secs_f64();
-        let steps = pass.rows.div_ceil(set.batch_size as u64);
-        metrics.push((format!("{prefix}_runtime"), round(runtime, 4)));
-        metrics.push((
-            format!("{prefix}_samples_per_second"),
-            round(pass.rows as f64 / runtime, 3),
-        ));
-        metrics.push((
-            format!("{prefix}_steps_per_second"),
-            round(steps as f64 / runtime, 3),
-        ));
-        Ok(Metrics(metrics))
+        let samples = set.loader.dataset().len() as u64;
+        let steps = samples.div_ceil(set.batch_size as u64);
+        for (name, value) in speed::metrics(prefix, started.elapsed(), Work { samples, steps }) {
+            metrics.set(name, value);
+        }
+        Ok(metrics)
     }
 
     fn pass_batch(&mut self, pass: &mut Pass<'_>, batch: &Batch) -> Result<()> {
@@ -159,7 +163,6 @@ impl Trainer {
             let loss = self.parts.loss.loss(&outputs, batch)?;
             pass.loss.add(&loss, rows)?;
         }
-        pass.rows += rows as u64;
         pass.has_labels |= labels.is_some();
         if pass.options.loss_only && pass.options.sink.is_none() {
             return Ok(());
@@ -215,30 +218,82 @@ impl Trainer {
             .collect()
     }
 
-    fn pass_metrics(&mut self, pass: &Pass<'_>, prefix: &str) -> Result<Vec<(String, f64)>> {
-        let (mut first, mut rest) = (Vec::new(), Vec::new());
-        if !pass.options.loss_only && pass.has_labels {
-            let with_prefix = format!("{prefix}_");
-            for metric in &mut self.parts.metrics {
-                let values = metric
-                    .compute()
-                    .with_context(|| format!("metric {} failed", metric.name()))?;
-                for (name, value) in values {
-                    if name.starts_with(&with_prefix) {
-                        first.push((name, value));
-                    } else {
-                        rest.push((format!("{with_prefix}{name}"), value));
-                    }
+    /// Values that a metric has prefixed itself, the loss, all other values: the reference's order.
+    fn pass_metrics(&mut self, pass: &Pass<'_>, prefix: &str) -> Result<Metrics> {
+        let values = if pass.options.loss_only || !pass.has_labels {
+            Vec::new()
+        } else {
+            self.computed()?
+        };
+        let with_prefix = format!("{prefix}_");
+        let (first, rest): (Vec<_>, Vec<_>) = values
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(&with_prefix));
+        let mut metrics = Metrics(first);
+        if let Some(mean) = pass.loss.mean() {
+            metrics.set(format!("{with_prefix}loss"), mean);
+        }
+        for (name, value) in rest {
+            metrics.set(format!("{with_prefix}{name}"), value);
+        }
+        Ok(metrics)
+    }
+
+    /// The values of all metrics. Two metrics must not give the same one: the second would silently win.
+    fn computed(&mut self) -> Result<Vec<(String, f64)>> {
+        let mut all: Vec<(String, f64)> = Vec::new();
+        for metric in &mut self.parts.metrics {
+            let values = metric
+                .compute()
+                .with_context(|| format!("metric {} failed", metric.name()))?;
+            if let Some((name, _)) = values
+                .iter()
+                .find(|(name, _)| all.iter().any(|(known, _)| known == name))
+            {
+                let message = format!(
+                    "metric {} reports {name:?}, which another metric reports too",
+                    metric.name()
+                );
+                return Err(Failure::usage(message)
+                    .hint("leave one of the plugins out")
+                    .into());
+            }
+            all.extend(values);
+        }
+        Ok(all)
+    }
+
+    /// Refuses a metric for the best model that no evaluation will report, if that is certain before the first step.
+    pub(super) fn check_best_metric(&self) -> Result<()> {
+        let Some(best) = &self.config.best else {
+            return Ok(());
+        };
+        let mut names: Vec<String> = ["loss", "runtime", "samples_per_second", "steps_per_second"]
+            .map(str::to_owned)
+            .into();
+        if !self.config.prediction_loss_only {
+            for metric in &self.parts.metrics {
+                match metric.names() {
+                    Some(known) => names.extend(known),
+                    None => return Ok(()),
                 }
             }
         }
-        first.extend(
-            pass.loss
-                .mean()
-                .map(|mean| (format!("{prefix}_loss"), mean)),
-        );
-        first.append(&mut rest);
-        Ok(first)
+        let mut possible = Metrics::default();
+        for set in &self.parts.evaluation {
+            let prefix = if set.name.is_empty() {
+                "eval".to_owned()
+            } else {
+                format!("eval_{}", set.name)
+            };
+            for name in &names {
+                possible.set(format!("{prefix}_{name}"), 0.0);
+            }
+        }
+        if possible.0.is_empty() {
+            return Ok(());
+        }
+        possible.required(&best.metric).map(|_| ())
     }
 }
 
@@ -255,5 +310,4 @@ struct Pass<'a> {
     dataset: String,
     loss: LossMean,
     has_labels: bool,
-    rows: u64,
 }

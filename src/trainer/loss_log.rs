@@ -17,6 +17,9 @@ pub struct LossLog {
     /// Step at which this `train` call began; `train_loss` is the mean over its own steps.
     #[serde(skip)]
     first_step: u64,
+    /// Shares of an earlier call in the first interval of this one: logged with it, but no part of `train_loss`.
+    #[serde(skip)]
+    carried: f32,
 }
 
 impl LossLog {
@@ -28,7 +31,7 @@ impl LossLog {
             ..Self::default()
         };
         if let Some(earlier) = unlogged {
-            self.running = earlier.running;
+            (self.running, self.carried) = (earlier.running, earlier.running);
             self.last_logged_step = earlier.last_logged_step;
         }
     }
@@ -65,7 +68,7 @@ impl LossLog {
         if steps == 0 {
             0.0
         } else {
-            (self.logged + f64::from(self.running)) / steps as f64
+            (self.logged + f64::from(self.running) - f64::from(self.carried)) / steps as f64
         }
     }
 }
@@ -113,5 +116,20 @@ mod tests {
         log.add(2.0, 10, true);
         log.add(4.0, 11, true);
         assert_eq!(log.mean(12), 3.0);
+    }
+
+    #[test]
+    fn an_interval_that_an_earlier_call_began_is_logged_whole_but_not_counted_twice() {
+        let mut earlier = LossLog::default();
+        earlier.begin(0, None);
+        earlier.add(8.0, 0, true);
+        let mut log = LossLog::default();
+        log.begin(1, Some(&earlier));
+        assert_eq!(log.mean(1), 0.0);
+        log.add(2.0, 1, true);
+        assert_eq!(log.mean(2), 2.0);
+        assert_eq!(log.take(2), 5.0);
+        log.add(4.0, 2, true);
+        assert_eq!(log.mean(3), 3.0);
     }
 }

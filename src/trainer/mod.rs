@@ -10,6 +10,7 @@
 //! | `loss_log.rs` | what the log says of the loss |
 //! | `block.rs` | log, evaluate, save when they are due |
 //! | `evaluate.rs`, `predict.rs` | passes without gradients |
+//! | `speed.rs` | what a log entry says of speed |
 //! | `save.rs`, `resume.rs` | checkpoints, exact continuation |
 
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub mod results;
 mod resume;
 mod round;
 mod save;
+mod speed;
 mod step;
 mod train;
 
@@ -148,6 +150,24 @@ pub struct Training {
     pub plan: Plan,
 }
 
+/// [`Training`] without its loader, which the batches of an epoch borrow.
+struct Updates<'a> {
+    optimizer: &'a mut dyn Optimizer,
+    scheduler: &'a mut dyn LrScheduler,
+    plan: &'a Plan,
+}
+
+impl Training {
+    fn split(&mut self) -> (&mut Loader, Updates<'_>) {
+        let updates = Updates {
+            optimizer: &mut *self.optimizer,
+            scheduler: &mut *self.scheduler,
+            plan: &self.plan,
+        };
+        (&mut self.loader, updates)
+    }
+}
+
 /// The trainer: a model with what surrounds it, and where it stands.
 pub struct Trainer {
     config: Config,
@@ -155,6 +175,7 @@ pub struct Trainer {
     state: TrainerState,
     control: Control,
     changes: Vec<Change>,
+    is_in_train: bool,
     accumulation: Accumulation,
     losses: LossLog,
     /// Leaf tensors in model order; gradients live in them.
@@ -200,6 +221,7 @@ impl Trainer {
             state: TrainerState::new(),
             control: Control::default(),
             changes: Vec::new(),
+            is_in_train: false,
             accumulation: Accumulation::new(1),
             losses: LossLog::default(),
             parameters,
@@ -230,7 +252,7 @@ impl Trainer {
         self.nonfinite_steps
     }
 
-    /// Who changed the control flags, and why.
+    /// Who changed the control flags during `train`, and why.
     pub fn control_changes(&self) -> &[Change] {
         &self.changes
     }
@@ -282,9 +304,34 @@ impl Trainer {
         };
         self.parts.callbacks.call(event, view, &mut self.control)?;
         if self.control.has_changes() {
-            self.changes.append(&mut self.control.take_changes());
+            let changes = self.control.take_changes();
+            // Elsewhere a wish has no effect: an evaluation after the run must not seem to have stopped it.
+            if self.is_in_train {
+                self.changes.extend(changes);
+            }
         }
         Ok(())
+    }
+
+    /// What callbacks are shown as the present rates.
+    fn note_rates(&mut self, optimizer: &dyn Optimizer) {
+        let rates = optimizer.groups().iter().map(|group| group.learning_rate);
+        self.learning_rates.clear();
+        self.learning_rates.extend(rates);
+    }
+
+    /// Floating point operations since the last entry or checkpoint become part of the state.
+    fn store_flos(&mut self) {
+        self.state.total_flos += std::mem::take(&mut self.flos_since_log);
+    }
+
+    /// Tells the reporters that training begins. A reporter that fails does not fail the run.
+    fn start_reports(&mut self) {
+        for reporter in &mut self.parts.reporters {
+            if let Err(error) = reporter.start(&self.config.arguments, &self.state.log_history) {
+                tracing::warn!("the report {} was not started: {error:#}", reporter.name());
+            }
+        }
     }
 
     fn set_training_mode(&mut self, training: bool) -> Result<()> {

@@ -21,20 +21,21 @@ pub struct Predictions {
 }
 
 impl Trainer {
-    /// Predicts over a set.
+    /// Predicts over a set. With `prediction_loss_only` there are no predictions, and the sink gets nothing.
     pub fn predict(
         &mut self,
         set: &mut EvaluationSet,
         prefix: &str,
         sink: &mut dyn PredictionSink,
     ) -> Result<Predictions> {
-        let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
+        let keeps_outputs = !self.config.prediction_loss_only;
+        let loss_only = !keeps_outputs || self.parts.metrics.is_empty();
         let metrics = self.pass(
             set,
             prefix,
             PassOptions {
                 loss_only,
-                sink: Some(sink),
+                sink: if keeps_outputs { Some(sink) } else { None },
             },
         )?;
         self.fire(Event::Predict(&metrics.0))?;

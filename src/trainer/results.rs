@@ -2,39 +2,43 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::round;
-use crate::checkpoint::layout;
 use crate::checkpoint::save::atomic_write;
+use crate::checkpoint::{json, layout};
 
 /// Writes `<split>_results.json` and merges the metrics into `all_results.json`.
 pub fn save_metrics(output_dir: &Path, split: &str, metrics: &[(String, f64)]) -> Result<()> {
     let metrics: Map<String, Value> = metrics
         .iter()
-        .map(|(name, value)| (name.clone(), json_number(*value)))
+        .map(|(name, value)| (name.clone(), json_number(name, *value)))
         .collect();
     write_sorted(&output_dir.join(layout::results(split)), &metrics)?;
     let all_path = output_dir.join(layout::ALL_RESULTS);
-    let mut all: Map<String, Value> = match std::fs::read(&all_path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is not JSON", all_path.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Map::new(),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", all_path.display()));
-        }
+    let mut all: Map<String, Value> = if all_path.exists() {
+        json::read(&all_path)?
+    } else {
+        Map::new()
     };
     all.extend(metrics);
     write_sorted(&all_path, &all)
 }
 
-/// Numbers without a fraction are written as integers, as Python's counts are.
-fn json_number(value: f64) -> Value {
+/// Counts are integers, as the reference's scripts write them; everything else is a float, also 3.0.
+fn json_number(name: &str, value: f64) -> Value {
     if !value.is_finite() {
-        return Value::String(value.to_string());
+        Value::String(value.to_string())
+    } else if is_count(name, value) {
+        Value::from(value as u64)
+    } else {
+        Value::from(value)
     }
-    Value::from(value)
+}
+
+fn is_count(name: &str, value: f64) -> bool {
+    name.ends_with("_samples") && value.fract() == 0.0 && value >= 0.0
 }
 
 fn write_sorted(path: &Path, metrics: &Map<String, Value>) -> Result<()> {
@@ -76,7 +80,7 @@ fn display(name: &str, value: f64) -> String {
         duration(value)
     } else if name == "total_flos" {
         format!("{}GF", (value as i64) >> 30)
-    } else if name.ends_with("_samples") && value.fract() == 0.0 {
+    } else if is_count(name, value) {
         format!("{value}")
     } else {
         let rounded = round(value, 4);
@@ -124,6 +128,37 @@ mod tests {
         assert_eq!(
             table("eval", &metrics),
             "***** eval metrics *****\n  epoch     = 1.0\n  eval_loss = 0.5\n"
+        );
+    }
+
+    #[test]
+    fn splits_are_merged_sorted_and_counts_are_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |split: &str, metrics: &[(&str, f64)]| {
+            let metrics: Vec<_> = metrics
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect();
+            save_metrics(folder.path(), split, &metrics).expect("written");
+        };
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
+        write("train", &[("train_samples", 64.0), ("epoch", 3.0)]);
+        write("eval", &[("eval_loss", f64::NAN), ("epoch", 2.0)]);
+        assert_eq!(
+            read("train_results.json"),
+            "{\n    \"epoch\": 3.0,\n    \"train_samples\": 64\n}\n"
+        );
+        assert_eq!(
+            read("all_results.json"),
+            "{\n    \"epoch\": 2.0,\n    \"eval_loss\": \"NaN\",\n    \"train_samples\": 64\n}\n"
+        );
+        // As Python's json module writes it.
+        std::fs::write(folder.path().join("all_results.json"), "{\"eval_f1\": NaN}")
+            .expect("a file");
+        write("predict", &[("predict_samples", 2.0)]);
+        assert_eq!(
+            read("all_results.json"),
+            "{\n    \"eval_f1\": null,\n    \"predict_samples\": 2\n}\n"
         );
     }
 }

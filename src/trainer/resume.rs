@@ -4,7 +4,9 @@
 //! drawn, so that the order is made again without touching the generators of the run. A checkpoint that Hugging Face wrote
 //! has neither: then the data are skipped as 4.34 does (spec 3.2, 3.5).
 
+use std::fmt::Display;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ use crate::checkpoint::{find, json, layout, load};
 use crate::data::{Epoch, EpochStart, Loader};
 use crate::error::Failure;
 use crate::model::weights;
+use crate::optim::ParameterGroup;
+use crate::torch;
 
 /// Where a run stands in its data.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,8 @@ pub(super) struct Position {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     pub cursor: Position,
+    /// Micro-batches of a step; with another number the incomplete group is dropped.
+    pub accumulation_steps: u64,
     pub total_batches: u64,
     pub pending_batches: u64,
     pub losses: LossLog,
@@ -67,6 +73,11 @@ impl Cursor {
             epoch_ended: false,
             start: Some(start),
         }
+    }
+
+    /// Epochs done, as a fraction.
+    pub(super) fn epochs_done(&self, epoch_len: u64) -> f64 {
+        self.epoch as f64 + self.batches_done as f64 / epoch_len as f64
     }
 
     pub(super) fn position(&self) -> Position {
@@ -122,33 +133,33 @@ impl Resumed {
         !matches!(self.skip, Skip::Nothing)
     }
 
-    /// Opens the epoch at its position.
-    pub(super) fn open<'a>(&self, loader: &'a mut Loader) -> Result<Epoch<'a>> {
-        if let (Skip::Nothing, Some(generators)) = (&self.skip, &self.generators) {
-            generators.restore()?;
-        }
-        match &self.skip {
-            Skip::Nothing => loader.epoch(),
+    /// Opens the epoch at its position, with the generators as they were there.
+    pub(super) fn open(self, loader: &mut Loader) -> Result<Epoch<'_>> {
+        let restore = |generators: Option<RngState>| match generators {
+            Some(generators) => generators.restore(),
+            None => Ok(()),
+        };
+        let mut epoch = match self.skip {
+            Skip::Nothing => {
+                restore(self.generators)?;
+                return loader.epoch();
+            }
             Skip::Exact { start, batches } => {
-                loader.resume_epoch(start, usize::try_from(*batches)?)
+                loader.resume_epoch(&start, usize::try_from(batches)?)?
             }
             Skip::Foreign { batches } => {
                 for _ in 0..self.epoch {
                     loader.pass_over_epoch()?;
                 }
                 let mut epoch = loader.epoch()?;
-                epoch.skip_batches(usize::try_from(*batches)?)?;
-                Ok(epoch)
+                epoch.skip_batches(usize::try_from(batches)?)?;
+                epoch
             }
-        }
-    }
-
-    /// Restores the generators once the epoch's data are in place.
-    pub(super) fn restore_generators(&self) -> Result<()> {
-        match (&self.skip, &self.generators) {
-            (Skip::Nothing, _) | (_, None) => Ok(()),
-            (_, Some(generators)) => generators.restore(),
-        }
+        };
+        // A foreign checkpoint's order is drawn from the present generators: only then come the saved ones.
+        epoch.prepare();
+        restore(self.generators)?;
+        Ok(epoch)
     }
 }
 
@@ -159,12 +170,17 @@ impl Trainer {
         training: &mut Training,
         folder: Option<&Path>,
     ) -> Result<Option<Resumed>> {
-        self.state = TrainerState::new();
+        self.check_best_metric()?;
+        self.started = Instant::now();
+        self.changes.clear();
+        self.accumulation = Accumulation::new(training.plan.accumulation);
+        torch::clear_gradients(&self.parameters)?;
         self.losses_finite = true;
         self.nonfinite_steps = 0;
         self.flos_since_log = 0.0;
         self.saved_step = None;
         self.stopped_before = false;
+        self.state = TrainerState::new();
         self.state.epoch = Some(0.0);
         self.losses.begin(0, None);
         let resumed = match folder {
@@ -174,41 +190,23 @@ impl Trainer {
                 Some(self.restore(training, folder).with_context(context)?)
             }
         };
-        let plan = &training.plan;
-        self.note_changed_intervals(plan, resumed.is_some());
-        self.state.logging_steps = plan.logging_steps;
-        self.state.eval_steps = plan.eval_steps;
-        self.state.save_steps = plan.save_steps;
-        self.state.max_steps = plan.max_steps;
-        self.state.num_train_epochs = plan.num_train_epochs;
+        self.adopt(&training.plan);
+        self.note_rates(&*training.optimizer);
         Ok(resumed)
     }
 
-    fn note_changed_intervals(&self, plan: &Plan, resumed: bool) {
-        let pairs = [
-            (
-                "logging_steps",
-                self.state.logging_steps,
-                plan.logging_steps,
-            ),
-            ("eval_steps", self.state.eval_steps, plan.eval_steps),
-            ("save_steps", self.state.save_steps, plan.save_steps),
-            (
-                "max_steps",
-                self.state.max_steps as f64,
-                plan.max_steps as f64,
-            ),
-        ];
-        let changed = pairs.iter().filter(|(_, old, new)| old != new);
-        let changed: Vec<String> = changed
-            .map(|(name, old, new)| format!("{name} {old} -> {new}"))
-            .collect();
-        if resumed && !changed.is_empty() {
-            tracing::warn!(
-                "the new arguments win over the checkpoint's: {}",
-                changed.join(", ")
-            );
-        }
+    /// What the state holds of this call rather than of the one that is resumed.
+    fn adopt(&mut self, plan: &Plan) {
+        let state = &mut self.state;
+        state.logging_steps = plan.logging_steps;
+        state.eval_steps = plan.eval_steps;
+        state.save_steps = plan.save_steps;
+        state.max_steps = plan.max_steps;
+        state.num_train_epochs = plan.num_train_epochs;
+        state.is_local_process_zero = true;
+        state.is_world_process_zero = true;
+        state.trial_name = None;
+        state.trial_params = None;
     }
 
     fn restore(&mut self, training: &mut Training, folder: &Path) -> Result<Resumed> {
@@ -216,15 +214,29 @@ impl Trainer {
         let loaded = load::read_weights(folder)?;
         weights::apply(&*self.parts.model, &loaded.tensors)?;
         drop(loaded);
-        restore_optimizer(training, folder)?;
-        let path = folder.join(layout::TRAINER_STATE);
-        self.state = json::read(&path)?;
+        let mut changed = Changed::default();
+        restore_optimizer(training, folder, &mut changed)?;
         let generators = RngState::load(folder)?;
+        let path = folder.join(layout::TRAINER_STATE);
+        if !path.exists() {
+            tracing::warn!(
+                "{} has no {}: a new run begins with its weights",
+                folder.display(),
+                layout::TRAINER_STATE
+            );
+            return Ok(self.foreign_position(&training.plan, generators));
+        }
+        self.state = json::read(&path)?;
+        changed.note_plan(&self.state, &training.plan);
         let progress_path = folder.join(layout::PROGRESS);
         if !progress_path.exists() {
+            changed.tell();
             return Ok(self.foreign_position(&training.plan, generators));
         }
         let progress: Progress = json::read(&progress_path)?;
+        let steps = (progress.accumulation_steps, training.plan.accumulation);
+        changed.note("gradient_accumulation_steps", steps.0, steps.1);
+        changed.tell();
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
         let mut resumed = self.own_position(progress.cursor, &tensors, generators)?;
@@ -233,7 +245,8 @@ impl Trainer {
             progress.training_stopped && self.state.max_steps == training.plan.max_steps;
         let is_done = self.state.global_step >= training.plan.max_steps;
         self.stopped_before = is_stopped || is_done;
-        resumed.is_over = self.stopped_before || progress.epoch_stopped;
+        resumed.is_over =
+            resumed.is_inside_epoch() && (self.stopped_before || progress.epoch_stopped);
         Ok(resumed)
     }
 
@@ -243,19 +256,22 @@ impl Trainer {
         progress: &Progress,
         tensors: &[(String, Tensor)],
     ) -> Result<()> {
-        let steps = training.plan.accumulation;
-        self.accumulation =
-            Accumulation::resumed(steps, progress.total_batches, progress.pending_batches);
         self.losses
             .begin(self.state.global_step, Some(&progress.losses));
         self.losses_finite = progress.losses_finite;
         self.nonfinite_steps = progress.nonfinite_steps;
         self.flos_since_log = progress.flos_since_log;
         self.parts.callbacks.load_states(&progress.callbacks)?;
+        let steps = training.plan.accumulation;
+        if steps != progress.accumulation_steps {
+            return Ok(());
+        }
+        self.accumulation =
+            Accumulation::resumed(steps, progress.total_batches, progress.pending_batches);
         for parameter in self.parts.model.parameters() {
             let name = format!("{GRADIENT}{}", parameter.name);
             if let Some((_, gradient)) = tensors.iter().find(|(key, _)| *key == name) {
-                crate::torch::set_gradient(&parameter.tensor, &gradient.f_to(self.config.device)?)?;
+                torch::set_gradient(&parameter.tensor, &gradient.f_to(self.config.device)?)?;
             }
         }
         Ok(())
@@ -322,9 +338,14 @@ impl Trainer {
     }
 }
 
-fn restore_optimizer(training: &mut Training, folder: &Path) -> Result<()> {
+fn restore_optimizer(training: &mut Training, folder: &Path, changed: &mut Changed) -> Result<()> {
+    let Training {
+        optimizer,
+        scheduler,
+        ..
+    } = training;
     // As the reference: only if both files exist.
-    let (Some(optimizer), Some(scheduler)) =
+    let (Some(saved_optimizer), Some(saved_scheduler)) =
         (load::read_optimizer(folder)?, load::read_scheduler(folder)?)
     else {
         tracing::warn!(
@@ -333,14 +354,45 @@ fn restore_optimizer(training: &mut Training, folder: &Path) -> Result<()> {
         );
         return Ok(());
     };
-    training
-        .optimizer
-        .load_state(optimizer)
+    let peak_rate = |groups: &[ParameterGroup]| groups.first().map(|g| g.initial_learning_rate);
+    let given = peak_rate(optimizer.groups());
+    optimizer
+        .load_state(saved_optimizer)
         .context("optimizer state")?;
-    training
-        .scheduler
-        .load_state(scheduler)
+    if let (Some(old), Some(new)) = (peak_rate(optimizer.groups()), given) {
+        changed.note("learning_rate", old, new);
+    }
+    scheduler
+        .load_state(saved_scheduler)
         .context("schedule state")?;
-    training.scheduler.apply(training.optimizer.groups_mut());
+    scheduler.apply(optimizer.groups_mut());
     Ok(())
+}
+
+/// Arguments that differ from those of the run that is resumed, for one line about them.
+#[derive(Debug, Default)]
+struct Changed(Vec<String>);
+
+impl Changed {
+    fn note<T: PartialEq + Display>(&mut self, name: &str, old: T, new: T) {
+        if old != new {
+            self.0.push(format!("{name} {old} -> {new}"));
+        }
+    }
+
+    fn note_plan(&mut self, state: &TrainerState, plan: &Plan) {
+        self.note("logging_steps", state.logging_steps, plan.logging_steps);
+        self.note("eval_steps", state.eval_steps, plan.eval_steps);
+        self.note("save_steps", state.save_steps, plan.save_steps);
+        self.note("max_steps", state.max_steps, plan.max_steps);
+    }
+
+    fn tell(&self) {
+        if !self.0.is_empty() {
+            tracing::warn!(
+                "the new arguments win over the checkpoint's: {}",
+                self.0.join(", ")
+            );
+        }
+    }
 }

@@ -7,13 +7,12 @@ use anyhow::{Context, Result};
 use tch::Tensor;
 
 use super::resume::Progress;
-use super::{BestModel, Metrics, Trainer, Training};
+use super::{BestModel, Metrics, Trainer, Updates};
 use crate::callback::{Event, EventKind};
 use crate::checkpoint::rng::RngState;
 use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
 use crate::checkpoint::{find, json, layout, load, rotate, save};
 use crate::model::weights;
-use crate::optim::{LrScheduler, Optimizer};
 
 /// Checkpoints above this are sharded, as the reference does.
 const MAX_SHARD_BYTES: u64 = 10_000_000_000;
@@ -23,8 +22,7 @@ impl Trainer {
     /// on, unless the configuration says otherwise.
     pub(super) fn save_checkpoint(
         &mut self,
-        optimizer: &dyn Optimizer,
-        scheduler: &dyn LrScheduler,
+        updates: &Updates<'_>,
         metrics: Option<&Metrics>,
     ) -> Result<()> {
         let best_before = (
@@ -34,7 +32,7 @@ impl Trainer {
         if let Some(metrics) = metrics {
             self.note_best(metrics)?;
         }
-        match self.write_checkpoint(optimizer, scheduler) {
+        match self.write_checkpoint(updates) {
             Ok(folder) => {
                 self.saved_step = Some(self.state.global_step);
                 self.rotate()?;
@@ -56,33 +54,25 @@ impl Trainer {
     }
 
     /// The checkpoint of an interrupted run, unless this step has one already.
-    pub(super) fn commit_interrupted(&mut self, training: &Training) -> Result<PathBuf> {
+    pub(super) fn commit_interrupted(&mut self, updates: &Updates<'_>) -> Result<PathBuf> {
         let folder = layout::checkpoint(&self.config.output_dir, self.state.global_step);
         if self.saved_step == Some(self.state.global_step) && folder.exists() {
             return Ok(folder);
         }
-        self.write_checkpoint(&*training.optimizer, &*training.scheduler)
+        self.write_checkpoint(updates)
     }
 
-    fn write_checkpoint(
-        &mut self,
-        optimizer: &dyn Optimizer,
-        scheduler: &dyn LrScheduler,
-    ) -> Result<PathBuf> {
+    fn write_checkpoint(&mut self, updates: &Updates<'_>) -> Result<PathBuf> {
+        self.store_flos();
         let step = self.state.global_step;
         let mut staging = Staging::begin(&self.config.output_dir, step)?;
         let saved = self
-            .write_files(&mut staging, optimizer, scheduler)
+            .write_files(&mut staging, updates)
             .and_then(|()| staging.commit());
         saved.with_context(|| format!("saving checkpoint {step}"))
     }
 
-    fn write_files(
-        &self,
-        staging: &mut Staging,
-        optimizer: &dyn Optimizer,
-        scheduler: &dyn LrScheduler,
-    ) -> Result<()> {
+    fn write_files(&self, staging: &mut Staging, updates: &Updates<'_>) -> Result<()> {
         if let Some(config) = self.parts.model.config() {
             staging.write_json(layout::CONFIG, &config)?;
         }
@@ -91,8 +81,8 @@ impl Trainer {
             staging.copy_file(companion)?;
         }
         staging.write_json(layout::TRAINING_ARGS, &self.config.arguments)?;
-        staging.write_part(layout::OPTIMIZER, &optimizer.state()?)?;
-        staging.write_json(layout::SCHEDULER, &scheduler.state()?.json)?;
+        staging.write_part(layout::OPTIMIZER, &updates.optimizer.state()?)?;
+        staging.write_json(layout::SCHEDULER, &updates.scheduler.state()?.json)?;
         staging.write_json_sorted(layout::TRAINER_STATE, &self.state)?;
         let progress = self.progress()?;
         staging.write_json(layout::PROGRESS, &progress)?;
@@ -119,6 +109,7 @@ impl Trainer {
     fn progress(&self) -> Result<Progress> {
         Ok(Progress {
             cursor: self.cursor.position(),
+            accumulation_steps: self.accumulation.steps(),
             total_batches: self.accumulation.total_batches(),
             pending_batches: self.accumulation.pending(),
             losses: self.losses.clone(),
@@ -181,12 +172,10 @@ impl Trainer {
         }
     }
 
-    /// With a limit of one, only the best checkpoint stays at the end (spec 3.2, step 10).
+    /// With a limit of one, only the best checkpoint stays at the end, if one is known (spec 3.2, step 10).
     pub(super) fn rotate_at_end(&self) -> Result<()> {
         match (self.config.save_total_limit, self.best_folder()) {
-            (Some(1), Some(best)) if self.loads_best() => {
-                rotate::keep_only(&self.config.output_dir, best)
-            }
+            (Some(1), Some(best)) => rotate::keep_only(&self.config.output_dir, best),
             _ => Ok(()),
         }
     }

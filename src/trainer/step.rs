@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-use super::{OnNonfinite, Trainer};
+use super::{OnNonfinite, Trainer, Updates};
 use crate::data::{Batch, LoadedBatch};
 use crate::error::{Failure, Kind as FailureKind};
-use crate::optim::{LrScheduler, Optimizer, clip};
+use crate::optim::clip;
 use crate::torch;
 
 impl Trainer {
@@ -50,51 +50,46 @@ impl Trainer {
             .context("forward pass")
     }
 
-    /// Clip, optimizer, schedule, gradients to none. `losses_finite` says whether every loss of the step was.
-    pub(super) fn update(
-        &mut self,
-        optimizer: &mut dyn Optimizer,
-        scheduler: &mut dyn LrScheduler,
-        losses_finite: bool,
-    ) -> Result<()> {
+    /// Clip, optimizer, schedule, gradients to none.
+    pub(super) fn update(&mut self, updates: &mut Updates<'_>) -> Result<()> {
         let norm = clip::clip(&self.parameters, self.config.max_grad_norm)?;
         self.gradient_norm = norm;
         if let Some(record) = &mut self.parts.step_record {
             record.update(self.state.global_step, norm, &self.learning_rates)?;
         }
-        let gradients_finite = match (norm, self.config.on_nonfinite) {
-            (Some(norm), _) => norm.is_finite(),
-            // Without clipping the check costs a pass over the gradients; it is made only where it decides something.
-            (None, OnNonfinite::Warn) => true,
-            (None, _) => torch::gradients_are_finite(&self.parameters)?,
-        };
-        let finite = losses_finite && gradients_finite;
-        if !finite {
-            self.nonfinite_steps += 1;
-        }
-        match self.config.on_nonfinite {
-            OnNonfinite::Stop if !finite => {
-                let message = format!(
-                    "the loss or a gradient is not finite at step {}",
-                    self.state.global_step + 1
-                );
-                let hint = "lower --learning_rate or set --max_grad_norm; --on_nonfinite skip leaves such steps out";
-                return Err(Failure::new(FailureKind::Numeric, message)
-                    .hint(hint)
-                    .into());
-            }
-            OnNonfinite::Skip if !finite => {}
-            _ => {
-                optimizer.step().context("optimizer step")?;
-                if !scheduler.is_per_evaluation() {
-                    scheduler.step(optimizer.groups_mut());
-                }
+        if self.is_update_made(norm)? {
+            updates.optimizer.step().context("optimizer step")?;
+            if !updates.scheduler.is_per_evaluation() {
+                updates.scheduler.step(updates.optimizer.groups_mut());
             }
         }
         torch::clear_gradients(&self.parameters)?;
-        self.learning_rates.clear();
-        self.learning_rates
-            .extend(optimizer.groups().iter().map(|group| group.learning_rate));
+        self.note_rates(updates.optimizer);
         Ok(())
+    }
+
+    /// Counts a step with a loss or gradient that is not finite, and says what becomes of it.
+    fn is_update_made(&mut self, norm: Option<f64>) -> Result<bool> {
+        let losses_finite = std::mem::replace(&mut self.losses_finite, true);
+        let gradients_finite = match norm {
+            Some(norm) => norm.is_finite(),
+            None => torch::gradients_are_finite(&self.parameters)?,
+        };
+        if losses_finite && gradients_finite {
+            return Ok(true);
+        }
+        self.nonfinite_steps += 1;
+        match self.config.on_nonfinite {
+            OnNonfinite::Warn => Ok(true),
+            OnNonfinite::Skip => Ok(false),
+            OnNonfinite::Stop => {
+                let step = self.state.global_step + 1;
+                let message = format!("the loss or a gradient is not finite at step {step}");
+                let hint = "lower --learning_rate or set --max_grad_norm; --on_nonfinite skip leaves such steps out";
+                Err(Failure::new(FailureKind::Numeric, message)
+                    .hint(hint)
+                    .into())
+            }
+        }
     }
 }

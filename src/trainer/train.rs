@@ -1,15 +1,15 @@
 //! `train`: epochs, batches, and what is due at their ends (spec 3.2).
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Result;
 
-use super::accumulation::{Accumulation, Place};
+use super::accumulation::Place;
 use super::resume::{Cursor, Resumed};
-use super::{Trainer, Training, round};
+use super::speed::{self, Work};
+use super::{Plan, Trainer, Training, Updates};
 use crate::callback::Event;
-use crate::data::LoadedBatch;
+use crate::data::{Epoch, LoadedBatch};
 
 /// How a call of [`Trainer::train`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,37 +31,41 @@ pub struct Outcome {
     pub metrics: Vec<(String, f64)>,
 }
 
+/// Why no further batch of an epoch is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// There is none, or a callback ended the epoch.
+    Epoch,
+    /// A signal: the end of the epoch is left to the run that goes on.
+    Interrupted,
+}
+
 impl Trainer {
     /// Trains from the beginning or from a checkpoint folder.
     pub fn train(&mut self, training: &mut Training, resume: Option<&Path>) -> Result<Outcome> {
-        self.started = Instant::now();
-        self.accumulation = Accumulation::new(training.plan.accumulation);
+        self.is_in_train = true;
+        let outcome = self.run_epochs(training, resume);
+        self.is_in_train = false;
+        outcome
+    }
+
+    fn run_epochs(&mut self, training: &mut Training, resume: Option<&Path>) -> Result<Outcome> {
         let mut resumed = self.begin(training, resume)?;
-        self.learning_rates = training
-            .optimizer
-            .groups()
-            .iter()
-            .map(|group| group.learning_rate)
-            .collect();
+        self.start_reports();
         self.fire(Event::TrainBegin)?;
+        if self.stopped_before {
+            self.control.stop_training("the run had come to its end");
+        }
         let first_epoch = resumed.as_ref().map_or(0, Resumed::first_epoch);
         for epoch in first_epoch..training.plan.num_train_epochs {
             // A run that had come to its end inside an epoch still owes the end of that epoch, but no new one.
-            if self.stopped_before
-                && resumed
-                    .as_ref()
-                    .is_none_or(|resumed| !resumed.is_inside_epoch())
-            {
+            let is_owed = resumed.as_ref().is_some_and(Resumed::is_inside_epoch);
+            if self.stopped_before && !is_owed {
                 break;
             }
             self.run_epoch(training, epoch, resumed.take())?;
-            if self.is_interrupted() && !self.is_done(&training.plan) {
-                let checkpoint = self.commit_interrupted(training)?;
-                return Ok(Outcome {
-                    end: End::Interrupted(checkpoint),
-                    global_step: self.state.global_step,
-                    metrics: Vec::new(),
-                });
+            if self.is_cut_short(&training.plan) {
+                return self.interrupt(training);
             }
             if self.control.should_training_stop() {
                 break;
@@ -76,112 +80,99 @@ impl Trainer {
         epoch: u64,
         resumed: Option<Resumed>,
     ) -> Result<()> {
+        let (loader, mut updates) = training.split();
         self.fire(Event::EpochBegin)?;
-        let Training {
-            loader,
-            optimizer,
-            scheduler,
-            plan,
-        } = training;
-        let mut batches = match &resumed {
+        let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
+        let mut batches = match resumed {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
         };
-        let mut index = batches.delivered() as u64;
-        self.cursor = Cursor::in_epoch(epoch, index, batches.start().clone());
-        let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
-        if self.stopped_before {
-            self.control.stop_training("the run had come to its end");
+        let delivered = batches.delivered() as u64;
+        self.cursor = Cursor::in_epoch(epoch, delivered, batches.start().clone());
+        if !is_over && self.run_batches(&mut batches, &mut updates)? == Left::Interrupted {
+            return Ok(());
         }
-        let mut resumed = resumed;
-        let mut is_empty = index == 0;
-        loop {
-            let batch = batches.next().transpose()?;
-            // Only now: a foreign checkpoint's epoch draws its order with its first batch.
-            if let Some(resumed) = resumed.take() {
-                resumed.restore_generators()?;
-            }
-            let Some(batch) = batch.filter(|_| !is_over) else {
-                break;
-            };
-            is_empty = false;
-            let place = Place {
-                index,
-                epoch_len: plan.steps_in_epoch,
-            };
-            index += 1;
-            if self.accumulation.begins_step(place) {
-                self.fire(Event::StepBegin)?;
-            }
-            self.run_batch(&batch)?;
-            self.cursor.batches_done = index;
-            if self.accumulation.ends_step(place) {
-                let losses_finite = std::mem::replace(&mut self.losses_finite, true);
-                self.update(&mut **optimizer, &mut **scheduler, losses_finite)?;
-                self.state.global_step += 1;
-                self.state.epoch = Some(epoch as f64 + index as f64 / plan.steps_in_epoch as f64);
-                self.fire(Event::StepEnd)?;
-                self.block(&mut **optimizer, &mut **scheduler)?;
-                if self.is_interrupted() && !self.is_done(plan) {
-                    return Ok(());
-                }
-            } else {
-                self.fire(Event::SubstepEnd)?;
+        self.cursor.epoch_ended = true;
+        self.fire(Event::EpochEnd)?;
+        self.block(&mut updates)
+    }
+
+    fn run_batches(&mut self, batches: &mut Epoch<'_>, updates: &mut Updates<'_>) -> Result<Left> {
+        for batch in batches {
+            let ended_step = self.run_batch(&batch?, updates)?;
+            if ended_step && self.is_cut_short(updates.plan) {
+                return Ok(Left::Interrupted);
             }
             if self.control.should_epoch_stop() || self.control.should_training_stop() {
                 break;
             }
         }
-        if is_empty {
-            tracing::warn!(
-                "the training data yielded no batch, stopping training at step {}!",
-                self.state.global_step
-            );
-            self.control
-                .stop_training("the training data yielded no batch");
+        if self.cursor.batches_done == 0 {
+            let reason = "the training data yielded no batch";
+            let step = self.state.global_step;
+            tracing::warn!("{reason}, stopping training at step {step}!");
+            self.control.stop_training(reason);
         }
-        drop(batches);
-        self.cursor.epoch_ended = true;
-        self.fire(Event::EpochEnd)?;
-        self.block(&mut *training.optimizer, &mut *training.scheduler)
+        Ok(Left::Epoch)
     }
 
-    fn run_batch(&mut self, batch: &LoadedBatch) -> Result<()> {
+    /// One micro-batch and, if it ends a step, the update and what is due then. Whether it did.
+    fn run_batch(&mut self, batch: &LoadedBatch, updates: &mut Updates<'_>) -> Result<bool> {
+        let place = Place {
+            index: self.cursor.batches_done,
+            epoch_len: updates.plan.steps_in_epoch,
+        };
+        if self.accumulation.begins_step(place) {
+            self.fire(Event::StepBegin)?;
+        }
         let share = self.forward_backward(batch)?;
         self.losses_finite &= share.is_finite();
         self.losses
             .add(share, self.state.global_step, self.config.nan_inf_filter);
-        Ok(())
+        self.cursor.batches_done += 1;
+        if !self.accumulation.ends_step(place) {
+            self.fire(Event::SubstepEnd)?;
+            return Ok(false);
+        }
+        self.update(updates)?;
+        self.state.global_step += 1;
+        self.state.epoch = Some(self.cursor.epochs_done(place.epoch_len));
+        self.fire(Event::StepEnd)?;
+        self.block(updates)?;
+        Ok(true)
     }
 
-    /// Whether nothing is left to interrupt.
-    fn is_done(&self, plan: &super::Plan) -> bool {
-        self.control.should_training_stop() || self.state.global_step >= plan.max_steps
+    /// Whether a signal asks for the end, and there is something left to end.
+    fn is_cut_short(&self, plan: &Plan) -> bool {
+        let is_done =
+            self.control.should_training_stop() || self.state.global_step >= plan.max_steps;
+        self.is_interrupted() && !is_done
+    }
+
+    fn interrupt(&mut self, training: &mut Training) -> Result<Outcome> {
+        let checkpoint = self.commit_interrupted(&training.split().1)?;
+        Ok(Outcome {
+            end: End::Interrupted(checkpoint),
+            global_step: self.state.global_step,
+            metrics: Vec::new(),
+        })
     }
 
     /// Best model, final metrics, final log (spec 3.2 steps 9 and 10).
     fn finish(&mut self, training: &Training) -> Result<Outcome> {
         self.load_best_model()?;
-        let runtime = self.started.elapsed().as_secs_f64();
-        self.training_seconds = runtime;
-        self.state.total_flos += std::mem::take(&mut self.flos_since_log);
-        let mut metrics = vec![("train_runtime".to_owned(), round(runtime, 4))];
-        if runtime > 0.0 {
-            let per_second = |amount: u64| round(amount as f64 / runtime, 3);
-            metrics.push((
-                "train_samples_per_second".to_owned(),
-                per_second(training.plan.num_train_samples),
-            ));
-            metrics.push((
-                "train_steps_per_second".to_owned(),
-                per_second(training.plan.max_steps),
-            ));
-        }
+        let runtime = self.started.elapsed();
+        self.training_seconds = runtime.as_secs_f64();
+        let planned = Work {
+            samples: training.plan.num_train_samples,
+            steps: training.plan.max_steps,
+        };
+        let mut metrics = speed::metrics("train", runtime, planned);
+        self.store_flos();
         metrics.push(("total_flos".to_owned(), self.state.total_flos));
-        metrics.push((
-            "train_loss".to_owned(),
-            self.losses.mean(self.state.global_step),
-        ));
+        let train_loss = self.losses.mean(self.state.global_step);
+        metrics.push(("train_loss".to_owned(), train_loss));
+        self.is_in_train = false;
         self.log(&mut metrics)?;
         self.rotate_at_end()?;
         self.fire(Event::TrainEnd)?;

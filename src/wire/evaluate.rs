@@ -80,17 +80,20 @@ pub(super) fn predict_and_show(
     test: &mut EvaluationSet,
     reading: Reading,
 ) -> Result<()> {
-    let mut sink = JsonLines::create(
-        &run.output_dir.join(layout::PREDICTIONS),
-        reading.kind,
-        reading.labels,
-    )?;
+    let path = run.output_dir.join(layout::PREDICTIONS);
+    let mut sink = JsonLines::create(&path, reading.kind, reading.labels)?;
     let mut metrics = trainer.predict(test, "predict", &mut sink)?.metrics.0;
-    let (path, rows) = sink.finish()?;
-    metrics.push(("predict_samples".to_owned(), rows as f64));
+    let note = if run.evaluation.prediction_loss_only {
+        "no predictions were kept: prediction_loss_only is set".to_owned()
+    } else {
+        let (path, rows) = sink.finish()?;
+        format!("{rows} predictions in {}", path.display())
+    };
+    let num_rows = test.loader.dataset().len();
+    metrics.push(("predict_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "predict", &metrics)?;
     show("predict", &metrics)?;
-    output::status(&format!("{rows} predictions in {}", path.display()));
+    output::status(&note);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Predictions as JSON lines: one object a row, written beside the final name and renamed when the pass is done.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -89,11 +90,7 @@ impl JsonLines {
     fn single_label(&self, logits: &Tensor) -> Result<Vec<Map<String, Value>>> {
         let scores = rows_of(&logits.f_softmax(-1, Kind::Float)?)?;
         let object = |scores: &Vec<f64>| {
-            let best = scores
-                .iter()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(b.1))
-                .map_or(0, |(index, _)| index);
+            let best = first_largest(scores);
             let by_label = scores.iter().enumerate();
             let by_label: Map<String, Value> = by_label
                 .map(|(i, score)| (text(&self.label(i)), json!(score)))
@@ -184,6 +181,15 @@ fn fields<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// As torch's argmax, which metrics use: among equals the first.
+fn first_largest(scores: &[f64]) -> usize {
+    let better = |best: usize, index: usize| match scores[index].total_cmp(&scores[best]) {
+        Ordering::Greater => index,
+        _ => best,
+    };
+    (0..scores.len()).fold(0, better)
 }
 
 fn text(label: &Value) -> String {

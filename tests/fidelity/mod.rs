@@ -5,3 +5,5 @@
 
 mod golden;
 mod regression;
+
+pub use regression::{parameters, train};

@@ -110,13 +110,6 @@ impl Stateful for LambdaScheduler {
             ))
             .into());
         }
-        if base_rates != self.base_rates {
-            tracing::warn!(
-                "the new arguments win over the checkpoint's: learning_rate {:?} -> {:?}",
-                base_rates,
-                self.base_rates
-            );
-        }
         (self.last_epoch, self.step_count, self.last_rates) = (last_epoch, step_count, last_rates);
         Ok(())
     }

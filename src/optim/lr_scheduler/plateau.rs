@@ -24,14 +24,17 @@ pub struct PlateauScheduler {
     bad_evaluations: u64,
     cooldown: u64,
     last_epoch: u64,
+    base_rates: Vec<f64>,
     last_rates: Vec<f64>,
 }
 
 impl PlateauScheduler {
     /// The groups keep their rates.
     pub fn new(groups: &[ParameterGroup]) -> Self {
+        let base = |group: &ParameterGroup| group.initial_learning_rate;
         let last_rates = groups.iter().map(|group| group.learning_rate).collect();
         Self {
+            base_rates: groups.iter().map(base).collect(),
             best: f64::INFINITY,
             bad_evaluations: 0,
             cooldown: 0,
@@ -84,7 +87,9 @@ impl LrScheduler for PlateauScheduler {
     }
 
     fn apply(&mut self, groups: &mut [ParameterGroup]) {
-        for (group, rate) in groups.iter_mut().zip(&self.last_rates) {
+        let rates = self.base_rates.iter().zip(&self.last_rates);
+        for (group, (base, rate)) in groups.iter_mut().zip(rates) {
+            group.initial_learning_rate = *base;
             group.learning_rate = *rate;
         }
     }
@@ -103,6 +108,8 @@ impl Stateful for PlateauScheduler {
             "num_bad_epochs": self.bad_evaluations,
             "cooldown_counter": self.cooldown,
             "last_epoch": self.last_epoch,
+            // Not torch's, which ignores it: what the rates have been divided from.
+            "base_lrs": self.base_rates,
             "_last_lr": self.last_rates,
         });
         Ok(PartState {
@@ -111,6 +118,8 @@ impl Stateful for PlateauScheduler {
         })
     }
 
+    /// What has been learned of the metric comes from `state`, and how far the rates are reduced. A peak rate that is not
+    /// the saved one wins: it is reduced as far.
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let misfit = |what: &str| Failure::data(format!("the schedule state does not fit: {what}"));
         let count = |key: &str| {
@@ -120,14 +129,12 @@ impl Stateful for PlateauScheduler {
                 .and_then(Value::as_u64)
                 .ok_or_else(|| misfit(&format!("{key} is not a count")))
         };
-        let rates = state.json.get("_last_lr").and_then(Value::as_array);
-        let rates = rates.and_then(|rates| {
-            rates
-                .iter()
-                .map(Value::as_f64)
-                .collect::<Option<Vec<f64>>>()
-        });
-        let rates = rates.ok_or_else(|| misfit("_last_lr are not numbers"))?;
+        let numbers = |key: &str| {
+            let values = state.json.get(key).and_then(Value::as_array)?;
+            let values = values.iter().map(Value::as_f64);
+            values.collect::<Option<Vec<f64>>>()
+        };
+        let mut rates = numbers("_last_lr").ok_or_else(|| misfit("_last_lr are not numbers"))?;
         if rates.len() != self.last_rates.len() {
             return Err(misfit(&format!(
                 "it has rates of {} groups, the optimizer {}",
@@ -135,6 +142,14 @@ impl Stateful for PlateauScheduler {
                 self.last_rates.len()
             ))
             .into());
+        }
+        for (index, base) in numbers("base_lrs").into_iter().flatten().enumerate() {
+            match (rates.get_mut(index), self.base_rates.get(index)) {
+                (Some(rate), Some(own)) if base != *own && base > 0.0 => {
+                    *rate = own * (*rate / base)
+                }
+                _ => {}
+            }
         }
         let (bad, cooldown, epoch) = (
             count("num_bad_epochs")?,
@@ -198,6 +213,20 @@ mod tests {
             );
             assert_eq!(scheduler.last_rates(), [group[0].learning_rate]);
         }
+    }
+
+    #[test]
+    fn a_new_peak_rate_is_reduced_as_far_as_the_old_one() {
+        let mut group = groups(0.5);
+        let mut scheduler = PlateauScheduler::new(&group);
+        (0..12).for_each(|_| scheduler.step_with_metric(&mut group, 1.0));
+        let state = scheduler.state().expect("a state");
+        let mut new = groups(2.0);
+        let mut resumed = PlateauScheduler::new(&new);
+        resumed.load_state(state).expect("it fits");
+        resumed.apply(&mut new);
+        assert!((new[0].learning_rate - 0.2).abs() < 1e-12);
+        assert_eq!(new[0].initial_learning_rate, 2.0);
     }
 
     #[test]
