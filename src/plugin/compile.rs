@@ -145,7 +145,7 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
     let signal = outcome.status.signal();
     let over_time = outcome.timed_out
         || [Signal::XCPU, Signal::KILL].iter().any(|known| signal == Some(known.as_raw()));
-    let out_of_memory = signal == Some(Signal::ABORT.as_raw()) || outcome.messages.contains("memory allocation");
+    let out_of_memory = signal == Some(Signal::ABORT.as_raw()) || ["memory allocation", "out of memory"].iter().any(|text| outcome.messages.contains(text));
     let limit = match (over_time, out_of_memory) {
         (true, _) => Limit::CompileTime,
         (_, true) => Limit::CompileMemory,

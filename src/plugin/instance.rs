@@ -213,6 +213,11 @@ impl Instance {
         self.generation
     }
 
+    /// Whether the store of that number is the one in use.
+    pub(super) fn is_running(&self, generation: u64) -> bool {
+        self.live.is_some() && self.generation == generation
+    }
+
     /// Whether a trap may still be answered with a fresh store.
     pub(super) fn can_restart(&self) -> bool {
         self.restarts() < self.linked.facts.limits.restarts

@@ -37,8 +37,8 @@ impl Streaming {
     fn current(&self) -> Result<ResourceAny> {
         let instance = self.instance.borrow();
         match self.accumulator {
-            Some((accumulator, generation)) if generation == instance.generation() => Ok(accumulator),
-            Some(_) => Err(instance.refuse(Hook::MetricsUpdate, "its state was lost when it was started again".to_owned()).into()),
+            Some((accumulator, generation)) if instance.is_running(generation) => Ok(accumulator),
+            Some(_) => Err(instance.refuse(Hook::MetricsUpdate, "what it had seen of this pass was lost when it was stopped".to_owned()).into()),
             None => Err(instance.refuse(Hook::MetricsUpdate, "no evaluation pass was begun".to_owned()).into()),
         }
     }
@@ -53,7 +53,7 @@ impl Metric for Streaming {
         let mut instance = self.instance.borrow_mut();
         instance.ready()?;
         if let Some((old, generation)) = self.accumulator.take()
-            && generation == instance.generation()
+            && instance.is_running(generation)
         {
             instance.call(Hook::MetricsDrop, |store, _| Ok(Ok(old.resource_drop(store)?)))?;
         }
