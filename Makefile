@@ -23,7 +23,7 @@ demo: build model plugins
 test: libtorch plugins guests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE cargo test --release
 
-bench: build model plugins
+bench: build model plugins guests
 	cargo build --release --examples
 	python3 tests/bench/run.py
 

@@ -19,9 +19,15 @@ fn readme() -> String {
 /// The commands of the `sh` blocks, continued lines joined, as words.
 fn commands() -> Vec<Vec<String>> {
     let text = readme();
-    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
+    let blocks = text
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("a block"));
     let joined: String = blocks.map(|block| block.replace("\\\n", " ")).collect();
-    joined.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    joined
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
 }
 
 /// Names of all arguments that can be given, without dashes.
@@ -30,8 +36,14 @@ fn known_arguments() -> Vec<String> {
     let mut command = host.command("args");
     command.arg("--json");
     let table: Value = serde_json::from_str(&host.succeeds(command)).expect("JSON");
-    let honoured = table.as_array().expect("a list").iter().filter(|field| field["state"] == "honoured");
-    honoured.map(|field| field["name"].as_str().expect("a name").to_owned()).collect()
+    let honoured = table
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|field| field["state"] == "honoured");
+    honoured
+        .map(|field| field["name"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 #[test]
@@ -44,12 +56,18 @@ fn commands_exist() {
     for words in commands {
         let line = words.join(" ");
         match words[0].as_str() {
-            "make" => assert!(makefile.contains(&format!("\n{}:", words[1])), "no such target: {line}"),
+            "make" => assert!(
+                makefile.contains(&format!("\n{}:", words[1])),
+                "no such target: {line}"
+            ),
             "export" | "head" => {}
             "host" => {
                 let flags = words.iter().filter_map(|word| word.strip_prefix("--"));
                 for flag in flags {
-                    let name = flag.strip_prefix("no_").filter(|_| flag != "no_plugins").unwrap_or(flag);
+                    let name = flag
+                        .strip_prefix("no_")
+                        .filter(|_| flag != "no_plugins")
+                        .unwrap_or(flag);
                     let known = arguments.iter().any(|known| known == name) || ours.contains(&name);
                     assert!(known, "no such argument: --{flag} in {line}");
                 }
@@ -64,9 +82,12 @@ fn commands_exist() {
 fn files_exist() {
     let made = ["demo-output/", ".models/", "plugins/target/"];
     for words in commands() {
-        let files = words.iter().filter(|word| word.contains('/') && !word.contains('$') && !word.starts_with('-'));
+        let files = words
+            .iter()
+            .filter(|word| word.contains('/') && !word.contains('$') && !word.starts_with('-'));
         for file in files {
-            let exists = root().join(file).exists() || made.iter().any(|folder| file.starts_with(folder));
+            let exists =
+                root().join(file).exists() || made.iter().any(|folder| file.starts_with(folder));
             assert!(exists, "{file} in {}", words.join(" "));
         }
     }
@@ -77,7 +98,10 @@ fn files_exist() {
 fn links_lead_somewhere() {
     for rest in readme().split("](").skip(1) {
         let target = rest.split(')').next().expect("a target");
-        assert!(target.contains("://") || root().join(target).exists(), "no {target}");
+        assert!(
+            target.contains("://") || root().join(target).exists(),
+            "no {target}"
+        );
     }
 }
 
@@ -87,5 +111,8 @@ fn the_table_of_arguments_is_the_programs() {
     let mut command = host.command("args");
     command.arg("--markdown");
     let table = host.succeeds(command);
-    assert!(readme().contains(table.trim()), "renew the README's table: host args --markdown");
+    assert!(
+        readme().contains(table.trim()),
+        "renew the README's table: host args --markdown"
+    );
 }

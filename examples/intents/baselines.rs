@@ -131,17 +131,30 @@ fn terms(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Counts of the training terms, rare terms weighted up (tf-idf), rows of length one.
+/// Counts of the terms that occur more than once in training, rare ones weighted up (tf-idf); rows of length one.
 fn counted_words(train: &Split, validation: &Split) -> Result<Features> {
-    let mut columns: HashMap<String, usize> = HashMap::new();
+    let mut occurrences: HashMap<String, usize> = HashMap::new();
     for term in train.texts.iter().flat_map(|text| terms(text)) {
-        let next = columns.len();
-        columns.entry(term).or_insert(next);
+        *occurrences.entry(term).or_insert(0) += 1;
     }
+    let mut kept: Vec<String> = occurrences
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .map(|(term, _)| term)
+        .collect();
+    kept.sort();
+    let columns: HashMap<&str, usize> = kept
+        .iter()
+        .enumerate()
+        .map(|(column, term)| (term.as_str(), column))
+        .collect();
     let counts = |split: &Split| -> Result<Tensor> {
         let mut values = vec![0.0_f32; split.texts.len() * columns.len()];
         for (row, text) in split.texts.iter().enumerate() {
-            for column in terms(text).iter().filter_map(|term| columns.get(term)) {
+            for column in terms(text)
+                .iter()
+                .filter_map(|term| columns.get(term.as_str()))
+            {
                 values[row * columns.len() + column] += 1.0;
             }
         }
@@ -301,7 +314,7 @@ fn logistic_regression(
     targets: &Targets,
     decay: f64,
 ) -> Result<(Tensor, Tensor)> {
-    const STEPS: usize = 400;
+    const STEPS: usize = 200;
     const RATE: f64 = 4.0;
     const MOMENTUM: f64 = 0.9;
     let x = &features.train;

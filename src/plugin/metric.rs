@@ -30,7 +30,11 @@ pub(super) struct Streaming {
 impl Streaming {
     pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
         let name = instance.borrow().name().to_owned();
-        Self { name, instance, accumulator: None }
+        Self {
+            name,
+            instance,
+            accumulator: None,
+        }
     }
 
     /// The accumulator of this pass, if its store is still alive.
@@ -38,8 +42,18 @@ impl Streaming {
         let instance = self.instance.borrow();
         match self.accumulator {
             Some((accumulator, generation)) if instance.is_running(generation) => Ok(accumulator),
-            Some(_) => Err(instance.refuse(Hook::MetricsUpdate, "what it had seen of this pass was lost when it was stopped".to_owned()).into()),
-            None => Err(instance.refuse(Hook::MetricsUpdate, "no evaluation pass was begun".to_owned()).into()),
+            Some(_) => Err(instance
+                .refuse(
+                    Hook::MetricsUpdate,
+                    "what it had seen of this pass was lost when it was stopped".to_owned(),
+                )
+                .into()),
+            None => Err(instance
+                .refuse(
+                    Hook::MetricsUpdate,
+                    "no evaluation pass was begun".to_owned(),
+                )
+                .into()),
         }
     }
 }
@@ -55,10 +69,15 @@ impl Metric for Streaming {
         if let Some((old, generation)) = self.accumulator.take()
             && instance.is_running(generation)
         {
-            instance.call(Hook::MetricsDrop, |store, _| Ok(Ok(old.resource_drop(store)?)))?;
+            instance.call(Hook::MetricsDrop, |store, _| {
+                Ok(Ok(old.resource_drop(store)?))
+            })?;
         }
         let made = instance.call(Hook::MetricsNew, |store, hooks| match &hooks.metrics {
-            Some(metrics) => metrics.accumulator().call_constructor(store, dataset).map(Ok),
+            Some(metrics) => metrics
+                .accumulator()
+                .call_constructor(store, dataset)
+                .map(Ok),
             None => Err(absent()),
         })?;
         self.accumulator = Some((made, instance.generation()));
@@ -67,11 +86,15 @@ impl Metric for Streaming {
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         let accumulator = self.current()?;
-        self.instance.borrow_mut().call(Hook::MetricsUpdate, |store, hooks| {
-            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
-            store.data_mut().batch = Some(Batch::of(batch));
-            metrics.accumulator().call_update(store, accumulator, Resource::new_borrow(0))
-        })
+        self.instance
+            .borrow_mut()
+            .call(Hook::MetricsUpdate, |store, hooks| {
+                let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+                store.data_mut().batch = Some(Batch::of(batch));
+                metrics
+                    .accumulator()
+                    .call_update(store, accumulator, Resource::new_borrow(0))
+            })
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
@@ -98,7 +121,14 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
         let name = instance.borrow().name().to_owned();
-        Self { name, instance, dataset: String::new(), size: 0, outputs: Gathered::default(), labels: Gathered::default() }
+        Self {
+            name,
+            instance,
+            dataset: String::new(),
+            size: 0,
+            outputs: Gathered::default(),
+            labels: Gathered::default(),
+        }
     }
 }
 
@@ -146,7 +176,11 @@ impl Gathered {
     fn add(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
         for (name, tensor) in share(tensors) {
             // A value per batch becomes a row, as in the reference.
-            let tensor = if tensor.dim() == 0 { tensor.f_reshape([1])? } else { tensor };
+            let tensor = if tensor.dim() == 0 {
+                tensor.f_reshape([1])?
+            } else {
+                tensor
+            };
             match self.0.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, parts)) => parts.push(tensor),
                 None => self.0.push((name, vec![tensor])),
@@ -156,7 +190,10 @@ impl Gathered {
     }
 
     fn joined(&self) -> Result<Vec<(String, Tensor)>> {
-        self.0.iter().map(|(name, parts)| Ok((name.clone(), join(parts)?))).collect()
+        self.0
+            .iter()
+            .map(|(name, parts)| Ok((name.clone(), join(parts)?)))
+            .collect()
     }
 }
 
@@ -164,7 +201,13 @@ impl Gathered {
 fn join(parts: &[Tensor]) -> Result<Tensor> {
     let width = |tensor: &Tensor| tensor.size().get(1).copied().unwrap_or(0);
     let widest = parts.iter().map(width).max().unwrap_or(0);
-    let pad = |part: &Tensor| if part.dim() < 2 || width(part) == widest { Ok(part.shallow_clone()) } else { padded(part, widest) };
+    let pad = |part: &Tensor| {
+        if part.dim() < 2 || width(part) == widest {
+            Ok(part.shallow_clone())
+        } else {
+            padded(part, widest)
+        }
+    };
     let padded = parts.iter().map(pad).collect::<Result<Vec<Tensor>>>()?;
     Ok(Tensor::f_cat(&padded, 0)?)
 }
@@ -176,7 +219,9 @@ fn padded(part: &Tensor, widest: i64) -> Result<Tensor> {
     let result = Tensor::f_empty(size, (part.f_kind()?, part.device()))?;
     result.f_narrow(1, 0, own)?.f_copy_(part)?;
     // A tensor instead of tch's `Scalar`, which panics where libtorch reports an error.
-    result.f_narrow(1, own, widest - own)?.f_copy_(&Tensor::f_from_slice(&[PADDING])?)?;
+    result
+        .f_narrow(1, own, widest - own)?
+        .f_copy_(&Tensor::f_from_slice(&[PADDING])?)?;
     Ok(result)
 }
 
@@ -185,15 +230,23 @@ fn absent() -> wasmtime::Error {
 }
 
 /// Numbers that can be shown and stored. What is not finite passes; whoever chooses a best model leaves it out.
-fn checked(instance: &Instance, hook: Hook, numbers: Vec<(String, f64)>) -> Result<Vec<(String, f64)>> {
+fn checked(
+    instance: &Instance,
+    hook: Hook,
+    numbers: Vec<(String, f64)>,
+) -> Result<Vec<(String, f64)>> {
     let limit = instance.facts().limits.metrics;
     if numbers.len() as u64 > limit {
-        return Err(instance.over(hook, Violation::count(Limit::Metrics, numbers.len() as u64)).into());
+        return Err(instance
+            .over(hook, Violation::count(Limit::Metrics, numbers.len() as u64))
+            .into());
     }
     for (index, (name, _)) in numbers.iter().enumerate() {
         check_name(name).map_err(|reason| instance.refuse(hook, reason))?;
         if numbers[..index].iter().any(|(other, _)| other == name) {
-            return Err(instance.refuse(hook, format!("returned the metric `{name}` twice")).into());
+            return Err(instance
+                .refuse(hook, format!("returned the metric `{name}` twice"))
+                .into());
         }
     }
     Ok(numbers)
@@ -204,7 +257,13 @@ mod tests {
     use super::*;
 
     fn values(tensor: &Tensor) -> Vec<f64> {
-        Vec::try_from(&tensor.f_reshape([-1]).and_then(|flat| flat.f_to_kind(tch::Kind::Double)).expect("flat")).expect("values")
+        Vec::try_from(
+            &tensor
+                .f_reshape([-1])
+                .and_then(|flat| flat.f_to_kind(tch::Kind::Double))
+                .expect("flat"),
+        )
+        .expect("values")
     }
 
     #[test]
@@ -217,22 +276,33 @@ mod tests {
         }
         let joined = gathered.joined().expect("joined");
         assert_eq!(joined[0].1.size(), [3, 3]);
-        assert_eq!(values(&joined[0].1), [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]);
+        assert_eq!(
+            values(&joined[0].1),
+            [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]
+        );
     }
 
     #[test]
     fn later_dimensions_are_left_alone() {
-        let parts = [Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU), Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU)];
+        let parts = [
+            Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU),
+            Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU),
+        ];
         let joined = join(&parts).expect("joined");
         assert_eq!(joined.size(), [2, 2, 2]);
-        assert_eq!(values(&joined), [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(
+            values(&joined),
+            [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]
+        );
     }
 
     #[test]
     fn a_value_per_batch_becomes_a_row() {
         let mut gathered = Gathered::default();
         for value in [1.0, 2.0] {
-            gathered.add(&[("score".to_owned(), Tensor::from(value))]).expect("added");
+            gathered
+                .add(&[("score".to_owned(), Tensor::from(value))])
+                .expect("added");
         }
         assert_eq!(values(&gathered.joined().expect("joined")[0].1), [1.0, 2.0]);
     }

@@ -22,6 +22,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOST = ROOT / "target/release/host"
 PLUGIN = ROOT / "plugins/target/wasm32-wasip2/release/classification_metrics.wasm"
+GUESTS = ROOT / "tests/guests/target/wasm32-wasip2/release"
 MODEL = ROOT / ".models/all-MiniLM-L6-v2"
 INTENTS = ROOT / "examples/intents"
 REGRESSION = ROOT / "tests/fixtures/torchscript/regression.pt"
@@ -197,7 +198,7 @@ def loop(table, count, quick):
 def plugin_calls(table):
     """Measured inside one process by a program that uses the library."""
     table.head("Plugin calls")
-    for line in run([ROOT / "target/release/examples/bench-plugin-calls", PLUGIN.parent], threads=1).splitlines():
+    for line in run([ROOT / "target/release/examples/bench-plugin-calls", PLUGIN.parent, GUESTS], threads=1).splitlines():
         measured = json.loads(line)
         table.row(measured["what"], measured["values"], measured["unit"], limit=measured.get("limit"))
 

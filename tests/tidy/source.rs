@@ -25,17 +25,28 @@ impl Source {
             blank(&mut code, span);
         }
         let code = code.into_iter().collect();
-        Self { path: path.to_owned(), text: text.to_owned(), code, strings }
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            code,
+            strings,
+        }
     }
 
     /// First folder below `src`, or the file's own name without its ending.
     pub fn module(&self) -> &str {
-        self.path.split('/').next().map_or("", |name| name.trim_end_matches(".rs"))
+        self.path
+            .split('/')
+            .next()
+            .map_or("", |name| name.trim_end_matches(".rs"))
     }
 
     /// Lines of code, numbered from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
+        self.code
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
     }
 
     /// `src/path:line`.
@@ -52,20 +63,30 @@ pub fn sources(root: &Path) -> Vec<Source> {
         .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
         .map(|path| {
             let text = fs::read_to_string(&path).expect("a text file");
-            let name = path.strip_prefix(&folder).expect("a path below src").to_string_lossy().replace('\\', "/");
+            let name = path
+                .strip_prefix(&folder)
+                .expect("a path below src")
+                .to_string_lossy()
+                .replace('\\', "/");
             Source::new(&name, &text)
         })
         .collect();
     let tests: Vec<String> = sources.iter().flat_map(test_files).collect();
     sources.retain(|source| !tests.contains(&source.path));
-    assert!(sources.len() > 20, "the walk over src found only {} files", sources.len());
+    assert!(
+        sources.len() > 20,
+        "the walk over src found only {} files",
+        sources.len()
+    );
     sources
 }
 
 /// All files below a folder, build outputs left out, in order.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(folder) else { return found };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return found;
+    };
     for entry in entries {
         let path = entry.expect("an entry").path();
         if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
@@ -80,21 +101,32 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Files that `#[cfg(test)] mod name;` names.
 fn test_files(source: &Source) -> Vec<String> {
-    let folder = source.path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let folder = source
+        .path
+        .rsplit_once('/')
+        .map_or(String::new(), |(folder, _)| format!("{folder}/"));
     let mut lines = source.code.lines().map(str::trim);
     let mut found = Vec::new();
     while let Some(line) = lines.next() {
         if line != "#[cfg(test)]" {
             continue;
         }
-        let declared = lines.next().and_then(|line| line.split("mod ").nth(1)?.strip_suffix(';').map(str::to_owned));
+        let declared = lines.next().and_then(|line| {
+            line.split("mod ")
+                .nth(1)?
+                .strip_suffix(';')
+                .map(str::to_owned)
+        });
         found.extend(declared.map(|name| format!("{folder}{name}.rs")));
     }
     found
 }
 
 fn line_of(code: &[char], position: usize) -> usize {
-    1 + code[..position.min(code.len())].iter().filter(|letter| **letter == '\n').count()
+    1 + code[..position.min(code.len())]
+        .iter()
+        .filter(|letter| **letter == '\n')
+        .count()
 }
 
 fn blank(code: &mut [char], span: std::ops::Range<usize>) {
@@ -149,7 +181,10 @@ fn split(text: &str) -> (Vec<char>, Vec<(usize, String)>) {
         match end {
             Some((end, kind)) => {
                 if kind == Kind::Text {
-                    strings.push((line_of(&letters, position), content(&letters[position..end])));
+                    strings.push((
+                        line_of(&letters, position),
+                        content(&letters[position..end]),
+                    ));
                 }
                 blank(&mut code, position..end);
                 position = end;
@@ -175,10 +210,18 @@ fn literal_end(letters: &[char], position: usize) -> Option<(usize, Kind)> {
         ('/', '*') => Some((find(letters, position + 2, "*/") + 2, Kind::Comment)),
         ('"', _) => Some((quoted_end(letters, position + 1, '"'), Kind::Text)),
         ('r', '"' | '#') if position == 0 || !is_word(letters[position - 1]) => {
-            let hashes = letters[position + 1..].iter().take_while(|letter| **letter == '#').count();
+            let hashes = letters[position + 1..]
+                .iter()
+                .take_while(|letter| **letter == '#')
+                .count();
             let is_string = at(1 + hashes) == '"';
             let end = format!("\"{}", "#".repeat(hashes));
-            is_string.then(|| (find(letters, position + hashes + 2, &end) + end.len(), Kind::Text))
+            is_string.then(|| {
+                (
+                    find(letters, position + hashes + 2, &end) + end.len(),
+                    Kind::Text,
+                )
+            })
         }
         ('\'', '\\') => Some((quoted_end(letters, position + 1, '\''), Kind::Letter)),
         ('\'', _) if at(2) == '\'' => Some((position + 3, Kind::Letter)),
@@ -193,7 +236,9 @@ fn is_word(letter: char) -> bool {
 fn find(letters: &[char], from: usize, wanted: &str) -> usize {
     let wanted: Vec<char> = wanted.chars().collect();
     let tail = &letters[from.min(letters.len())..];
-    tail.windows(wanted.len()).position(|window| window == wanted).map_or(letters.len(), |offset| from + offset)
+    tail.windows(wanted.len())
+        .position(|window| window == wanted)
+        .map_or(letters.len(), |offset| from + offset)
 }
 
 fn quoted_end(letters: &[char], mut position: usize, quote: char) -> usize {
@@ -205,5 +250,8 @@ fn quoted_end(letters: &[char], mut position: usize, quote: char) -> usize {
 
 fn content(literal: &[char]) -> String {
     let text: String = literal.iter().collect();
-    text.trim_start_matches('r').trim_matches('#').trim_matches('"').to_owned()
+    text.trim_start_matches('r')
+        .trim_matches('#')
+        .trim_matches('"')
+        .to_owned()
 }

@@ -13,7 +13,10 @@ pub(super) fn constant(kind: Kind, value: f64, device: Device) -> Made {
         Some(whole) if !is_float(kind) => Tensor::f_from_slice(&[whole])?,
         _ => Tensor::f_from_slice(&[value])?,
     };
-    number.f_reshape([0_i64; 0])?.f_to_kind(kind)?.f_to_device(device)
+    number
+        .f_reshape([0_i64; 0])?
+        .f_to_kind(kind)?
+        .f_to_device(device)
 }
 
 /// A number as the other operand of arithmetic with a tensor: it decides between whole and real, but never on the width.
@@ -34,7 +37,10 @@ pub(super) fn compared(tensor: &Tensor, value: f64) -> Result<(Tensor, Tensor), 
         (_, Some(_)) => Kind::Int64,
         (_, None) => Kind::Double,
     };
-    Ok((tensor.f_to_kind(kind)?, constant(kind, value, tensor.device())?))
+    Ok((
+        tensor.f_to_kind(kind)?,
+        constant(kind, value, tensor.device())?,
+    ))
 }
 
 /// A tensor with one value everywhere.
@@ -47,7 +53,11 @@ pub(super) fn filled(dims: &[i64], value: &Tensor) -> Made {
 /// The p-norm, computed in float32 or float64.
 pub(super) fn norm(tensor: &Tensor, p: f64, (dims, keep_dim): (&[i64], bool)) -> Made {
     let kind = tensor.f_kind()?;
-    let work = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+    let work = if kind == Kind::Double {
+        Kind::Double
+    } else {
+        Kind::Float
+    };
     let sizes = tensor.f_to_kind(work)?.f_abs()?;
     let number = |value| constant(work, value, tensor.device());
     let result = if p == f64::INFINITY {
@@ -55,13 +65,21 @@ pub(super) fn norm(tensor: &Tensor, p: f64, (dims, keep_dim): (&[i64], bool)) ->
     } else if p == f64::NEG_INFINITY {
         sizes.f_amin(dims, keep_dim)?
     } else if p == 0.0 {
-        sizes.f_ne_tensor(&number(0.0)?)?.f_sum_dim_intlist(dims, keep_dim, work)?
+        sizes
+            .f_ne_tensor(&number(0.0)?)?
+            .f_sum_dim_intlist(dims, keep_dim, work)?
     } else if p == 1.0 {
         sizes.f_sum_dim_intlist(dims, keep_dim, work)?
     } else if p == 2.0 {
-        sizes.f_mul(&sizes)?.f_sum_dim_intlist(dims, keep_dim, work)?.f_sqrt()?
+        sizes
+            .f_mul(&sizes)?
+            .f_sum_dim_intlist(dims, keep_dim, work)?
+            .f_sqrt()?
     } else {
-        sizes.f_pow(&number(p)?)?.f_sum_dim_intlist(dims, keep_dim, work)?.f_pow(&number(1.0 / p)?)?
+        sizes
+            .f_pow(&number(p)?)?
+            .f_sum_dim_intlist(dims, keep_dim, work)?
+            .f_pow(&number(1.0 / p)?)?
     };
     result.f_to_kind(kind)
 }
@@ -75,8 +93,13 @@ mod tests {
         let tensor = Tensor::from_slice2(&[[3.0_f32, -4.0, 0.0], [1.0, 2.0, -2.0]]);
         for p in [0.0, 1.0, 2.0, 3.0, 0.5, f64::INFINITY, f64::NEG_INFINITY] {
             let ours = norm(&tensor, p, (&[1], false)).expect("a norm");
-            let theirs = tensor.f_norm_scalaropt_dim(p, [1_i64], false).expect("a norm");
-            assert!(ours.allclose(&theirs, 1e-6, 1e-6, false), "{p}: {ours} {theirs}");
+            let theirs = tensor
+                .f_norm_scalaropt_dim(p, [1_i64], false)
+                .expect("a norm");
+            assert!(
+                ours.allclose(&theirs, 1e-6, 1e-6, false),
+                "{p}: {ours} {theirs}"
+            );
         }
     }
 
@@ -88,7 +111,10 @@ mod tests {
         };
         // 1000 is 232 in eight bits; 2^53 + 1 is 2^53 in float64.
         assert!(!equal(&Tensor::from(-24_i8), 1000.0));
-        assert!(!equal(&Tensor::from((1_i64 << 53) + 1), 9_007_199_254_740_992.0));
+        assert!(!equal(
+            &Tensor::from((1_i64 << 53) + 1),
+            9_007_199_254_740_992.0
+        ));
         assert!(!equal(&Tensor::from(1_i64), 1.5));
         assert!(equal(&Tensor::from(-100_i64), -100.0));
     }
