@@ -43,7 +43,11 @@ pub struct Failure {
 impl Failure {
     /// A failure without a hint.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Wrong arguments.
@@ -77,19 +81,29 @@ pub fn kind_of(error: &anyhow::Error) -> Kind {
     if let Some(failure) = failures(error).first() {
         return failure.kind;
     }
-    if error.chain().any(|cause| cause.is::<std::io::Error>()) { Kind::Io } else { Kind::Internal }
+    if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+        Kind::Io
+    } else {
+        Kind::Internal
+    }
 }
 
 /// The hints of an error chain, outermost first.
 pub fn hints_of(error: &anyhow::Error) -> Vec<&str> {
-    failures(error).into_iter().filter_map(|failure| failure.hint.as_deref()).collect()
+    failures(error)
+        .into_iter()
+        .filter_map(|failure| failure.hint.as_deref())
+        .collect()
 }
 
 /// The outermost failure and those that are causes. A failure attached with `context` is hidden from `chain`, but not
 /// from `anyhow`'s own downcast, which finds the outermost one.
 fn failures(error: &anyhow::Error) -> Vec<&Failure> {
     let mut failures: Vec<&Failure> = error.downcast_ref().into_iter().collect();
-    for cause in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+    for cause in error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Failure>())
+    {
         if !failures.iter().any(|known| std::ptr::eq(*known, cause)) {
             failures.push(cause);
         }

@@ -21,7 +21,9 @@ pub struct Ended {
 
 impl Host {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -43,7 +45,11 @@ impl Host {
     /// `host <subcommand>`, one thread.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
-        command.arg(subcommand).current_dir(self.folder()).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+        command
+            .arg(subcommand)
+            .current_dir(self.folder())
+            .env("OMP_NUM_THREADS", "1")
+            .stdin(Stdio::null());
         command
     }
 
@@ -66,7 +72,11 @@ impl Host {
 
 fn ended(output: &Output) -> Ended {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    Ended {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
 }
 
 /// What a test needs from the machine.
@@ -81,13 +91,24 @@ pub enum Requirement {
 #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 pub fn requires(requirement: Requirement) -> bool {
     let (name, probe) = match requirement {
-        Requirement::Namespaces => ("namespaces", &["unshare", "--map-root-user", "--mount", "true"]),
+        Requirement::Namespaces => (
+            "namespaces",
+            &["unshare", "--map-root-user", "--mount", "true"],
+        ),
     };
     let [program, arguments @ ..] = probe;
-    let has_it = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
+    let has_it = Command::new(program)
+        .args(arguments)
+        .output()
+        .is_ok_and(|output| output.status.success());
     let required = env::var("HOST_TEST_REQUIRE").unwrap_or_default();
     if !has_it {
-        assert!(!required.split(',').any(|word| word == name || word == "all"), "this machine must have {name}");
+        assert!(
+            !required
+                .split(',')
+                .any(|word| word == name || word == "all"),
+            "this machine must have {name}"
+        );
         eprintln!("skipped: this machine has no {name}");
     }
     has_it
@@ -95,5 +116,7 @@ pub fn requires(requirement: Requirement) -> bool {
 
 /// A file or folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }

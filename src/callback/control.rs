@@ -127,7 +127,13 @@ impl Control {
         // The default flow's own schedule is not worth an audit entry: only a changed value by somebody with a name is.
         if old != on && !self.actor.is_empty() {
             let (by, step) = (self.actor.clone(), self.step);
-            self.changes.push(Change { by, wish, on, reason: reason.to_owned(), step });
+            self.changes.push(Change {
+                by,
+                wish,
+                on,
+                reason: reason.to_owned(),
+                step,
+            });
         }
     }
 }

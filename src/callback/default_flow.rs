@@ -53,7 +53,8 @@ impl DefaultFlow {
     fn on_step_end(&self, context: &mut Context<'_>) {
         let state = context.state;
         let step = state.global_step;
-        let due = |schedule, interval: f64| schedule == Schedule::Steps && is_multiple(step, interval);
+        let due =
+            |schedule, interval: f64| schedule == Schedule::Steps && is_multiple(step, interval);
         if (step == 1 && self.logging_first_step) || due(self.logging, state.logging_steps) {
             context.control.set_log(true);
         }
@@ -72,7 +73,9 @@ impl DefaultFlow {
         if self.logging == Schedule::Epoch {
             context.control.set_log(true);
         }
-        if self.evaluation == Schedule::Epoch && self.evaluation_delay <= context.state.epoch.unwrap_or(0.0) {
+        if self.evaluation == Schedule::Epoch
+            && self.evaluation_delay <= context.state.epoch.unwrap_or(0.0)
+        {
             context.control.set_evaluate(true);
         }
         if self.saving == Schedule::Epoch {

@@ -14,7 +14,10 @@ pub struct Callbacks {
 
 impl std::fmt::Debug for Callbacks {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_list().entries(self.list.iter().map(|callback| callback.name())).finish()
+        formatter
+            .debug_list()
+            .entries(self.list.iter().map(|callback| callback.name()))
+            .finish()
     }
 }
 
@@ -73,16 +76,25 @@ impl Callbacks {
 
     /// Values that callbacks have collected for the next log entry, in call order.
     pub fn take_emitted(&mut self) -> Vec<(String, f64)> {
-        self.list.iter_mut().flat_map(|callback| callback.take_emitted()).collect()
+        self.list
+            .iter_mut()
+            .flat_map(|callback| callback.take_emitted())
+            .collect()
     }
 
     /// States of all callbacks that have one, by name.
     pub fn states(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.list.iter().filter_map(|callback| Some((callback.name().to_owned(), callback.state()?))).collect()
+        self.list
+            .iter()
+            .filter_map(|callback| Some((callback.name().to_owned(), callback.state()?)))
+            .collect()
     }
 
     /// Hands back the states of an earlier run; callbacks without one keep theirs.
-    pub fn load_states(&mut self, states: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+    pub fn load_states(
+        &mut self,
+        states: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<()> {
         for callback in &mut self.list {
             if let Some(state) = states.get(callback.name()) {
                 callback.load_state(state)?;

@@ -23,13 +23,27 @@ pub struct EarlyStopping {
 impl EarlyStopping {
     /// `metric` with or without the `eval_` prefix.
     pub fn new(patience: u64, threshold: f64, metric: &str, greater_is_better: bool) -> Self {
-        let metric = if metric.starts_with("eval_") { metric.to_owned() } else { format!("eval_{metric}") };
-        Self { patience, threshold, metric, greater_is_better, counter: 0 }
+        let metric = if metric.starts_with("eval_") {
+            metric.to_owned()
+        } else {
+            format!("eval_{metric}")
+        };
+        Self {
+            patience,
+            threshold,
+            metric,
+            greater_is_better,
+            counter: 0,
+        }
     }
 
     fn improved(&self, value: f64, best: Option<f64>) -> bool {
         let Some(best) = best else { return true };
-        let better = if self.greater_is_better { value > best } else { value < best };
+        let better = if self.greater_is_better {
+            value > best
+        } else {
+            value < best
+        };
         better && (value - best).abs() > self.threshold
     }
 }
@@ -44,9 +58,14 @@ impl Callback for EarlyStopping {
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
-        let Event::Evaluate(metrics) = event else { return Ok(()) };
+        let Event::Evaluate(metrics) = event else {
+            return Ok(());
+        };
         let Some((_, value)) = metrics.iter().find(|(name, _)| *name == self.metric) else {
-            tracing::warn!("early stopping needs the metric {}, which this evaluation did not report", self.metric);
+            tracing::warn!(
+                "early stopping needs the metric {}, which this evaluation did not report",
+                self.metric
+            );
             return Ok(());
         };
         if !value.is_finite() {
@@ -59,7 +78,10 @@ impl Callback for EarlyStopping {
             self.counter += 1;
         }
         if self.counter >= self.patience {
-            context.control.stop_training(&format!("{} did not improve for {} evaluations", self.metric, self.counter));
+            context.control.stop_training(&format!(
+                "{} did not improve for {} evaluations",
+                self.metric, self.counter
+            ));
         }
         Ok(())
     }
@@ -97,7 +119,9 @@ mod tests {
                 elapsed_seconds: 0.0,
                 micro_step: 0,
             };
-            callback.on_event(Event::Evaluate(&metrics), &mut context).expect("no error");
+            callback
+                .on_event(Event::Evaluate(&metrics), &mut context)
+                .expect("no error");
             if control.should_training_stop() {
                 return Some(index + 1);
             }
@@ -129,7 +153,9 @@ mod tests {
             elapsed_seconds: 0.0,
             micro_step: 0,
         };
-        callback.on_event(Event::Evaluate(&[]), &mut context).expect("no error");
+        callback
+            .on_event(Event::Evaluate(&[]), &mut context)
+            .expect("no error");
         assert!(!control.should_training_stop());
     }
 }

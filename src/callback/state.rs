@@ -76,7 +76,10 @@ mod tests {
         let mut value = serde_json::to_value(TrainerState::new()).expect("JSON");
         assert_eq!(value["eval_steps"].to_string(), "500");
         assert_eq!(value.as_object().map(serde_json::Map::len), Some(16));
-        assert_eq!(serde_json::from_value::<TrainerState>(value.clone()).expect("the same state"), TrainerState::new());
+        assert_eq!(
+            serde_json::from_value::<TrainerState>(value.clone()).expect("the same state"),
+            TrainerState::new()
+        );
         value["other"] = 1.into();
         assert!(serde_json::from_value::<TrainerState>(value).is_err());
     }

@@ -46,7 +46,9 @@ pub enum SaveError {
 impl SaveError {
     /// The save error in a chain, if it is what ended a save.
     pub fn find(error: &anyhow::Error) -> Option<&Self> {
-        error.downcast_ref().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+        error
+            .downcast_ref()
+            .or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
     }
 
     /// Names the path; an error of the volume becomes typed.
@@ -54,8 +56,17 @@ impl SaveError {
         let path = path.to_path_buf();
         match Errno::from_io_error(&source) {
             Some(Errno::NOSPC | Errno::DQUOT) => {
-                let available = path.ancestors().skip(1).find_map(|folder| space::available(folder).ok());
-                Self::DiskFull { path, needed, available, source }.into()
+                let available = path
+                    .ancestors()
+                    .skip(1)
+                    .find_map(|folder| space::available(folder).ok());
+                Self::DiskFull {
+                    path,
+                    needed,
+                    available,
+                    source,
+                }
+                .into()
             }
             Some(Errno::IO) => Self::Device { path, source }.into(),
             _ => anyhow::Error::new(source).context(format!("cannot write {}", path.display())),
@@ -66,14 +77,25 @@ impl SaveError {
 impl fmt::Display for SaveError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DiskFull { path, needed, available, .. } => {
+            Self::DiskFull {
+                path,
+                needed,
+                available,
+                ..
+            } => {
                 write!(formatter, "no space for {}", path.display())?;
                 if let Some(needed) = needed {
                     write!(formatter, ", which needs {}", space::human(*needed))?;
                 }
-                available.map_or(Ok(()), |available| write!(formatter, "; {} are free", space::human(available)))
+                available.map_or(Ok(()), |available| {
+                    write!(formatter, "; {} are free", space::human(available))
+                })
             }
-            Self::Device { path, .. } => write!(formatter, "the device failed while writing {}", path.display()),
+            Self::Device { path, .. } => write!(
+                formatter,
+                "the device failed while writing {}",
+                path.display()
+            ),
         }
     }
 }
@@ -114,7 +136,14 @@ impl SyncedFile {
     pub(super) fn create(path: &Path, place: PathBuf, needed: Option<u64>) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         let file = file.map_err(|error| SaveError::from_io(error, &place, needed))?;
-        Ok(Self { file, place, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed })
+        Ok(Self {
+            file,
+            place,
+            buffer: Vec::new(),
+            hasher: blake3::Hasher::new(),
+            size: 0,
+            needed,
+        })
     }
 
     /// Appends.
@@ -132,10 +161,18 @@ impl SyncedFile {
     /// Syncs and says what the file holds.
     pub(super) fn finish(mut self) -> Result<FileRecord> {
         self.flush()?;
-        self.file.sync_all().map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
+        self.file
+            .sync_all()
+            .map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
         let name = self.place.file_name().context("a file without a name")?;
-        let name = name.to_str().with_context(|| format!("the file name {} is not UTF-8", name.display()))?;
-        Ok(FileRecord { name: name.to_owned(), size: self.size, blake3: self.hasher.finalize().to_hex().to_string() })
+        let name = name
+            .to_str()
+            .with_context(|| format!("the file name {} is not UTF-8", name.display()))?;
+        Ok(FileRecord {
+            name: name.to_owned(),
+            size: self.size,
+            blake3: self.hasher.finalize().to_hex().to_string(),
+        })
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -147,7 +184,9 @@ impl SyncedFile {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
+        self.file
+            .write_all(bytes)
+            .map_err(|error| SaveError::from_io(error, &self.place, self.needed))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -157,13 +196,20 @@ impl SyncedFile {
 /// A name that no other call, process or earlier run uses.
 pub(super) fn unique() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    format!("{}-{}-{nanos:x}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    format!(
+        "{}-{}-{nanos:x}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Refuses anything but the plain name of a file, so that no name leaves its folder.
 pub(super) fn check_name(name: &str) -> Result<&str> {
-    let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0']);
+    let plain =
+        !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0']);
     ensure!(plain, "{name:?} is not a plain file name");
     Ok(name)
 }
@@ -214,31 +260,63 @@ mod tests {
 
     #[test]
     fn errors_of_the_volume_are_typed_and_found_through_contexts() {
-        for (errno, full) in [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::IO, false)] {
+        for (errno, full) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::IO, false),
+        ] {
             let path = Path::new("/tmp/x.safetensors");
-            let error = SaveError::from_io(errno.into(), path, Some(1_500_000)).context("saving checkpoint-5");
+            let error = SaveError::from_io(errno.into(), path, Some(1_500_000))
+                .context("saving checkpoint-5");
             let found = SaveError::find(&error).expect("typed");
             assert_eq!(matches!(found, SaveError::DiskFull { .. }), full, "{found}");
-            assert!(!full || found.to_string().contains("needs 1.5 MB"), "{found}");
+            assert!(
+                !full || found.to_string().contains("needs 1.5 MB"),
+                "{found}"
+            );
             assert_eq!(crate::error::kind_of(&error), crate::error::Kind::Io);
         }
         let other = SaveError::from_io(Errno::ACCESS.into(), Path::new("/x"), None);
         assert!(SaveError::find(&other).is_none());
-        assert!(format!("{other:#}").contains("cannot write /x"), "{other:#}");
+        assert!(
+            format!("{other:#}").contains("cannot write /x"),
+            "{other:#}"
+        );
     }
 
     #[test]
     fn a_full_device_is_reported_as_one() {
-        let file = OpenOptions::new().write(true).open("/dev/full").expect("this system has /dev/full");
+        let file = OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("this system has /dev/full");
         let place = PathBuf::from("/no/such/folder/model.safetensors");
-        let mut full =
-            SyncedFile { file, place, buffer: Vec::new(), hasher: blake3::Hasher::new(), size: 0, needed: Some(3) };
+        let mut full = SyncedFile {
+            file,
+            place,
+            buffer: Vec::new(),
+            hasher: blake3::Hasher::new(),
+            size: 0,
+            needed: Some(3),
+        };
         full.write(b"abc").expect("buffered");
         let error = full.finish().expect_err("no space");
         let found = SaveError::find(&error);
-        assert!(matches!(found, Some(SaveError::DiskFull { needed: Some(3), available: Some(_), .. })), "{error:#}");
         assert!(
-            error.to_string().starts_with("no space for /no/such/folder/model.safetensors, which needs 3 bytes"),
+            matches!(
+                found,
+                Some(SaveError::DiskFull {
+                    needed: Some(3),
+                    available: Some(_),
+                    ..
+                })
+            ),
+            "{error:#}"
+        );
+        assert!(
+            error
+                .to_string()
+                .starts_with("no space for /no/such/folder/model.safetensors, which needs 3 bytes"),
             "{error}"
         );
     }
@@ -249,14 +327,28 @@ mod tests {
         let contents: Vec<u8> = (0..3 * BUFFER + 7).map(|index| index as u8).collect();
         let path = folder.path().join("a");
         let mut file = SyncedFile::create(&path, path.clone(), None).expect("created");
-        for piece in [&contents[..10], &contents[10..BUFFER + 20], &contents[BUFFER + 20..]] {
+        for piece in [
+            &contents[..10],
+            &contents[10..BUFFER + 20],
+            &contents[BUFFER + 20..],
+        ] {
             file.write(piece).expect("written");
         }
         let record = file.finish().expect("synced");
         assert_eq!(fs::read(&path).expect("there"), contents);
         let blake3 = blake3::hash(&contents).to_hex().to_string();
-        assert_eq!(record, FileRecord { name: "a".into(), size: contents.len() as u64, blake3 });
-        assert!(SyncedFile::create(&path, path.clone(), None).is_err(), "never over an existing file");
+        assert_eq!(
+            record,
+            FileRecord {
+                name: "a".into(),
+                size: contents.len() as u64,
+                blake3
+            }
+        );
+        assert!(
+            SyncedFile::create(&path, path.clone(), None).is_err(),
+            "never over an existing file"
+        );
     }
 
     #[test]

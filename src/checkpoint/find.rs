@@ -28,7 +28,8 @@ pub enum Completeness {
 pub fn verify(dir: &Path) -> Result<Completeness> {
     let name = dir.file_name().and_then(|name| name.to_str());
     if dir.join(layout::MANIFEST).symlink_metadata().is_ok() {
-        let verified = Manifest::verify(dir).with_context(|| format!("checking {}", dir.display()))?;
+        let verified =
+            Manifest::verify(dir).with_context(|| format!("checking {}", dir.display()))?;
         let named = name.and_then(layout::checkpoint_step);
         return Ok(match verified {
             Ok(manifest) if named.is_some_and(|step| step != manifest.step) => {
@@ -39,7 +40,10 @@ pub fn verify(dir: &Path) -> Result<Completeness> {
         });
     }
     if let Some(file) = unfinished(dir) {
-        return Ok(Completeness::Damaged(format!("it has {file} but no {}", layout::MANIFEST)));
+        return Ok(Completeness::Damaged(format!(
+            "it has {file} but no {}",
+            layout::MANIFEST
+        )));
     }
     let state = json::read::<serde::de::IgnoredAny>(&dir.join(layout::TRAINER_STATE));
     judge(dir, state.and_then(|_| check_weights(dir)))
@@ -47,14 +51,21 @@ pub fn verify(dir: &Path) -> Result<Completeness> {
 
 /// A file that only this program writes, in a folder without a manifest.
 fn unfinished(dir: &Path) -> Option<&'static str> {
-    let ours = [layout::OPTIMIZER, layout::SCHEDULER, layout::RNG_STATE, layout::PROGRESS];
+    let ours = [
+        layout::OPTIMIZER,
+        layout::SCHEDULER,
+        layout::RNG_STATE,
+        layout::PROGRESS,
+    ];
     ours.into_iter().find(|file| dir.join(file).exists())
 }
 
 fn judge(dir: &Path, checked: Result<()>) -> Result<Completeness> {
     match checked {
         Ok(()) => Ok(Completeness::Foreign),
-        Err(error) if is_unreadable(&error) => Err(error.context(format!("checking {}", dir.display()))),
+        Err(error) if is_unreadable(&error) => {
+            Err(error.context(format!("checking {}", dir.display())))
+        }
         Err(reason) => Ok(Completeness::Damaged(format!("{reason:#}"))),
     }
 }
@@ -62,7 +73,10 @@ fn judge(dir: &Path, checked: Result<()>) -> Result<Completeness> {
 /// The shallow checks that files without digests allow.
 fn check_weights(dir: &Path) -> Result<()> {
     for path in load::weight_files(dir)?.files {
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
             header::of(&path).with_context(|| format!("{}", path.display()))?;
         } else {
             fs::metadata(&path).with_context(|| format!("{}", path.display()))?;
@@ -79,12 +93,23 @@ pub fn has_weights(dir: &Path) -> bool {
 /// Opens the checkpoint that the user named. It is an error if it is not whole. As in the reference, weights alone are
 /// enough: such a folder has no `trainer_state.json`.
 pub fn open(dir: &Path) -> Result<Completeness> {
-    let none = || Failure::data(format!("Can't find a valid checkpoint at {}", dir.display()));
+    let none = || {
+        Failure::data(format!(
+            "Can't find a valid checkpoint at {}",
+            dir.display()
+        ))
+    };
     if !dir.is_dir() {
         return Err(none().into());
     }
-    let weights_only = [layout::MANIFEST, layout::TRAINER_STATE].iter().all(|file| !dir.join(file).exists());
-    let found = if weights_only && unfinished(dir).is_none() { judge(dir, check_weights(dir))? } else { verify(dir)? };
+    let weights_only = [layout::MANIFEST, layout::TRAINER_STATE]
+        .iter()
+        .all(|file| !dir.join(file).exists());
+    let found = if weights_only && unfinished(dir).is_none() {
+        judge(dir, check_weights(dir))?
+    } else {
+        verify(dir)?
+    };
     match found {
         Completeness::Damaged(reason) => {
             let mut failure = none();
@@ -97,7 +122,12 @@ pub fn open(dir: &Path) -> Result<Completeness> {
 
 /// The checkpoint that `resume_from_checkpoint = true` means.
 pub fn latest(output_dir: &Path) -> Result<PathBuf> {
-    let none = || Failure::data(format!("No valid checkpoint found in output directory ({})", output_dir.display()));
+    let none = || {
+        Failure::data(format!(
+            "No valid checkpoint found in output directory ({})",
+            output_dir.display()
+        ))
+    };
     newest_complete(output_dir)?.ok_or_else(|| none().into())
 }
 
@@ -118,7 +148,10 @@ pub fn newest_complete(output_dir: &Path) -> Result<Option<PathBuf>> {
 /// Where the best model is: the recorded folder, or the one of the same name here if the output folder was moved since.
 pub fn locate(output_dir: &Path, recorded: &Path) -> Option<PathBuf> {
     let moved = || recorded.file_name().map(|name| output_dir.join(name));
-    Some(recorded.to_path_buf()).filter(|path| path.is_dir()).or_else(moved).filter(|path| path.is_dir())
+    Some(recorded.to_path_buf())
+        .filter(|path| path.is_dir())
+        .or_else(moved)
+        .filter(|path| path.is_dir())
 }
 
 /// The steps of all folders named exactly `checkpoint-<n>`, ascending. Links are not ours to follow, rename or delete.
@@ -126,10 +159,14 @@ pub(super) fn steps(output_dir: &Path) -> Result<Vec<u64>> {
     let mut steps = Vec::new();
     for (name, is_folder) in entries(output_dir)? {
         // `checkpoint-007` is not a name this program or the reference writes.
-        let step = layout::checkpoint_step(&name).filter(|step| name == format!("checkpoint-{step}"));
+        let step =
+            layout::checkpoint_step(&name).filter(|step| name == format!("checkpoint-{step}"));
         match step {
             Some(step) if is_folder => steps.push(step),
-            Some(_) => tracing::warn!("{} is not a folder and is left alone", output_dir.join(&name).display()),
+            Some(_) => tracing::warn!(
+                "{} is not a folder and is left alone",
+                output_dir.join(&name).display()
+            ),
             None => {}
         }
     }
@@ -156,7 +193,10 @@ fn entries(dir: &Path) -> Result<Vec<(String, bool)>> {
 
 /// Renames a damaged checkpoint to a free `damaged-checkpoint-<n>` name and says so.
 pub(super) fn quarantine(path: &Path, reason: &str) -> Result<()> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let step = name.rsplit('-').next().unwrap_or_default();
     let base = format!("{}{step}", layout::QUARANTINE_PREFIX);
     let mut aside = path.with_file_name(&base);
@@ -167,7 +207,11 @@ pub(super) fn quarantine(path: &Path, reason: &str) -> Result<()> {
         aside = path.with_file_name(format!("{base}.{count}"));
     }
     file::rename_to_free(path, &aside)?;
-    tracing::warn!("{} is damaged ({reason}); it is now {}", path.display(), aside.display());
+    tracing::warn!(
+        "{} is damaged ({reason}); it is now {}",
+        path.display(),
+        aside.display()
+    );
     Ok(())
 }
 
@@ -175,9 +219,12 @@ pub(super) fn quarantine(path: &Path, reason: &str) -> Result<()> {
 fn restore_replaced(output_dir: &Path) -> Result<()> {
     for (name, is_folder) in entries(output_dir)? {
         let replaced = name.split_once('.').is_some_and(|(_, rest)| {
-            rest.split_once('.').is_some_and(|(_, mark)| mark.starts_with(layout::REPLACED_MARK))
+            rest.split_once('.')
+                .is_some_and(|(_, mark)| mark.starts_with(layout::REPLACED_MARK))
         });
-        let Some(step) = layout::staging_step(&name).filter(|_| replaced && is_folder) else { continue };
+        let Some(step) = layout::staging_step(&name).filter(|_| replaced && is_folder) else {
+            continue;
+        };
         let target = layout::checkpoint(output_dir, step);
         if target.symlink_metadata().is_err() {
             file::rename_to_free(&output_dir.join(&name), &target)?;
@@ -192,8 +239,14 @@ pub fn clean_staging(output_dir: &Path) -> Result<()> {
     restore_replaced(output_dir)?;
     for (name, is_folder) in entries(output_dir)? {
         let path = output_dir.join(&name);
-        if is_folder && (layout::staging_step(&name).is_some() || name.starts_with(layout::MODEL_STAGING_PREFIX)) {
-            tracing::info!("removing {}, left by a save that did not end", path.display());
+        if is_folder
+            && (layout::staging_step(&name).is_some()
+                || name.starts_with(layout::MODEL_STAGING_PREFIX))
+        {
+            tracing::info!(
+                "removing {}, left by a save that did not end",
+                path.display()
+            );
             remove_folder(&path);
         } else if !is_folder && name.starts_with(layout::WRITING_PREFIX) {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -214,13 +267,20 @@ mod tests {
     use crate::error::{Kind, kind_of};
 
     fn weights() -> Vec<(String, Tensor)> {
-        vec![("w".to_owned(), Tensor::f_from_slice(&[1.0_f32, 2.0]).expect("a tensor"))]
+        vec![(
+            "w".to_owned(),
+            Tensor::f_from_slice(&[1.0_f32, 2.0]).expect("a tensor"),
+        )]
     }
 
     fn commit(output_dir: &Path, step: u64) -> PathBuf {
         let mut staging = Staging::begin(output_dir, step).expect("begun");
-        staging.write_weights(&weights(), WeightsOptions::default()).expect("written");
-        staging.write_json(layout::TRAINER_STATE, &json!({"global_step": step})).expect("written");
+        staging
+            .write_weights(&weights(), WeightsOptions::default())
+            .expect("written");
+        staging
+            .write_json(layout::TRAINER_STATE, &json!({"global_step": step}))
+            .expect("written");
         staging.commit().expect("committed")
     }
 
@@ -232,7 +292,11 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = entries(dir).expect("a folder").into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = entries(dir)
+            .expect("a folder")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         names.sort();
         names
     }
@@ -241,17 +305,29 @@ mod tests {
     fn every_flipped_bit_is_noticed() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = commit(folder.path(), 7);
-        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(manifest) if manifest.step == 7));
+        assert!(
+            matches!(verify(&dir).expect("readable"), Completeness::Complete(manifest) if manifest.step == 7)
+        );
         for file in names(&dir) {
             let path = dir.join(&file);
             let whole = fs::read(&path).expect("there");
-            let in_place = fs::OpenOptions::new().write(true).open(&path).expect("a file");
+            let in_place = fs::OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .expect("a file");
             for bit in 0..whole.len() * 8 {
                 let flipped = [whole[bit / 8] ^ (1 << (bit % 8))];
-                in_place.write_all_at(&flipped, bit as u64 / 8).expect("written");
+                in_place
+                    .write_all_at(&flipped, bit as u64 / 8)
+                    .expect("written");
                 let found = verify(&dir).expect("readable");
-                assert!(matches!(found, Completeness::Damaged(_)), "bit {bit} of {file}: {found:?}");
-                in_place.write_all_at(&whole[bit / 8..=bit / 8], bit as u64 / 8).expect("written");
+                assert!(
+                    matches!(found, Completeness::Damaged(_)),
+                    "bit {bit} of {file}: {found:?}"
+                );
+                in_place
+                    .write_all_at(&whole[bit / 8..=bit / 8], bit as u64 / 8)
+                    .expect("written");
             }
             for length in [0, 1, whole.len() / 2] {
                 fs::write(&path, &whole[..length]).expect("written");
@@ -262,7 +338,10 @@ mod tests {
             }
             fs::write(&path, &whole).expect("written");
         }
-        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(_)));
+        assert!(matches!(
+            verify(&dir).expect("readable"),
+            Completeness::Complete(_)
+        ));
     }
 
     #[test]
@@ -270,9 +349,21 @@ mod tests {
         type Change = fn(&Path);
         let cases: &[(&str, Change, &str)] = &[
             ("nothing changed", |_| (), "complete"),
-            ("a note of the user", |dir| fs::write(dir.join("note.txt"), "x").expect("written"), "complete"),
-            ("a file is gone", |dir| fs::remove_file(dir.join(layout::WEIGHTS)).expect("removed"), "is missing"),
-            ("the manifest is gone", |dir| fs::remove_file(dir.join(layout::MANIFEST)).expect("removed"), "foreign"),
+            (
+                "a note of the user",
+                |dir| fs::write(dir.join("note.txt"), "x").expect("written"),
+                "complete",
+            ),
+            (
+                "a file is gone",
+                |dir| fs::remove_file(dir.join(layout::WEIGHTS)).expect("removed"),
+                "is missing",
+            ),
+            (
+                "the manifest is gone",
+                |dir| fs::remove_file(dir.join(layout::MANIFEST)).expect("removed"),
+                "foreign",
+            ),
             (
                 "ours without a manifest",
                 |dir| {
@@ -318,7 +409,11 @@ mod tests {
             assert!(found.contains(expected), "{name}: {found}");
         }
         let folder = tempfile::tempdir().expect("a folder");
-        fs::rename(commit(folder.path(), 3), layout::checkpoint(folder.path(), 4)).expect("renamed");
+        fs::rename(
+            commit(folder.path(), 3),
+            layout::checkpoint(folder.path(), 4),
+        )
+        .expect("renamed");
         let found = verify(&layout::checkpoint(folder.path(), 4)).expect("readable");
         assert!(matches!(found, Completeness::Damaged(reason) if reason.contains("step 3")));
     }
@@ -327,22 +422,37 @@ mod tests {
     fn the_largest_exact_name_wins_and_damaged_ones_step_aside() {
         let folder = tempfile::tempdir().expect("a folder");
         let output_dir = folder.path();
-        assert!(newest_complete(&output_dir.join("absent")).expect("no error").is_none());
+        assert!(
+            newest_complete(&output_dir.join("absent"))
+                .expect("no error")
+                .is_none()
+        );
         for step in [100, 5, 9] {
             commit(output_dir, step);
         }
         fs::create_dir(output_dir.join("checkpoint-20x")).expect("made");
         fs::write(output_dir.join("checkpoint-999"), "a file").expect("written");
-        symlink(output_dir.join("checkpoint-5"), output_dir.join("checkpoint-998")).expect("a link");
+        symlink(
+            output_dir.join("checkpoint-5"),
+            output_dir.join("checkpoint-998"),
+        )
+        .expect("a link");
         let newest = || newest_complete(output_dir).expect("readable");
         assert_eq!(newest(), Some(output_dir.join("checkpoint-100")));
         foreign_checkpoint(output_dir, 200);
         assert_eq!(newest(), Some(output_dir.join("checkpoint-200")));
-        for expected in ["damaged-checkpoint-300", "damaged-checkpoint-300.2", "damaged-checkpoint-300.3"] {
+        for expected in [
+            "damaged-checkpoint-300",
+            "damaged-checkpoint-300.2",
+            "damaged-checkpoint-300.3",
+        ] {
             let torn = commit(output_dir, 300);
             fs::write(torn.join(layout::TRAINER_STATE), "{}").expect("damaged");
             assert_eq!(newest(), Some(output_dir.join("checkpoint-200")));
-            assert!(output_dir.join(expected).join(layout::WEIGHTS).exists(), "{expected}");
+            assert!(
+                output_dir.join(expected).join(layout::WEIGHTS).exists(),
+                "{expected}"
+            );
         }
     }
 
@@ -352,8 +462,14 @@ mod tests {
         let bogus = folder.path().join("bogus");
         let cases = [
             (open(&bogus).map(|_| ()), "Can't find a valid checkpoint at"),
-            (open(folder.path()).map(|_| ()), "Can't find a valid checkpoint at"),
-            (latest(folder.path()).map(|_| ()), "No valid checkpoint found in output directory"),
+            (
+                open(folder.path()).map(|_| ()),
+                "Can't find a valid checkpoint at",
+            ),
+            (
+                latest(folder.path()).map(|_| ()),
+                "No valid checkpoint found in output directory",
+            ),
         ];
         for (result, message) in cases {
             let error = result.expect_err("nothing there");
@@ -362,10 +478,16 @@ mod tests {
         }
         let weights_only = foreign_checkpoint(folder.path(), 2);
         fs::remove_file(weights_only.join(layout::TRAINER_STATE)).expect("removed");
-        assert!(matches!(open(&weights_only).expect("weights"), Completeness::Foreign));
+        assert!(matches!(
+            open(&weights_only).expect("weights"),
+            Completeness::Foreign
+        ));
         fs::remove_dir_all(weights_only).expect("removed");
         let dir = commit(folder.path(), 1);
-        assert!(matches!(open(&dir).expect("whole"), Completeness::Complete(_)));
+        assert!(matches!(
+            open(&dir).expect("whole"),
+            Completeness::Complete(_)
+        ));
         assert_eq!(latest(folder.path()).expect("there"), dir);
     }
 
@@ -373,8 +495,17 @@ mod tests {
     fn only_our_leftovers_are_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let make = |name: &str| fs::create_dir(folder.path().join(name)).expect("made");
-        let ours = [".checkpoint-5.12-0-aa", ".checkpoint-6.12-1-ab", ".model-12-2-ac"];
-        let others = [".checkpoint-", ".checkpoint-x.1", ".git", "checkpoint-5.old"];
+        let ours = [
+            ".checkpoint-5.12-0-aa",
+            ".checkpoint-6.12-1-ab",
+            ".model-12-2-ac",
+        ];
+        let others = [
+            ".checkpoint-",
+            ".checkpoint-x.1",
+            ".git",
+            "checkpoint-5.old",
+        ];
         ours.into_iter().chain(others).for_each(make);
         fs::write(folder.path().join(".writing-1-2-3-results.json"), "half").expect("written");
         fs::write(folder.path().join(".checkpoint-7.file"), "a file").expect("written");
@@ -394,7 +525,10 @@ mod tests {
         fs::create_dir(folder.path().join(".checkpoint-5.1-2-3")).expect("made");
         clean_staging(folder.path()).expect("cleaned");
         assert_eq!(names(folder.path()), ["checkpoint-5"]);
-        assert!(matches!(verify(&dir).expect("readable"), Completeness::Complete(_)));
+        assert!(matches!(
+            verify(&dir).expect("readable"),
+            Completeness::Complete(_)
+        ));
         // With its successor in place it goes.
         fs::create_dir(&aside).expect("made");
         assert_eq!(newest_complete(folder.path()).expect("readable"), Some(dir));

@@ -44,7 +44,8 @@ const KINDS: &[(Dtype, &str, Kind)] = &[
 /// The format's name of libtorch's element type.
 pub(super) fn dtype_of(kind: Kind) -> Result<Dtype> {
     let row = KINDS.iter().find(|row| row.2 == kind);
-    row.map(|row| row.0).with_context(|| format!("tensors of {kind:?} cannot be saved"))
+    row.map(|row| row.0)
+        .with_context(|| format!("tensors of {kind:?} cannot be saved"))
 }
 
 /// One tensor of a file; offsets count from the end of the header.
@@ -74,28 +75,53 @@ pub(super) fn read(file: &File, length: u64) -> Result<Header> {
         "it is {length} bytes long, shorter than the 8 bytes at offset 0 that hold the header's length"
     );
     let mut prefix = [0; LENGTH as usize];
-    file.read_exact_at(&mut prefix, 0).context("reading the header's length at offset 0")?;
+    file.read_exact_at(&mut prefix, 0)
+        .context("reading the header's length at offset 0")?;
     let size = u64::from_le_bytes(prefix);
-    ensure!(size <= MAX_HEADER, "the header's length at offset 0 is {size}, more than the {MAX_HEADER} allowed");
+    ensure!(
+        size <= MAX_HEADER,
+        "the header's length at offset 0 is {size}, more than the {MAX_HEADER} allowed"
+    );
     let data_start = LENGTH + size;
-    ensure!(data_start <= length, "it ends at offset {length}, inside the header that reaches to offset {data_start}");
+    ensure!(
+        data_start <= length,
+        "it ends at offset {length}, inside the header that reaches to offset {data_start}"
+    );
     let mut text = vec![0; size as usize];
-    file.read_exact_at(&mut text, LENGTH).context("reading the header at offset 8")?;
-    ensure!(text.first() == Some(&b'{'), "the header at offset 8 does not begin with {{");
-    let text = std::str::from_utf8(&text)
-        .map_err(|error| anyhow!("the header is not UTF-8 at offset {}", LENGTH + error.valid_up_to() as u64))?;
-    let raw: RawHeader =
-        serde_json::from_str(text).context("the header at offset 8 is not what the format prescribes")?;
+    file.read_exact_at(&mut text, LENGTH)
+        .context("reading the header at offset 8")?;
+    ensure!(
+        text.first() == Some(&b'{'),
+        "the header at offset 8 does not begin with {{"
+    );
+    let text = std::str::from_utf8(&text).map_err(|error| {
+        anyhow!(
+            "the header is not UTF-8 at offset {}",
+            LENGTH + error.valid_up_to() as u64
+        )
+    })?;
+    let raw: RawHeader = serde_json::from_str(text)
+        .context("the header at offset 8 is not what the format prescribes")?;
     let entries = check(raw.tensors, length - data_start, data_start)?;
-    Ok(Header { entries, metadata: raw.metadata, data_start })
+    Ok(Header {
+        entries,
+        metadata: raw.metadata,
+        data_start,
+    })
 }
 
 fn check(tensors: Vec<(String, RawTensor)>, available: u64, data_start: u64) -> Result<Vec<Entry>> {
     let mut names = BTreeSet::new();
-    if let Some((name, _)) = tensors.iter().find(|(name, _)| !names.insert(name.as_str())) {
+    if let Some((name, _)) = tensors
+        .iter()
+        .find(|(name, _)| !names.insert(name.as_str()))
+    {
         bail!("tensor {name:?} is in the header twice");
     }
-    let mut entries = tensors.into_iter().map(|(name, raw)| entry(name, raw)).collect::<Result<Vec<_>>>()?;
+    let mut entries = tensors
+        .into_iter()
+        .map(|(name, raw)| entry(name, raw))
+        .collect::<Result<Vec<_>>>()?;
     entries.sort_by_key(|entry| (entry.start, entry.end));
     let mut position = 0;
     for entry in &entries {
@@ -129,12 +155,23 @@ fn check(tensors: Vec<(String, RawTensor)>, available: u64, data_start: u64) -> 
 }
 
 fn entry(name: String, raw: RawTensor) -> Result<Entry> {
-    let kind = KINDS.iter().find(|row| row.1 == raw.dtype).map(|row| row.2).with_context(|| {
-        let known: Vec<_> = KINDS.iter().map(|row| row.1).collect();
-        format!("tensor {name:?} has the element type {:?}; known are {}", raw.dtype, known.join(", "))
-    })?;
+    let kind = KINDS
+        .iter()
+        .find(|row| row.1 == raw.dtype)
+        .map(|row| row.2)
+        .with_context(|| {
+            let known: Vec<_> = KINDS.iter().map(|row| row.1).collect();
+            format!(
+                "tensor {name:?} has the element type {:?}; known are {}",
+                raw.dtype,
+                known.join(", ")
+            )
+        })?;
     let (start, end) = raw.data_offsets;
-    ensure!(start <= end, "tensor {name:?} ends at data offset {end}, before its beginning at {start}");
+    ensure!(
+        start <= end,
+        "tensor {name:?} ends at data offset {end}, before its beginning at {start}"
+    );
     let RawTensor { dtype, shape, .. } = &raw;
     ensure!(
         shape.len() <= MAX_DIMENSIONS,
@@ -142,17 +179,28 @@ fn entry(name: String, raw: RawTensor) -> Result<Entry> {
         shape.len()
     );
     let shape: Option<Vec<i64>> = shape.iter().map(|&size| i64::try_from(size).ok()).collect();
-    let size =
-        shape.as_deref().and_then(num_elements).and_then(|count| count.checked_mul(kind.elt_size_in_bytes() as u64));
+    let size = shape
+        .as_deref()
+        .and_then(num_elements)
+        .and_then(|count| count.checked_mul(kind.elt_size_in_bytes() as u64));
     let (Some(shape), Some(size)) = (shape, size) else {
-        bail!("the size of tensor {name:?}, {dtype} {:?}, overflows", raw.shape)
+        bail!(
+            "the size of tensor {name:?}, {dtype} {:?}, overflows",
+            raw.shape
+        )
     };
     ensure!(
         size == end - start,
         "tensor {name:?}, {dtype} {shape:?}, needs {size} bytes, but data offsets {start} to {end} hold {}",
         end - start
     );
-    Ok(Entry { name, kind, shape, start, end })
+    Ok(Entry {
+        name,
+        kind,
+        shape,
+        start,
+        end,
+    })
 }
 
 struct RawHeader {
@@ -182,14 +230,21 @@ impl<'de> Deserialize<'de> for RawHeader {
                 let (mut tensors, mut metadata) = (Vec::new(), None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name != METADATA {
-                        let tensor =
-                            map.next_value().map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
+                        let tensor = map.next_value().map_err(|error| {
+                            A::Error::custom(format!("tensor {name:?}: {error}"))
+                        })?;
                         tensors.push((name, tensor));
-                    } else if metadata.replace(map.next_value::<UniqueStrings>()?.0).is_some() {
+                    } else if metadata
+                        .replace(map.next_value::<UniqueStrings>()?.0)
+                        .is_some()
+                    {
                         return Err(A::Error::custom("__metadata__ is there twice"));
                     }
                 }
-                Ok(RawHeader { tensors, metadata: metadata.unwrap_or_default() })
+                Ok(RawHeader {
+                    tensors,
+                    metadata: metadata.unwrap_or_default(),
+                })
             }
         }
         deserializer.deserialize_map(Entries)
@@ -213,7 +268,9 @@ impl<'de> Deserialize<'de> for UniqueStrings {
                 let mut strings = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if let Some(twice) = strings.insert(key.clone(), value) {
-                        return Err(A::Error::custom(format!("metadata {key:?} is there twice, first as {twice:?}")));
+                        return Err(A::Error::custom(format!(
+                            "metadata {key:?} is there twice, first as {twice:?}"
+                        )));
                     }
                 }
                 Ok(UniqueStrings(strings))
@@ -224,10 +281,17 @@ impl<'de> Deserialize<'de> for UniqueStrings {
 }
 
 /// The length and the header of a file that holds `tensors`, already in the order of their bytes.
-pub(super) fn encode(tensors: &[(&str, TensorInfo)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+pub(super) fn encode(
+    tensors: &[(&str, TensorInfo)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&Encoded { tensors, metadata })?;
     text.resize(text.len().next_multiple_of(LENGTH as usize), b' ');
-    ensure!(text.len() as u64 <= MAX_HEADER, "the header of {} bytes exceeds the {MAX_HEADER} allowed", text.len());
+    ensure!(
+        text.len() as u64 <= MAX_HEADER,
+        "the header of {} bytes exceeds the {MAX_HEADER} allowed",
+        text.len()
+    );
     Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
 }
 

@@ -33,7 +33,11 @@ pub fn to_sorted_bytes(value: &impl Serialize) -> Result<Vec<u8>> {
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&bytes).map_err(|error| {
-        let place = if error.line() == 0 { String::new() } else { format!(":{}:{}", error.line(), error.column()) };
+        let place = if error.line() == 0 {
+            String::new()
+        } else {
+            format!(":{}:{}", error.line(), error.column())
+        };
         Failure::data(format!("{}{place}: {error}", path.display())).into()
     })
 }
@@ -41,7 +45,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     match serde_json::from_slice(bytes) {
         // A second look only at files that are wrong or Python's: the common case pays nothing.
-        Err(error) if error.is_syntax() => serde_json::from_slice(&without_non_finite(bytes)).map_err(|_| error),
+        Err(error) if error.is_syntax() => {
+            serde_json::from_slice(&without_non_finite(bytes)).map_err(|_| error)
+        }
         result => result,
     }
 }
@@ -51,7 +57,9 @@ fn without_non_finite(bytes: &[u8]) -> Vec<u8> {
     let mut result = Vec::with_capacity(bytes.len());
     let (mut rest, mut in_string) = (bytes, false);
     while let [first, ..] = rest {
-        let number = NON_FINITE.iter().find(|word| !in_string && rest.starts_with(word));
+        let number = NON_FINITE
+            .iter()
+            .find(|word| !in_string && rest.starts_with(word));
         let length = match first {
             _ if number.is_some() => {
                 result.extend_from_slice(b"null");
@@ -82,9 +90,18 @@ mod tests {
     #[test]
     fn pythons_numbers_become_null() {
         let cases = [
-            (r#"{"loss": NaN, "x": [Infinity, -Infinity, 1.5]}"#, Some(json!({"loss": null, "x": [null, null, 1.5]}))),
-            (r#"{"a": "NaN \" Infinity", "b": NaN}"#, Some(json!({"a": "NaN \" Infinity", "b": null}))),
-            (r#"{"a": "\\", "b": NaN}"#, Some(json!({"a": "\\", "b": null}))),
+            (
+                r#"{"loss": NaN, "x": [Infinity, -Infinity, 1.5]}"#,
+                Some(json!({"loss": null, "x": [null, null, 1.5]})),
+            ),
+            (
+                r#"{"a": "NaN \" Infinity", "b": NaN}"#,
+                Some(json!({"a": "NaN \" Infinity", "b": null})),
+            ),
+            (
+                r#"{"a": "\\", "b": NaN}"#,
+                Some(json!({"a": "\\", "b": null})),
+            ),
             (r#"{"a": nan}"#, None),
             (r#"{"a": "x"#, None),
         ];
@@ -99,7 +116,10 @@ mod tests {
         let path = folder.path().join("trainer_state.json");
         fs::write(&path, "{\n  \"epoch\": ,\n}").expect("written");
         let error = read::<Value>(&path).expect_err("not JSON");
-        assert!(error.to_string().contains("trainer_state.json:2:12: "), "{error}");
+        assert!(
+            error.to_string().contains("trainer_state.json:2:12: "),
+            "{error}"
+        );
         assert_eq!(crate::error::kind_of(&error), crate::error::Kind::Data);
     }
 

@@ -21,7 +21,13 @@ pub const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// WordPiece vocabulary, one piece a line.
 pub const VOCABULARY: &str = "vocab.txt";
 /// Further tokenizer files, copied as they are.
-pub const TOKENIZER_EXTRAS: &[&str] = &[SPECIAL_TOKENS, "added_tokens.json", VOCABULARY, "vocab.json", "merges.txt"];
+pub const TOKENIZER_EXTRAS: &[&str] = &[
+    SPECIAL_TOKENS,
+    "added_tokens.json",
+    VOCABULARY,
+    "vocab.json",
+    "merges.txt",
+];
 /// Optimizer state.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// Optimizer state as the reference pickles it; read only.
@@ -87,7 +93,11 @@ pub fn checkpoint_step(name: &str) -> Option<u64> {
 /// The step of a staging folder, `.checkpoint-<digits>.<anything>`.
 pub fn staging_step(name: &str) -> Option<u64> {
     let (digits, rest) = name.strip_prefix(STAGING_PREFIX)?.split_once('.')?;
-    if rest.is_empty() { None } else { checkpoint_step(&format!("checkpoint-{digits}")) }
+    if rest.is_empty() {
+        None
+    } else {
+        checkpoint_step(&format!("checkpoint-{digits}"))
+    }
 }
 
 /// `model-00001-of-00003.safetensors`; `number` counts from 1.
@@ -97,10 +107,16 @@ pub fn weights_shard(number: usize, of: usize) -> String {
 
 /// Whether a name is that of a shard of native weights.
 pub fn is_weights_shard(name: &str) -> bool {
-    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-    numbers.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, of)| {
-        [number, of].iter().all(|part| part.len() >= 5 && part.bytes().all(|byte| byte.is_ascii_digit()))
-    })
+    let numbers = name
+        .strip_prefix("model-")
+        .and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers
+        .and_then(|numbers| numbers.split_once("-of-"))
+        .is_some_and(|(number, of)| {
+            [number, of]
+                .iter()
+                .all(|part| part.len() >= 5 && part.bytes().all(|byte| byte.is_ascii_digit()))
+        })
 }
 
 #[cfg(test)]
@@ -109,8 +125,12 @@ mod tests {
 
     #[test]
     fn only_exact_names_are_checkpoints() {
-        let cases =
-            [("checkpoint-5", Some(5)), ("checkpoint--9", None), ("checkpoint-20x", None), ("checkpoint-", None)];
+        let cases = [
+            ("checkpoint-5", Some(5)),
+            ("checkpoint--9", None),
+            ("checkpoint-20x", None),
+            ("checkpoint-", None),
+        ];
         for (name, step) in cases {
             assert_eq!(checkpoint_step(name), step, "{name}");
         }
@@ -134,7 +154,12 @@ mod tests {
     fn shard_names_are_the_references() {
         assert_eq!(weights_shard(1, 3), "model-00001-of-00003.safetensors");
         assert!(is_weights_shard(&weights_shard(12, 345)));
-        for name in ["model.safetensors", "model-1-of-3.safetensors", "model-00001-of-0000x.safetensors", "x"] {
+        for name in [
+            "model.safetensors",
+            "model-1-of-3.safetensors",
+            "model-00001-of-0000x.safetensors",
+            "x",
+        ] {
             assert!(!is_weights_shard(name), "{name}");
         }
     }

@@ -38,7 +38,9 @@ pub struct Weights {
 /// Reads a whole safetensors file. An error names file, tensor and offset.
 pub fn read_tensors(path: &Path) -> Result<TensorFile> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let metadata = file.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_file() {
         return Err(damaged(path, &anyhow::anyhow!("it is not a regular file")));
     }
@@ -52,20 +54,30 @@ pub fn read_tensors(path: &Path) -> Result<TensorFile> {
             position += bytes.len() as u64;
             Ok(())
         });
-        let tensor = tensor.with_context(|| format!("tensor {:?} at offset {position}", entry.name));
+        let tensor =
+            tensor.with_context(|| format!("tensor {:?} at offset {position}", entry.name));
         tensors.push((entry.name, tensor.map_err(|error| damaged(path, &error))?));
     }
-    Ok(TensorFile { tensors, metadata: header.metadata })
+    Ok(TensorFile {
+        tensors,
+        metadata: header.metadata,
+    })
 }
 
 /// One message with everything, because the file is what the user can act on. A failing device stays an I/O error.
 fn damaged(path: &Path, error: &anyhow::Error) -> anyhow::Error {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     let kind = match io {
         Some(io) if io.kind() != std::io::ErrorKind::UnexpectedEof => Kind::Io,
         _ => Kind::Data,
     };
-    Failure::new(kind, format!("{} cannot be used: {error:#}", path.display())).into()
+    Failure::new(
+        kind,
+        format!("{} cannot be used: {error:#}", path.display()),
+    )
+    .into()
 }
 
 /// Which files hold the weights of a folder.
@@ -85,27 +97,51 @@ struct Index {
 
 /// Looks for weights in the reference's order of preference, safetensors first.
 pub(super) fn weight_files(dir: &Path) -> Result<WeightFiles> {
-    let names = [layout::WEIGHTS, layout::WEIGHTS_INDEX, layout::PICKLED_WEIGHTS, layout::PICKLED_WEIGHTS_INDEX];
+    let names = [
+        layout::WEIGHTS,
+        layout::WEIGHTS_INDEX,
+        layout::PICKLED_WEIGHTS,
+        layout::PICKLED_WEIGHTS_INDEX,
+    ];
     let Some(name) = names.into_iter().find(|name| dir.join(name).exists()) else {
-        let message = format!("no weights in {}: looked for {}", dir.display(), names.join(", "));
-        return Err(Failure::data(message).hint("is this the folder of a model or a checkpoint?").into());
+        let message = format!(
+            "no weights in {}: looked for {}",
+            dir.display(),
+            names.join(", ")
+        );
+        return Err(Failure::data(message)
+            .hint("is this the folder of a model or a checkpoint?")
+            .into());
     };
     let source = dir.join(name);
     if [layout::WEIGHTS, layout::PICKLED_WEIGHTS].contains(&name) {
-        return Ok(WeightFiles { files: vec![source.clone()], source, map: None });
+        return Ok(WeightFiles {
+            files: vec![source.clone()],
+            source,
+            map: None,
+        });
     }
     let map = json::read::<Index>(&source)?.weight_map;
     let shards: BTreeSet<&String> = map.values().collect();
     let mut files = Vec::with_capacity(shards.len());
     for shard in shards {
         let path = file::check_name(shard).map(|shard| dir.join(shard));
-        let path = path.map_err(|error| Failure::data(format!("{}: {error:#}", source.display())))?;
+        let path =
+            path.map_err(|error| Failure::data(format!("{}: {error:#}", source.display())))?;
         if !path.exists() {
-            return Err(Failure::data(format!("{} names {shard}, which is missing", source.display())).into());
+            return Err(Failure::data(format!(
+                "{} names {shard}, which is missing",
+                source.display()
+            ))
+            .into());
         }
         files.push(path);
     }
-    Ok(WeightFiles { source, files, map: Some(map) })
+    Ok(WeightFiles {
+        source,
+        files,
+        map: Some(map),
+    })
 }
 
 /// Reads the weights of a model folder: safetensors, or the reference's pickled files through the restricted reader.
@@ -113,9 +149,17 @@ pub fn read_weights(dir: &Path) -> Result<Weights> {
     let WeightFiles { source, files, map } = weight_files(dir)?;
     let (mut tensors, mut found) = (Vec::new(), HashMap::new());
     for path in files {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
         let is_native = name.ends_with(".safetensors");
-        let shard = if is_native { read_tensors(&path)?.tensors } else { foreign::read_state_dict(&path)? };
+        let shard = if is_native {
+            read_tensors(&path)?.tensors
+        } else {
+            foreign::read_state_dict(&path)?
+        };
         for (tensor, _) in &shard {
             if let Some(other) = found.insert(tensor.clone(), name.clone()) {
                 return Err(Failure::data(format!(
@@ -129,7 +173,11 @@ pub fn read_weights(dir: &Path) -> Result<Weights> {
     }
     for (tensor, shard) in map.iter().flatten() {
         if found.get(tensor) != Some(shard) {
-            return Err(Failure::data(format!("{}: tensor {tensor:?} is not in {shard}", source.display())).into());
+            return Err(Failure::data(format!(
+                "{}: tensor {tensor:?} is not in {shard}",
+                source.display()
+            ))
+            .into());
         }
     }
     Ok(Weights { tensors, source })
@@ -138,21 +186,41 @@ pub fn read_weights(dir: &Path) -> Result<Weights> {
 /// Reads what `Staging::write_part` wrote.
 pub fn read_part(path: &Path) -> Result<PartState> {
     let TensorFile { tensors, metadata } = read_tensors(path)?;
-    let not_a_part = |reason: String| Failure::data(format!("{} is not the state of a part: {reason}", path.display()));
-    let text = metadata.get(PART_JSON).ok_or_else(|| not_a_part(format!("its header has no {PART_JSON:?}")))?;
+    let not_a_part = |reason: String| {
+        Failure::data(format!(
+            "{} is not the state of a part: {reason}",
+            path.display()
+        ))
+    };
+    let text = metadata
+        .get(PART_JSON)
+        .ok_or_else(|| not_a_part(format!("its header has no {PART_JSON:?}")))?;
     let json = serde_json::from_str(text).map_err(|error| not_a_part(error.to_string()))?;
     Ok(PartState { tensors, json })
 }
 
 /// Optimizer state of a checkpoint, ours or the reference's. `None`: the checkpoint has none.
 pub fn read_optimizer(dir: &Path) -> Result<Option<PartState>> {
-    either(dir, (layout::OPTIMIZER, read_part), (layout::PICKLED_OPTIMIZER, foreign::read_optimizer))
+    either(
+        dir,
+        (layout::OPTIMIZER, read_part),
+        (layout::PICKLED_OPTIMIZER, foreign::read_optimizer),
+    )
 }
 
 /// Schedule state of a checkpoint, ours or the reference's. `None`: the checkpoint has none.
 pub fn read_scheduler(dir: &Path) -> Result<Option<PartState>> {
-    let ours = |path: &Path| Ok(PartState { tensors: Vec::new(), json: json::read(path)? });
-    either(dir, (layout::SCHEDULER, ours), (layout::PICKLED_SCHEDULER, foreign::read_scheduler))
+    let ours = |path: &Path| {
+        Ok(PartState {
+            tensors: Vec::new(),
+            json: json::read(path)?,
+        })
+    };
+    either(
+        dir,
+        (layout::SCHEDULER, ours),
+        (layout::PICKLED_SCHEDULER, foreign::read_scheduler),
+    )
 }
 
 /// Reads the first of two files that exists.
@@ -188,7 +256,12 @@ mod tests {
 
     /// A header as given, then `data` zeros.
     fn file(header: &[u8], data: usize) -> Vec<u8> {
-        [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; data]].concat()
+        [
+            &(header.len() as u64).to_le_bytes()[..],
+            header,
+            &vec![0; data],
+        ]
+        .concat()
     }
 
     fn read(bytes: &[u8]) -> Result<TensorFile> {
@@ -201,9 +274,18 @@ mod tests {
     fn valid() -> Vec<u8> {
         let (floats, integers) = ([0, 0, 128, 63, 0, 0, 0, 64], 5_i64.to_le_bytes());
         let views = [
-            ("w", TensorView::new(Dtype::F32, vec![2, 1], &floats).expect("a view")),
-            ("n", TensorView::new(Dtype::I64, vec![], &integers).expect("a view")),
-            ("empty", TensorView::new(Dtype::F16, vec![0, 3], &[]).expect("a view")),
+            (
+                "w",
+                TensorView::new(Dtype::F32, vec![2, 1], &floats).expect("a view"),
+            ),
+            (
+                "n",
+                TensorView::new(Dtype::I64, vec![], &integers).expect("a view"),
+            ),
+            (
+                "empty",
+                TensorView::new(Dtype::F16, vec![0, 3], &[]).expect("a view"),
+            ),
         ];
         safetensors::serialize(views, None).expect("serialized")
     }
@@ -225,11 +307,19 @@ mod tests {
         for length in 0..whole.len() {
             let error = read(&whole[..length]).map(|_| ()).expect_err("too short");
             let text = error.to_string();
-            assert!(text.contains("model.safetensors") && text.contains("offset"), "{length} bytes: {text}");
+            assert!(
+                text.contains("model.safetensors") && text.contains("offset"),
+                "{length} bytes: {text}"
+            );
             assert_eq!(kind_of(&error), Kind::Data);
         }
         let longer = [&whole[..], b"x"].concat();
-        assert!(read(&longer).expect_err("too long").to_string().contains("1 bytes after the last tensor"));
+        assert!(
+            read(&longer)
+                .expect_err("too long")
+                .to_string()
+                .contains("1 bytes after the last tensor")
+        );
     }
 
     #[test]
@@ -240,7 +330,9 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             // A flip may make another valid header (a name, a type of the same size); it may not do harm.
-            catch_unwind(|| read(&flipped).map(|_| ())).expect("no panic").ok();
+            catch_unwind(|| read(&flipped).map(|_| ()))
+                .expect("no panic")
+                .ok();
         }
     }
 
@@ -248,57 +340,127 @@ mod tests {
     fn headers_that_lie_are_refused_with_the_reason() {
         let tensor = |text: &str| format!("{{\"x\":{text}}}");
         let f32 = |shape: &str, offsets: &str| {
-            tensor(&format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}"#))
+            tensor(&format!(
+                r#"{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}"#
+            ))
         };
         let twice = r#"{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"x":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
         let overlap = r#"{"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"y":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#;
         let hole = r#"{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"y":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#;
         let cases: &[(String, usize, &str)] = &[
-            (f32("[1]", "[0,4]").replace('{', " {"), 4, "does not begin with {"),
+            (
+                f32("[1]", "[0,4]").replace('{', " {"),
+                4,
+                "does not begin with {",
+            ),
             (format!("[{}]", 1), 0, "does not begin with {"),
             (twice.into(), 2, "\"x\" is in the header twice"),
             (overlap.into(), 3, "\"y\" begins at offset"),
             (hole.into(), 3, "a hole of 1 bytes lies before tensor \"y\""),
-            (f32("[2]", "[0,4]"), 4, "needs 8 bytes, but data offsets 0 to 4 hold 4"),
-            (f32("[1]", "[4,0]"), 4, "ends at data offset 0, before its beginning at 4"),
+            (
+                f32("[2]", "[0,4]"),
+                4,
+                "needs 8 bytes, but data offsets 0 to 4 hold 4",
+            ),
+            (
+                f32("[1]", "[4,0]"),
+                4,
+                "ends at data offset 0, before its beginning at 4",
+            ),
             (f32("[1]", "[0,4]"), 2, "\"x\" reaches to offset"),
             (f32("[4611686018427387904,4]", "[0,4]"), 4, "overflows"),
             (f32("[18446744073709551615]", "[0,4]"), 4, "overflows"),
             (f32("[-1]", "[0,4]"), 4, "tensor \"x\": invalid value"),
             (f32("[1.5]", "[0,4]"), 4, "tensor \"x\": invalid type"),
-            (f32("[4]", "[18446744073709551600,18446744073709551615]"), 4, "hold 15"),
-            (f32(&format!("[{}1]", "1,".repeat(64)), "[0,4]"), 4, "65 dimensions"),
-            (tensor(r#"{"dtype":"F33","shape":[1],"data_offsets":[0,4]}"#), 4, "\"F33\"; known are BOOL"),
-            (tensor(r#"{"dtype":"C64","shape":[1],"data_offsets":[0,8]}"#), 8, "\"C64\"; known are BOOL"),
-            (tensor(r#"{"dtype":"F32","shape":[1]}"#), 4, "missing field `data_offsets`"),
-            (tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"code":1}"#), 4, "unknown field `code`"),
+            (
+                f32("[4]", "[18446744073709551600,18446744073709551615]"),
+                4,
+                "hold 15",
+            ),
+            (
+                f32(&format!("[{}1]", "1,".repeat(64)), "[0,4]"),
+                4,
+                "65 dimensions",
+            ),
+            (
+                tensor(r#"{"dtype":"F33","shape":[1],"data_offsets":[0,4]}"#),
+                4,
+                "\"F33\"; known are BOOL",
+            ),
+            (
+                tensor(r#"{"dtype":"C64","shape":[1],"data_offsets":[0,8]}"#),
+                8,
+                "\"C64\"; known are BOOL",
+            ),
+            (
+                tensor(r#"{"dtype":"F32","shape":[1]}"#),
+                4,
+                "missing field `data_offsets`",
+            ),
+            (
+                tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"code":1}"#),
+                4,
+                "unknown field `code`",
+            ),
             (tensor(&"[".repeat(100_000)), 0, "tensor \"x\""),
-            (r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(), 0, "metadata \"a\" is there twice"),
+            (
+                r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(),
+                0,
+                "metadata \"a\" is there twice",
+            ),
             (r#"{"__metadata__":{"a":1}}"#.into(), 0, "expected a string"),
-            (r#"{"__metadata__":{},"__metadata__":{}}"#.into(), 0, "__metadata__ is there twice"),
+            (
+                r#"{"__metadata__":{},"__metadata__":{}}"#.into(),
+                0,
+                "__metadata__ is there twice",
+            ),
             (r"{} x".into(), 0, "trailing characters"),
         ];
         for (header, data, expected) in cases {
-            let error = read(&file(header.as_bytes(), *data)).map(|_| ()).expect_err(header);
-            assert!(error.to_string().contains(expected), "{header:.200}: {error}");
+            let error = read(&file(header.as_bytes(), *data))
+                .map(|_| ())
+                .expect_err(header);
+            assert!(
+                error.to_string().contains(expected),
+                "{header:.200}: {error}"
+            );
         }
-        let lengths: [(u64, &str); 3] = [(u64::MAX, "more than"), (1 << 63, "more than"), (100_000_001, "more than")];
+        let lengths: [(u64, &str); 3] = [
+            (u64::MAX, "more than"),
+            (1 << 63, "more than"),
+            (100_000_001, "more than"),
+        ];
         for (length, expected) in lengths {
-            let error = read(&[&length.to_le_bytes()[..], b"{}"].concat()).map(|_| ()).expect_err("too long");
+            let error = read(&[&length.to_le_bytes()[..], b"{}"].concat())
+                .map(|_| ())
+                .expect_err("too long");
             assert!(error.to_string().contains(expected), "{error}");
         }
-        let error = read(&file(b"{\"\xff\"", 0)).map(|_| ()).expect_err("not UTF-8");
-        assert!(error.to_string().contains("not UTF-8 at offset 10"), "{error}");
+        let error = read(&file(b"{\"\xff\"", 0))
+            .map(|_| ())
+            .expect_err("not UTF-8");
+        assert!(
+            error.to_string().contains("not UTF-8 at offset 10"),
+            "{error}"
+        );
     }
 
     #[test]
     fn padding_and_an_empty_file_of_tensors_are_fine() {
-        assert!(read(&file(b"{}      ", 0)).expect("readable").tensors.is_empty());
+        assert!(
+            read(&file(b"{}      ", 0))
+                .expect("readable")
+                .tensors
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_boolean_that_is_none_names_its_tensor() {
-        let mut bytes = file(br#"{"flag":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}}"#, 2);
+        let mut bytes = file(
+            br#"{"flag":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}}"#,
+            2,
+        );
         *bytes.last_mut().expect("not empty") = 2;
         let error = read(&bytes).map(|_| ()).expect_err("no boolean");
         assert!(error.to_string().contains("tensor \"flag\""), "{error}");
@@ -306,23 +468,50 @@ mod tests {
 
     fn write(dir: &Path, name: &str, tensors: &[&str]) {
         let data = [0, 0, 128, 63];
-        let views = tensors.iter().map(|name| (*name, TensorView::new(Dtype::F32, vec![1], &data).expect("a view")));
-        fs::write(dir.join(name), safetensors::serialize(views, None).expect("serialized")).expect("written");
+        let views = tensors.iter().map(|name| {
+            (
+                *name,
+                TensorView::new(Dtype::F32, vec![1], &data).expect("a view"),
+            )
+        });
+        fs::write(
+            dir.join(name),
+            safetensors::serialize(views, None).expect("serialized"),
+        )
+        .expect("written");
     }
 
     #[test]
     fn sharded_weights_must_be_what_their_index_says() {
         let cases: &[(&str, &str)] = &[
-            (r#"{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#, ""),
-            (r#"{"weight_map":{"a":"s1.safetensors","b":"s3.safetensors"}}"#, "names s3.safetensors, which is missing"),
-            (r#"{"weight_map":{"a":"s1.safetensors","c":"s2.safetensors"}}"#, "tensor \"c\" is not in s2.safetensors"),
-            (r#"{"weight_map":{"a":"s2.safetensors","b":"s2.safetensors"}}"#, "tensor \"a\" is not in s2.safetensors"),
+            (
+                r#"{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#,
+                "",
+            ),
+            (
+                r#"{"weight_map":{"a":"s1.safetensors","b":"s3.safetensors"}}"#,
+                "names s3.safetensors, which is missing",
+            ),
+            (
+                r#"{"weight_map":{"a":"s1.safetensors","c":"s2.safetensors"}}"#,
+                "tensor \"c\" is not in s2.safetensors",
+            ),
+            (
+                r#"{"weight_map":{"a":"s2.safetensors","b":"s2.safetensors"}}"#,
+                "tensor \"a\" is not in s2.safetensors",
+            ),
             (
                 r#"{"weight_map":{"a":"s1.safetensors","b":"twin.safetensors"}}"#,
                 "\"a\" is in s1.safetensors and in twin",
             ),
-            (r#"{"weight_map":{"a":"../s1.safetensors"}}"#, "not a plain file name"),
-            (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "not a plain file name"),
+            (
+                r#"{"weight_map":{"a":"../s1.safetensors"}}"#,
+                "not a plain file name",
+            ),
+            (
+                r#"{"weight_map":{"a":"/etc/passwd"}}"#,
+                "not a plain file name",
+            ),
             (r#"{"weight_map":[]}"#, "index.json:1:"),
             (r#"{}"#, "missing field `weight_map`"),
         ];
@@ -333,9 +522,14 @@ mod tests {
             write(folder.path(), "twin.safetensors", &["a", "b"]);
             fs::write(folder.path().join(layout::WEIGHTS_INDEX), index).expect("written");
             match read_weights(folder.path()) {
-                Ok(weights) => assert!(expected.is_empty() && weights.tensors.len() == 2, "{index}"),
+                Ok(weights) => {
+                    assert!(expected.is_empty() && weights.tensors.len() == 2, "{index}")
+                }
                 Err(error) => {
-                    assert!(!expected.is_empty() && error.to_string().contains(expected), "{index}: {error:#}")
+                    assert!(
+                        !expected.is_empty() && error.to_string().contains(expected),
+                        "{index}: {error:#}"
+                    )
                 }
             }
         }
@@ -344,8 +538,15 @@ mod tests {
     #[test]
     fn a_single_file_wins_and_nothing_is_said_to_be_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = read_weights(folder.path()).map(|_| ()).expect_err("nothing there");
-        for name in [layout::WEIGHTS, layout::WEIGHTS_INDEX, layout::PICKLED_WEIGHTS, layout::PICKLED_WEIGHTS_INDEX] {
+        let error = read_weights(folder.path())
+            .map(|_| ())
+            .expect_err("nothing there");
+        for name in [
+            layout::WEIGHTS,
+            layout::WEIGHTS_INDEX,
+            layout::PICKLED_WEIGHTS,
+            layout::PICKLED_WEIGHTS_INDEX,
+        ] {
             assert!(error.to_string().contains(name), "{error}");
         }
         fs::write(folder.path().join(layout::WEIGHTS_INDEX), "no JSON").expect("written");

@@ -67,7 +67,9 @@ fn make_folder(output_dir: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(_) if output_dir.exists() => {
             let message = format!("the output folder {} is not a folder", output_dir.display());
-            Err(Failure::new(Kind::Io, message).hint("choose another --output_dir").into())
+            Err(Failure::new(Kind::Io, message)
+                .hint("choose another --output_dir")
+                .into())
         }
         Err(error) => Err(unwritable(output_dir, &error)),
     }
@@ -75,19 +77,35 @@ fn make_folder(output_dir: &Path) -> Result<()> {
 
 fn open(path: &Path) -> Result<File> {
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags)
+        .open(path);
     opened.map_err(|error| unwritable(path.parent().unwrap_or(path), &error))
 }
 
 fn unwritable(output_dir: &Path, error: &io::Error) -> anyhow::Error {
-    let message = format!("cannot write into the output folder {}: {error}", output_dir.display());
-    Failure::new(Kind::Io, message).hint("choose another --output_dir, or change its permissions").into()
+    let message = format!(
+        "cannot write into the output folder {}: {error}",
+        output_dir.display()
+    );
+    Failure::new(Kind::Io, message)
+        .hint("choose another --output_dir, or change its permissions")
+        .into()
 }
 
 fn refused(output_dir: &Path, pid: Option<u32>) -> anyhow::Error {
-    let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let who = pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    );
     let message = format!("{who} is already writing into {}", output_dir.display());
-    Failure::new(Kind::Io, message).hint("wait for it to end, or choose another --output_dir").into()
+    Failure::new(Kind::Io, message)
+        .hint("wait for it to end, or choose another --output_dir")
+        .into()
 }
 
 /// The process id in the file, if there is one.
@@ -103,7 +121,9 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(ours), Ok(there)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    let (Ok(ours), Ok(there)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
     (ours.dev(), ours.ino()) == (there.dev(), there.ino())
 }
 
@@ -124,7 +144,12 @@ mod tests {
         let output_dir = folder.path().join("new/output");
         let first = OutputLock::acquire(&output_dir).expect("free");
         let error = OutputLock::acquire(&output_dir).expect_err("held");
-        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         assert_eq!((kind_of(&error), hints_of(&error).len()), (Kind::Io, 1));
         drop(first);
         assert!(!output_dir.join(layout::LOCK).exists(), "nothing is left");
@@ -138,7 +163,11 @@ mod tests {
             fs::write(folder.path().join(layout::LOCK), content).expect("written");
             let _lock = OutputLock::acquire(folder.path()).expect("taken over");
             let text = fs::read_to_string(folder.path().join(layout::LOCK)).expect("readable");
-            assert_eq!(text, format!("{}\n", std::process::id()), "after {content:?}");
+            assert_eq!(
+                text,
+                format!("{}\n", std::process::id()),
+                "after {content:?}"
+            );
         }
     }
 

@@ -78,8 +78,16 @@ const NAMES: &[(&str, &str, Name)] = &[
     ("torch", "CharStorage", Name::Storage(Kind::Int8)),
     ("torch", "ByteStorage", Name::Storage(Kind::Uint8)),
     ("torch", "BoolStorage", Name::Storage(Kind::Bool)),
-    ("numpy.core.multiarray", "_reconstruct", Name::NumpyReconstruct),
-    ("numpy._core.multiarray", "_reconstruct", Name::NumpyReconstruct),
+    (
+        "numpy.core.multiarray",
+        "_reconstruct",
+        Name::NumpyReconstruct,
+    ),
+    (
+        "numpy._core.multiarray",
+        "_reconstruct",
+        Name::NumpyReconstruct,
+    ),
     ("numpy", "ndarray", Name::NumpyArray),
     ("numpy", "dtype", Name::NumpyDtype),
     ("_codecs", "encode", Name::Encode),
@@ -125,14 +133,30 @@ pub(super) struct Graph {
 
 /// Runs the first pickle in `bytes`. An error says at which byte.
 pub(super) fn run(bytes: &[u8]) -> Result<Graph> {
-    let mut machine = Machine { bytes, ..Machine::default() };
+    let mut machine = Machine {
+        bytes,
+        ..Machine::default()
+    };
     loop {
         let position = machine.position;
-        match machine.step().with_context(|| format!("at byte {position} of the pickle"))? {
+        match machine
+            .step()
+            .with_context(|| format!("at byte {position} of the pickle"))?
+        {
             Flow::Continue => {}
             Flow::Stop(root) => {
-                let Machine { nodes, storages, position: length, .. } = machine;
-                return Ok(Graph { nodes, root, storages, length });
+                let Machine {
+                    nodes,
+                    storages,
+                    position: length,
+                    ..
+                } = machine;
+                return Ok(Graph {
+                    nodes,
+                    root,
+                    storages,
+                    length,
+                });
             }
         }
     }
@@ -169,7 +193,10 @@ impl<'a> Machine<'a> {
                 self.take(8)?;
             }
             opcode::MARK => {
-                ensure!(self.marks.len() < MAX_MARKS, "values are nested more than {MAX_MARKS} deep");
+                ensure!(
+                    self.marks.len() < MAX_MARKS,
+                    "values are nested more than {MAX_MARKS} deep"
+                );
                 self.marks.push(self.stack.len());
             }
             opcode::POP => {
@@ -180,11 +207,20 @@ impl<'a> Machine<'a> {
             }
             opcode::BINPUT | opcode::LONG_BINPUT | opcode::MEMOIZE => self.memoize(code)?,
             opcode::BINGET | opcode::LONG_BINGET => {
-                let index = if code == opcode::BINGET { u32::from(self.take(1)?[0]) } else { self.length4()? };
-                let id = *self.memo.get(&index).with_context(|| format!("memo {index} is empty"))?;
+                let index = if code == opcode::BINGET {
+                    u32::from(self.take(1)?[0])
+                } else {
+                    self.length4()?
+                };
+                let id = *self
+                    .memo
+                    .get(&index)
+                    .with_context(|| format!("memo {index} is empty"))?;
                 self.push_id(id)?;
             }
-            opcode::APPEND | opcode::APPENDS | opcode::SETITEM | opcode::SETITEMS => self.extend(code)?,
+            opcode::APPEND | opcode::APPENDS | opcode::SETITEM | opcode::SETITEMS => {
+                self.extend(code)?
+            }
             opcode::GLOBAL | opcode::STACK_GLOBAL => self.name(code)?,
             opcode::BINPERSID => self.storage()?,
             opcode::REDUCE => self.reduce()?,
@@ -219,7 +255,9 @@ impl<'a> Machine<'a> {
                 let bytes = self.counted(code)?;
                 text(bytes).map_or_else(|_| Node::Bytes(bytes.into()), Node::Str)
             }
-            opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 => Node::Bytes(self.counted(code)?.into()),
+            opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 => {
+                Node::Bytes(self.counted(code)?.into())
+            }
             opcode::EMPTY_LIST => Node::List(Vec::new()),
             opcode::EMPTY_DICT => Node::Dict(Vec::new()),
             opcode::EMPTY_TUPLE => Node::Tuple([].into()),
@@ -228,7 +266,10 @@ impl<'a> Machine<'a> {
             opcode::TUPLE => Node::Tuple(self.pop_to_mark()?.into()),
             opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 => {
                 let count = usize::from(code - opcode::TUPLE1) + 1;
-                ensure!(self.stack.len() >= count + self.floor(), "the stack is empty");
+                ensure!(
+                    self.stack.len() >= count + self.floor(),
+                    "the stack is empty"
+                );
                 Node::Tuple(self.stack.split_off(self.stack.len() - count).into())
             }
             _ => match opcode::CODE.iter().find(|(byte, _)| *byte == code) {
@@ -244,7 +285,10 @@ impl<'a> Machine<'a> {
             opcode::LONG_BINPUT => self.length4()?,
             _ => u32::try_from(self.memo.len())?,
         };
-        ensure!(self.memo.len() < MAX_NODES, "more than {MAX_NODES} values are remembered");
+        ensure!(
+            self.memo.len() < MAX_NODES,
+            "more than {MAX_NODES} values are remembered"
+        );
         self.memo.insert(index, self.top()?);
         Ok(())
     }
@@ -274,10 +318,14 @@ impl<'a> Machine<'a> {
             let (name, module) = (self.pop()?, self.pop()?);
             (self.str(module)?, self.str(name)?)
         };
-        let known = NAMES.iter().find(|row| row.0 == &*module && row.1 == &*name);
+        let known = NAMES
+            .iter()
+            .find(|row| row.0 == &*module && row.1 == &*name);
         let Some((_, _, name)) = known else {
             let (module, name) = (module.escape_debug(), name.escape_debug());
-            bail!("refused: it names {module}.{name}, which is no part of a tensor and would run code");
+            bail!(
+                "refused: it names {module}.{name}, which is no part of a tensor and would run code"
+            );
         };
         self.push(Node::Name(*name))
     }
@@ -285,26 +333,46 @@ impl<'a> Machine<'a> {
     fn storage(&mut self) -> Result<()> {
         let id = self.pop()?;
         let parts = self.tuple(id)?;
-        ensure!((5..=6).contains(&parts.len()), "a storage is described by {} values", parts.len());
-        ensure!(&*self.str(parts[0])? == "storage", "refused: an object of unknown kind stands outside of the pickle");
+        ensure!(
+            (5..=6).contains(&parts.len()),
+            "a storage is described by {} values",
+            parts.len()
+        );
+        ensure!(
+            &*self.str(parts[0])? == "storage",
+            "refused: an object of unknown kind stands outside of the pickle"
+        );
         let Node::Name(Name::Storage(kind)) = self.nodes[parts[1] as usize] else {
             bail!("a storage has no element type")
         };
         let key = self.str(parts[2])?;
-        let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let plain = !key.is_empty()
+            && key.len() <= 64
+            && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
         ensure!(plain, "the storage key {key:?} is not a plain number");
-        let elements = u64::try_from(self.int(parts[4])?).context("a storage has a negative size")?;
+        let elements =
+            u64::try_from(self.int(parts[4])?).context("a storage has a negative size")?;
         let view = parts.get(5).map(|&id| &self.nodes[id as usize]);
         ensure!(
             matches!(view, None | Some(Node::None)),
             "views of storages are not supported; save it again with a newer torch"
         );
-        let index = *self.storage_by_key.entry(key.to_string()).or_insert_with(|| {
-            self.storages.push(StorageSpec { key: key.to_string(), kind, elements });
-            self.storages.len() - 1
-        });
+        let index = *self
+            .storage_by_key
+            .entry(key.to_string())
+            .or_insert_with(|| {
+                self.storages.push(StorageSpec {
+                    key: key.to_string(),
+                    kind,
+                    elements,
+                });
+                self.storages.len() - 1
+            });
         let known = &self.storages[index];
-        ensure!((known.kind, known.elements) == (kind, elements), "storage {key} is described in two ways");
+        ensure!(
+            (known.kind, known.elements) == (kind, elements),
+            "storage {key} is described in two ways"
+        );
         self.push(Node::Storage(index))
     }
 
@@ -312,7 +380,9 @@ impl<'a> Machine<'a> {
         let arguments = self.pop()?;
         let arguments = self.tuple(arguments)?;
         let callee = self.pop()?;
-        let Node::Name(name) = self.nodes[callee as usize] else { bail!("refused: calling a value would run code") };
+        let Node::Name(name) = self.nodes[callee as usize] else {
+            bail!("refused: calling a value would run code")
+        };
         match (name, &arguments[..]) {
             (Name::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
             (Name::OrderedDict, [items]) => {
@@ -341,46 +411,73 @@ impl<'a> Machine<'a> {
             }
             (Name::NumpyReconstruct, [class, ..]) => {
                 let class = &self.nodes[*class as usize];
-                ensure!(matches!(class, Node::Name(Name::NumpyArray)), "refused: an array of another class");
+                ensure!(
+                    matches!(class, Node::Name(Name::NumpyArray)),
+                    "refused: an array of another class"
+                );
                 self.push(Node::Array(None))
             }
             (Name::NumpyDtype, [code, ..]) => {
                 let code = self.str(*code)?;
-                ensure!(width(&code).is_some(), "refused: numpy elements of type {code:?}");
+                ensure!(
+                    width(&code).is_some(),
+                    "refused: numpy elements of type {code:?}"
+                );
                 self.push(Node::Dtype(code))
             }
             (Name::Encode, [text, encoding]) => {
                 let bytes = self.encode(*text, *encoding)?;
                 self.push(Node::Bytes(bytes))
             }
-            _ => bail!("refused: {name:?} is called with {} arguments", arguments.len()),
+            _ => bail!(
+                "refused: {name:?} is called with {} arguments",
+                arguments.len()
+            ),
         }
     }
 
     /// `_codecs.encode(text, 'latin1')`, which is how bytes are written in protocol 2.
     fn encode(&mut self, text: Id, encoding: Id) -> Result<Rc<[u8]>> {
         let (text, encoding) = (self.str(text)?, self.str(encoding)?);
-        ensure!(["latin1", "latin-1"].contains(&&*encoding), "refused: the encoding {encoding:?}");
+        ensure!(
+            ["latin1", "latin-1"].contains(&&*encoding),
+            "refused: the encoding {encoding:?}"
+        );
         self.copied += text.len();
-        ensure!(self.copied <= MAX_COPIED, "more than {MAX_COPIED} bytes of text are encoded");
+        ensure!(
+            self.copied <= MAX_COPIED,
+            "more than {MAX_COPIED} bytes of text are encoded"
+        );
         let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
         Ok(bytes.context("a character is not latin-1")?.into())
     }
 
     /// The arguments of `_rebuild_tensor_v2`; every element that the tensor can reach is inside its storage.
     fn tensor(&self, arguments: &[Id]) -> Result<TensorSpec> {
-        let ([storage, offset, size, stride, _, _] | [storage, offset, size, stride, _, _, _]) = arguments else {
+        let ([storage, offset, size, stride, _, _] | [storage, offset, size, stride, _, _, _]) =
+            arguments
+        else {
             bail!("a tensor is made from {} values", arguments.len());
         };
         let extra = arguments.get(6).map(|&id| &self.nodes[id as usize]);
-        let plain =
-            extra.is_none_or(|node| matches!(node, Node::None) || matches!(node, Node::Dict(d) if d.is_empty()));
+        let plain = extra.is_none_or(|node| {
+            matches!(node, Node::None) || matches!(node, Node::Dict(d) if d.is_empty())
+        });
         ensure!(plain, "conjugate and negative views are not supported");
-        let Node::Storage(storage) = self.nodes[*storage as usize] else { bail!("a tensor without a storage") };
+        let Node::Storage(storage) = self.nodes[*storage as usize] else {
+            bail!("a tensor without a storage")
+        };
         let (size, stride) = (self.ints(*size)?, self.ints(*stride)?);
-        let spec = TensorSpec { storage, offset: self.int(*offset)?, size, stride };
+        let spec = TensorSpec {
+            storage,
+            offset: self.int(*offset)?,
+            size,
+            stride,
+        };
         let available = self.storages[storage].elements;
-        let inside = spec.reach().is_some_and(|(count, end)| count <= available && end <= available);
+        let inside = spec
+            .reach()
+            .is_some_and(|(count, end)| count <= available && end <= available);
         ensure!(
             inside,
             "a tensor of size {:?}, stride {:?} and offset {} lies outside of its storage of {available} elements",
@@ -399,7 +496,10 @@ impl<'a> Machine<'a> {
             Node::Dict(_) => Ok(()),
             Node::Dtype(code) => {
                 let state = self.tuple(state)?;
-                let order = state.get(1).context("a numpy type without byte order").and_then(|&id| self.str(id))?;
+                let order = state
+                    .get(1)
+                    .context("a numpy type without byte order")
+                    .and_then(|&id| self.str(id))?;
                 ensure!(
                     ["<", "|", "="].contains(&&*order),
                     "numpy elements {code:?} of byte order {order:?} are not supported"
@@ -417,19 +517,36 @@ impl<'a> Machine<'a> {
     }
 
     fn array_state(&mut self, state: &[Id]) -> Result<Array> {
-        let [_version, shape, dtype, fortran, data] = state else { bail!("a numpy array has {} values", state.len()) };
-        let Node::Dtype(dtype) = &self.nodes[*dtype as usize] else { bail!("a numpy array without element type") };
-        let Node::Bytes(data) = &self.nodes[*data as usize] else { bail!("a numpy array without data") };
+        let [_version, shape, dtype, fortran, data] = state else {
+            bail!("a numpy array has {} values", state.len())
+        };
+        let Node::Dtype(dtype) = &self.nodes[*dtype as usize] else {
+            bail!("a numpy array without element type")
+        };
+        let Node::Bytes(data) = &self.nodes[*data as usize] else {
+            bail!("a numpy array without data")
+        };
         ensure!(
             matches!(self.nodes[*fortran as usize], Node::Bool(false)),
             "numpy arrays in Fortran order are not supported"
         );
         let shape = self.ints(*shape)?;
         let bytes = num_elements(&shape).and_then(|count| count.checked_mul(width(dtype)?));
-        ensure!(bytes == Some(data.len() as u64), "a numpy array {dtype} {shape:?} has {} bytes", data.len());
-        let array = Array { dtype: dtype.to_string(), shape, data: data.to_vec() };
+        ensure!(
+            bytes == Some(data.len() as u64),
+            "a numpy array {dtype} {shape:?} has {} bytes",
+            data.len()
+        );
+        let array = Array {
+            dtype: dtype.to_string(),
+            shape,
+            data: data.to_vec(),
+        };
         self.copied += array.data.len();
-        ensure!(self.copied <= MAX_COPIED, "more than {MAX_COPIED} bytes of arrays");
+        ensure!(
+            self.copied <= MAX_COPIED,
+            "more than {MAX_COPIED} bytes of arrays"
+        );
         Ok(array)
     }
 
@@ -440,7 +557,10 @@ impl<'a> Machine<'a> {
     }
 
     fn push_id(&mut self, id: Id) -> Result<()> {
-        ensure!(self.stack.len() < MAX_STACK, "more than {MAX_STACK} values are open");
+        ensure!(
+            self.stack.len() < MAX_STACK,
+            "more than {MAX_STACK} values are open"
+        );
         self.stack.push(id);
         Ok(())
     }
@@ -498,13 +618,19 @@ impl<'a> Machine<'a> {
     /// Sizes or strides.
     fn ints(&self, id: Id) -> Result<Vec<i64>> {
         let ids = self.tuple(id)?;
-        ensure!(ids.len() <= MAX_DIMENSIONS, "{} dimensions; at most {MAX_DIMENSIONS} are possible", ids.len());
+        ensure!(
+            ids.len() <= MAX_DIMENSIONS,
+            "{} dimensions; at most {MAX_DIMENSIONS} are possible",
+            ids.len()
+        );
         ids.iter().map(|&id| self.int(id)).collect()
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.position..];
-        let taken = rest.get(..count).with_context(|| format!("{count} bytes are needed, {} are left", rest.len()))?;
+        let taken = rest
+            .get(..count)
+            .with_context(|| format!("{count} bytes are needed, {} are left", rest.len()))?;
         self.position += count;
         Ok(taken)
     }
@@ -520,7 +646,9 @@ impl<'a> Machine<'a> {
     /// Bytes after a count whose width the opcode fixes.
     fn counted(&mut self, code: u8) -> Result<&'a [u8]> {
         let count = match code {
-            opcode::SHORT_BINUNICODE | opcode::SHORT_BINSTRING | opcode::SHORT_BINBYTES => u64::from(self.take(1)?[0]),
+            opcode::SHORT_BINUNICODE | opcode::SHORT_BINSTRING | opcode::SHORT_BINBYTES => {
+                u64::from(self.take(1)?[0])
+            }
             opcode::BINUNICODE8 | opcode::BINBYTES8 => u64::from_le_bytes(self.array()?),
             _ => u64::from(self.length4()?),
         };
@@ -567,7 +695,12 @@ impl TensorSpec {
         }
         for (&size, &stride) in self.size.iter().zip(&self.stride) {
             let step = u64::try_from(stride).ok()?;
-            last = last.checked_add(u64::try_from(size).ok()?.saturating_sub(1).checked_mul(step)?)?;
+            last = last.checked_add(
+                u64::try_from(size)
+                    .ok()?
+                    .saturating_sub(1)
+                    .checked_mul(step)?,
+            )?;
         }
         Some((count, if count == 0 { 0 } else { last.checked_add(1)? }))
     }
@@ -575,8 +708,12 @@ impl TensorSpec {
 
 /// Bytes of a numpy element; `None` for types that are not plain numbers.
 fn width(code: &str) -> Option<u64> {
-    let known = ["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"];
-    known.contains(&code).then(|| u64::from(code.as_bytes()[1] - b'0'))
+    let known = [
+        "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8",
+    ];
+    known
+        .contains(&code)
+        .then(|| u64::from(code.as_bytes()[1] - b'0'))
 }
 
 /// A little-endian two's complement integer of any length.
@@ -591,10 +728,15 @@ fn long(bytes: &[u8]) -> Node {
 }
 
 fn text(bytes: &[u8]) -> Result<Rc<str>> {
-    Ok(std::str::from_utf8(bytes).context("text is not UTF-8")?.into())
+    Ok(std::str::from_utf8(bytes)
+        .context("text is not UTF-8")?
+        .into())
 }
 
 fn pairs(ids: &[Id]) -> Result<Vec<(Id, Id)>> {
-    ensure!(ids.len().is_multiple_of(2), "a dictionary has a key without a value");
+    ensure!(
+        ids.len().is_multiple_of(2),
+        "a dictionary has a key without a value"
+    );
     Ok(ids.chunks(2).map(|pair| (pair[0], pair[1])).collect())
 }

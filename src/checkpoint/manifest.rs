@@ -30,14 +30,24 @@ pub struct Manifest {
 impl Manifest {
     pub(super) fn new(step: u64, mut files: Vec<FileRecord>) -> Result<Self> {
         files.sort_by(|one, other| one.name.cmp(&other.name));
-        let mut manifest = Self { format_version: FORMAT_VERSION, step, files, digest: String::new() };
+        let mut manifest = Self {
+            format_version: FORMAT_VERSION,
+            step,
+            files,
+            digest: String::new(),
+        };
         manifest.digest = manifest.own_digest()?;
         Ok(manifest)
     }
 
     fn own_digest(&self) -> Result<String> {
-        let bare = Self { digest: String::new(), ..self.clone() };
-        Ok(blake3::hash(&serde_json::to_vec(&bare)?).to_hex().to_string())
+        let bare = Self {
+            digest: String::new(),
+            ..self.clone()
+        };
+        Ok(blake3::hash(&serde_json::to_vec(&bare)?)
+            .to_hex()
+            .to_string())
     }
 
     /// Reads the manifest of `dir` and compares every file with it. `Ok(Err(reason))`: the folder is damaged. `Err`: it
@@ -49,7 +59,10 @@ impl Manifest {
             Err(error) => return Ok(Err(format!("{error:#}"))),
         };
         if manifest.own_digest()? != manifest.digest {
-            return Ok(Err(format!("{} does not match its own digest", layout::MANIFEST)));
+            return Ok(Err(format!(
+                "{} does not match its own digest",
+                layout::MANIFEST
+            )));
         }
         let theirs = manifest.format_version;
         ensure!(
@@ -70,8 +83,15 @@ impl Manifest {
 
 /// An I/O error other than an absent file.
 pub(super) fn is_unreadable(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
-    io.is_some_and(|io| !matches!(io.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory))
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| {
+        !matches!(
+            io.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+        )
+    })
 }
 
 fn check_file(dir: &Path, record: &FileRecord) -> Result<()> {
@@ -83,12 +103,19 @@ fn check_file(dir: &Path, record: &FileRecord) -> Result<()> {
     };
     ensure!(metadata.is_file(), "{name} is not a regular file");
     let size = metadata.len();
-    ensure!(size == record.size, "{name} is {size} bytes long; the manifest says {}", record.size);
+    ensure!(
+        size == record.size,
+        "{name} is {size} bytes long; the manifest says {}",
+        record.size
+    );
     let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))? {
+        match file
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read {}", path.display()))?
+        {
             0 => break,
             length => hasher.update(&buffer[..length]),
         };

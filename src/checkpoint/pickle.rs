@@ -57,8 +57,14 @@ impl PickleValue {
 
     /// The value of a text key.
     pub fn get(&self, key: &str) -> Option<&Self> {
-        let Self::Dict(entries) = self else { return None };
-        entries.iter().rev().find(|(name, _)| matches!(name, Self::Str(name) if name == key)).map(|(_, value)| value)
+        let Self::Dict(entries) = self else {
+            return None;
+        };
+        entries
+            .iter()
+            .rev()
+            .find(|(name, _)| matches!(name, Self::Str(name) if name == key))
+            .map(|(_, value)| value)
     }
 
     /// Entries of a dictionary.
@@ -81,14 +87,24 @@ impl PickleValue {
 /// Reads a file of `torch.save`, current or older format. What is not plain data is refused by name and never run.
 pub fn read_archive(path: &Path) -> Result<PickleValue> {
     let value = archive::load(path).and_then(|loaded| {
-        let mut tree = Tree { loaded: &loaded, values: 0, bytes: 0 };
+        let mut tree = Tree {
+            loaded: &loaded,
+            values: 0,
+            bytes: 0,
+        };
         tree.value(loaded.graph.root, 0)
     });
     value.map_err(|error| {
-        let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+        let io = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<std::io::Error>());
         let is_device = io.is_some_and(|io| io.raw_os_error().is_some());
         let kind = if is_device { Kind::Io } else { Kind::Data };
-        Failure::new(kind, format!("{} cannot be used: {error:#}", path.display())).into()
+        Failure::new(
+            kind,
+            format!("{} cannot be used: {error:#}", path.display()),
+        )
+        .into()
     })
 }
 
@@ -100,7 +116,10 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     fn value(&mut self, id: Id, depth: usize) -> Result<PickleValue> {
-        ensure!(depth < MAX_DEPTH, "values are nested more than {MAX_DEPTH} deep");
+        ensure!(
+            depth < MAX_DEPTH,
+            "values are nested more than {MAX_DEPTH} deep"
+        );
         self.values += 1;
         ensure!(self.values <= MAX_VALUES, "more than {MAX_VALUES} values");
         let loaded = self.loaded;
@@ -110,12 +129,18 @@ impl Tree<'_> {
             &Node::Int(value) => PickleValue::Int(value),
             &Node::Float(value) => PickleValue::Float(value),
             Node::Str(text) => PickleValue::Str(self.count(text.len()).map(|()| text.to_string())?),
-            Node::Bytes(bytes) => PickleValue::Bytes(self.count(bytes.len()).map(|()| bytes.to_vec())?),
-            Node::Array(Some(array)) => PickleValue::Array(self.count(array.data.len()).map(|()| Array::clone(array))?),
+            Node::Bytes(bytes) => {
+                PickleValue::Bytes(self.count(bytes.len()).map(|()| bytes.to_vec())?)
+            }
+            Node::Array(Some(array)) => {
+                PickleValue::Array(self.count(array.data.len()).map(|()| Array::clone(array))?)
+            }
             Node::List(ids) => PickleValue::List(self.all(ids, depth)?),
             Node::Tuple(ids) => PickleValue::Tuple(self.all(ids, depth)?),
             Node::Dict(pairs) => {
-                let pair = |&(key, value): &(Id, Id)| Ok((self.value(key, depth + 1)?, self.value(value, depth + 1)?));
+                let pair = |&(key, value): &(Id, Id)| {
+                    Ok((self.value(key, depth + 1)?, self.value(value, depth + 1)?))
+                };
                 PickleValue::Dict(pairs.iter().map(pair).collect::<Result<_>>()?)
             }
             Node::Tensor(spec) => {
@@ -133,7 +158,10 @@ impl Tree<'_> {
 
     fn count(&mut self, bytes: usize) -> Result<()> {
         self.bytes += bytes;
-        ensure!(self.bytes <= MAX_BYTES, "more than {MAX_BYTES} bytes of text");
+        ensure!(
+            self.bytes <= MAX_BYTES,
+            "more than {MAX_BYTES} bytes of text"
+        );
         Ok(())
     }
 }
@@ -152,15 +180,36 @@ mod tests {
     fn storage(kind: &str, key: &str, elements: u8) -> Vec<u8> {
         let key = [&[b'X', key.len() as u8, 0, 0, 0][..], key.as_bytes()].concat();
         let class = format!("ctorch\n{kind}Storage\n");
-        [b"(X\x07\0\0\0storage", class.as_bytes(), &key, b"X\x03\0\0\0cpu", &[b'K', elements], b"tQ"].concat()
+        [
+            b"(X\x07\0\0\0storage",
+            class.as_bytes(),
+            &key,
+            b"X\x03\0\0\0cpu",
+            &[b'K', elements],
+            b"tQ",
+        ]
+        .concat()
     }
 
     /// `torch._utils._rebuild_tensor_v2(storage, offset, (size,), (stride,), False, OrderedDict())`.
     fn tensor(storage: &[u8], offset: i8, size: i8, stride: i8) -> Vec<u8> {
         let int = |value: i8| [&b"J"[..], &i32::from(value).to_le_bytes()].concat();
         let rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(";
-        let parts = [int(offset), int(size), b"\x85".to_vec(), int(stride), b"\x85".to_vec()].concat();
-        [rebuild, storage, &parts, b"\x89ccollections\nOrderedDict\n)RtR"].concat()
+        let parts = [
+            int(offset),
+            int(size),
+            b"\x85".to_vec(),
+            int(stride),
+            b"\x85".to_vec(),
+        ]
+        .concat();
+        [
+            rebuild,
+            storage,
+            &parts,
+            b"\x89ccollections\nOrderedDict\n)RtR",
+        ]
+        .concat()
     }
 
     fn pickle(body: &[u8]) -> Vec<u8> {
@@ -190,7 +239,10 @@ mod tests {
     }
 
     fn read_pickle(body: &[u8]) -> Result<PickleValue> {
-        read(&archive(&[("a/data.pkl", &pickle(body)), ("a/data/0", &[0; 16])]))
+        read(&archive(&[
+            ("a/data.pkl", &pickle(body)),
+            ("a/data/0", &[0; 16]),
+        ]))
     }
 
     #[test]
@@ -207,28 +259,52 @@ mod tests {
             (b"](K\x01K\x02e", "List([Int(1), Int(2)])"),
             (b"K\x01K\x02\x86", "Tuple([Int(1), Int(2)])"),
             (b"}(K\x01NK\x02Nu", "Dict([(Int(1), None), (Int(2), None)])"),
-            (b"ccollections\nOrderedDict\n)R}X\x09\0\0\0_metadata}sb", "Dict([])"),
-            (b"ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R", "Dict([(Int(1), Int(2))])"),
+            (
+                b"ccollections\nOrderedDict\n)R}X\x09\0\0\0_metadata}sb",
+                "Dict([])",
+            ),
+            (
+                b"ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R",
+                "Dict([(Int(1), Int(2))])",
+            ),
             (b"ctorch\nSize\nK\x02\x85\x85R", "Tuple([Int(2)])"),
             (b"K\x07q\x00h\x00\x86", "Tuple([Int(7), Int(7)])"),
-            (b"c_codecs\nencode\nX\x02\0\0\0\xc3\xbfX\x06\0\0\0latin1\x86R", "Bytes([255])"),
+            (
+                b"c_codecs\nencode\nX\x02\0\0\0\xc3\xbfX\x06\0\0\0latin1\x86R",
+                "Bytes([255])",
+            ),
         ];
         for (body, expected) in cases {
-            let value = read_pickle(body).unwrap_or_else(|error| panic!("{}: {error:#}", body.escape_ascii()));
+            let value = read_pickle(body)
+                .unwrap_or_else(|error| panic!("{}: {error:#}", body.escape_ascii()));
             assert_eq!(format!("{value:?}"), *expected, "{}", body.escape_ascii());
         }
     }
 
     #[test]
     fn tensors_share_their_storage() {
-        let numbers: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+        let numbers: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0]
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
         let whole = tensor(&storage("Float", "0", 4), 0, 4, 1);
         let part = tensor(&storage("Float", "0", 4), 1, 2, 2);
         let body = [whole, part, b"\x86".to_vec()].concat();
-        let value = read(&archive(&[("a/data.pkl", &pickle(&body)), ("a/data/0", &numbers), ("a/version", b"3\n")]));
-        let PickleValue::Tuple(items) = value.expect("readable") else { panic!("not a tuple") };
-        let [PickleValue::Tensor(whole), PickleValue::Tensor(part)] = &items[..] else { panic!("not tensors") };
-        assert_eq!(Vec::<f32>::try_from(part.contiguous()).expect("numbers"), [2.0, 4.0]);
+        let value = read(&archive(&[
+            ("a/data.pkl", &pickle(&body)),
+            ("a/data/0", &numbers),
+            ("a/version", b"3\n"),
+        ]));
+        let PickleValue::Tuple(items) = value.expect("readable") else {
+            panic!("not a tuple")
+        };
+        let [PickleValue::Tensor(whole), PickleValue::Tensor(part)] = &items[..] else {
+            panic!("not tensors")
+        };
+        assert_eq!(
+            Vec::<f32>::try_from(part.contiguous()).expect("numbers"),
+            [2.0, 4.0]
+        );
         assert_eq!(part.data_ptr() as usize, whole.data_ptr() as usize + 4);
     }
 
@@ -237,36 +313,79 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let canary = folder.path().join("canary");
         let command = format!("touch {}", canary.display());
-        let text = [&[b'X', command.len() as u8, 0, 0, 0][..], command.as_bytes()].concat();
+        let text = [
+            &[b'X', command.len() as u8, 0, 0, 0][..],
+            command.as_bytes(),
+        ]
+        .concat();
         let call = |name: &str| [format!("c{name}\n").as_bytes(), &text, b"\x85R"].concat();
         let cases: Vec<(Vec<u8>, &str)> = vec![
             (call("os\nsystem"), "os.system"),
             (call("posix\nsystem"), "posix.system"),
             (call("builtins\neval"), "builtins.eval"),
             (call("torch\nload"), "torch.load"),
-            (call("torch._utils\n_rebuild_tensor"), "torch._utils._rebuild_tensor,"),
-            (call("numpy.core.multiarray\nscalar"), "numpy.core.multiarray.scalar"),
+            (
+                call("torch._utils\n_rebuild_tensor"),
+                "torch._utils._rebuild_tensor,",
+            ),
+            (
+                call("numpy.core.multiarray\nscalar"),
+                "numpy.core.multiarray.scalar",
+            ),
             (call("os.path\n\u{1b}[2Jx"), "os.path.\\u{1b}[2Jx"),
-            ([b"}X\x01\0\0\0a".to_vec(), call("os\nsystem"), b"s".to_vec()].concat(), "os.system"),
-            ([b"ccollections\nOrderedDict\n".to_vec(), call("os\nsystem"), b"\x85R".to_vec()].concat(), "os.system"),
+            (
+                [b"}X\x01\0\0\0a".to_vec(), call("os\nsystem"), b"s".to_vec()].concat(),
+                "os.system",
+            ),
+            (
+                [
+                    b"ccollections\nOrderedDict\n".to_vec(),
+                    call("os\nsystem"),
+                    b"\x85R".to_vec(),
+                ]
+                .concat(),
+                "os.system",
+            ),
             (b"X\x02\0\0\0osX\x06\0\0\0system\x93".to_vec(), "os.system"),
             ([b"(", &text[..], b"ios\nsystem\n"].concat(), "opcode INST"),
-            (b"ccollections\nOrderedDict\n)\x81".to_vec(), "opcode NEWOBJ"),
+            (
+                b"ccollections\nOrderedDict\n)\x81".to_vec(),
+                "opcode NEWOBJ",
+            ),
             (b"(ccollections\nOrderedDict\no".to_vec(), "opcode OBJ"),
             (b"\x82\x01".to_vec(), "opcode EXT1"),
             (b"N)R".to_vec(), "calling a value would run code"),
             (b"]}b".to_vec(), "setting the state of this object"),
-            (b"(X\x06\0\0\0moduleK\x00K\x00K\x00K\x00tQ".to_vec(), "an object of unknown kind"),
-            (b"cnumpy.core.multiarray\n_reconstruct\nccollections\nOrderedDict\n\x85R".to_vec(), "another class"),
-            (b"cnumpy\ndtype\nX\x02\0\0\0O8\x89\x88\x87R".to_vec(), "numpy elements of type \"O8\""),
-            (b"c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0rot\x86R".to_vec(), "the encoding \"rot\""),
+            (
+                b"(X\x06\0\0\0moduleK\x00K\x00K\x00K\x00tQ".to_vec(),
+                "an object of unknown kind",
+            ),
+            (
+                b"cnumpy.core.multiarray\n_reconstruct\nccollections\nOrderedDict\n\x85R".to_vec(),
+                "another class",
+            ),
+            (
+                b"cnumpy\ndtype\nX\x02\0\0\0O8\x89\x88\x87R".to_vec(),
+                "numpy elements of type \"O8\"",
+            ),
+            (
+                b"c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0rot\x86R".to_vec(),
+                "the encoding \"rot\"",
+            ),
             (b"cnumpy\nndarray\n)R".to_vec(), "NumpyArray is called"),
         ];
         for (body, expected) in cases {
             let error = read_pickle(&body).map(|_| ()).expect_err("refused");
             let message = error.to_string();
-            assert!(message.contains("refused") && message.contains(expected), "{}: {message}", body.escape_ascii());
-            assert!(message.contains("pytorch_model.bin") && message.contains("byte "), "{message}");
+            assert!(
+                message.contains("refused") && message.contains(expected),
+                "{}: {message}",
+                body.escape_ascii()
+            );
+            assert!(
+                message.contains("pytorch_model.bin") && message.contains("byte "),
+                "{message}"
+            );
             assert_eq!(crate::error::kind_of(&error), Kind::Data);
         }
         assert!(!canary.exists(), "something ran");
@@ -283,13 +402,39 @@ mod tests {
             (tensor(&four, 3, 2, -1), "outside of its storage"),
             (tensor(&four, 0, 3, 2), "outside of its storage"),
             (tensor(&four, 0, 100, 0), "outside of its storage"),
-            (tensor(&storage("Float", "0", 5), 0, 1, 1), "the archive 16 bytes"),
-            (tensor(&storage("Double", "0", 4), 0, 1, 1), "the archive 16 bytes"),
-            (tensor(&storage("Float", "1", 4), 0, 1, 1), "no member a/data/1"),
-            (tensor(&storage("Float", "../data/0", 4), 0, 1, 1), "not a plain number"),
-            ([tensor(&four, 0, 1, 1), tensor(&storage("Int", "0", 4), 0, 1, 1), b"\x86".to_vec()].concat(), "two ways"),
-            (four.clone(), "a bare storage stands where a value should be"),
-            (b"ctorch\nFloatStorage\n".to_vec(), "a bare name stands where a value should be"),
+            (
+                tensor(&storage("Float", "0", 5), 0, 1, 1),
+                "the archive 16 bytes",
+            ),
+            (
+                tensor(&storage("Double", "0", 4), 0, 1, 1),
+                "the archive 16 bytes",
+            ),
+            (
+                tensor(&storage("Float", "1", 4), 0, 1, 1),
+                "no member a/data/1",
+            ),
+            (
+                tensor(&storage("Float", "../data/0", 4), 0, 1, 1),
+                "not a plain number",
+            ),
+            (
+                [
+                    tensor(&four, 0, 1, 1),
+                    tensor(&storage("Int", "0", 4), 0, 1, 1),
+                    b"\x86".to_vec(),
+                ]
+                .concat(),
+                "two ways",
+            ),
+            (
+                four.clone(),
+                "a bare storage stands where a value should be",
+            ),
+            (
+                b"ctorch\nFloatStorage\n".to_vec(),
+                "a bare name stands where a value should be",
+            ),
         ];
         for (body, expected) in cases {
             let error = read_pickle(&body).map(|_| ()).expect_err(expected);
@@ -302,16 +447,43 @@ mod tests {
         let data = pickle(b"N");
         let zeros = vec![0; 1 << 20];
         let cases: Vec<(Vec<u8>, &str)> = vec![
-            (archive(&[("a/data.pkl", &data), ("../evil", b"x")]), "\"../evil\" leaves the archive"),
-            (archive(&[("a/data.pkl", &data), ("a/../../evil", b"x")]), "leaves the archive"),
-            (archive(&[("a/data.pkl", &data), ("a\\evil", b"x")]), "leaves the archive"),
-            (archive(&[("a/data.pkl", &data), ("b/data.pkl", &data)]), "two pickles"),
-            (archive(&[("a/data.pkl", &data), ("a/constants.pkl", b"")]), "TorchScript"),
-            (archive(&[("a/data.pkl", &data), ("a/code/__torch__.py", b"")]), "TorchScript"),
-            (archive(&[("a/data.pkl", &data), ("a/byteorder", b"big")]), "big-endian"),
+            (
+                archive(&[("a/data.pkl", &data), ("../evil", b"x")]),
+                "\"../evil\" leaves the archive",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("a/../../evil", b"x")]),
+                "leaves the archive",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("a\\evil", b"x")]),
+                "leaves the archive",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("b/data.pkl", &data)]),
+                "two pickles",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("a/constants.pkl", b"")]),
+                "TorchScript",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("a/code/__torch__.py", b"")]),
+                "TorchScript",
+            ),
+            (
+                archive(&[("a/data.pkl", &data), ("a/byteorder", b"big")]),
+                "big-endian",
+            ),
             (archive(&[("a/other", b"x")]), "no data.pkl"),
-            (archive_with(CompressionMethod::Deflated, &[("a/data.pkl", &zeros)]), "compressed"),
-            (archive(&[("a/data.pkl", &archive(&[("a/data.pkl", &data)]))]), "opcode"),
+            (
+                archive_with(CompressionMethod::Deflated, &[("a/data.pkl", &zeros)]),
+                "compressed",
+            ),
+            (
+                archive(&[("a/data.pkl", &archive(&[("a/data.pkl", &data)]))]),
+                "opcode",
+            ),
             (b"PK\x03\x04 no archive".to_vec(), "archive is damaged"),
             (b"hello".to_vec(), "it begins with \"hell\""),
             (Vec::new(), "it begins with \"\""),
@@ -334,9 +506,18 @@ mod tests {
             (0..8).for_each(|_| wide.extend(b"h\x00"));
             wide.extend(b"tq\x00");
         }
-        let text =
-            [b"X\0\0\x10\0", &vec![b'a'; 1 << 20][..], b"q\x00X\x06\0\0\0latin1q\x01c_codecs\nencode\nq\x020"].concat();
-        let encode = [text.clone(), b"h\x02h\x00h\x01\x86R".repeat(100), b"N".to_vec()].concat();
+        let text = [
+            b"X\0\0\x10\0",
+            &vec![b'a'; 1 << 20][..],
+            b"q\x00X\x06\0\0\0latin1q\x01c_codecs\nencode\nq\x020",
+        ]
+        .concat();
+        let encode = [
+            text.clone(),
+            b"h\x02h\x00h\x01\x86R".repeat(100),
+            b"N".to_vec(),
+        ]
+        .concat();
         let texts = [b"(".to_vec(), text, b"h\x00".repeat(400), b"t".to_vec()].concat();
         let cases: Vec<(Vec<u8>, &str)> = vec![
             (doubling, "values"),
@@ -345,11 +526,20 @@ mod tests {
             (texts, "bytes of text"),
             (b"]q\x00h\x00a".to_vec(), "nested more than 64 deep"),
             (b"(".repeat(2000), "nested more than 1000 deep"),
-            ([b"]".repeat(100), b"a".repeat(99)].concat(), "nested more than 64 deep"),
+            (
+                [b"]".repeat(100), b"a".repeat(99)].concat(),
+                "nested more than 64 deep",
+            ),
             (b"N".repeat(2_100_000), "more than 2000000 values"),
-            ([b"N".to_vec(), b"\x94".repeat(2_100_000)].concat(), "are remembered"),
+            (
+                [b"N".to_vec(), b"\x94".repeat(2_100_000)].concat(),
+                "are remembered",
+            ),
             (b"X\xff\xff\xff\xffabc".to_vec(), "bytes are needed"),
-            (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc".to_vec(), "bytes are needed"),
+            (
+                b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc".to_vec(),
+                "bytes are needed",
+            ),
             (b"\x8b\xff\xff\xff\x7f".to_vec(), "opcode 0x8b"),
         ];
         for (body, expected) in cases {
@@ -360,16 +550,27 @@ mod tests {
 
     #[test]
     fn damaged_pickles_and_archives_never_panic() {
-        let body = [b"}X\x01\0\0\0wq\x01".to_vec(), tensor(&storage("Float", "0", 4), 0, 4, 1), b"s".to_vec()].concat();
+        let body = [
+            b"}X\x01\0\0\0wq\x01".to_vec(),
+            tensor(&storage("Float", "0", 4), 0, 4, 1),
+            b"s".to_vec(),
+        ]
+        .concat();
         let whole = pickle(&body);
         for length in 0..whole.len() {
-            let error = read(&archive(&[("a/data.pkl", &whole[..length])])).map(|_| ()).expect_err("cut");
+            let error = read(&archive(&[("a/data.pkl", &whole[..length])]))
+                .map(|_| ())
+                .expect_err("cut");
             assert!(error.to_string().contains("byte"), "{error}");
         }
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            read(&archive(&[("a/data.pkl", &flipped), ("a/data/0", &[0; 16])])).ok();
+            read(&archive(&[
+                ("a/data.pkl", &flipped),
+                ("a/data/0", &[0; 16]),
+            ]))
+            .ok();
         }
         let file = archive(&[("a/data.pkl", &whole), ("a/data/0", &[1; 16])]);
         for length in 0..file.len() {
@@ -386,7 +587,10 @@ mod tests {
     fn a_flipped_bit_of_a_storage_is_noticed() {
         let body = tensor(&storage("Float", "0", 4), 0, 4, 1);
         let mut file = archive(&[("a/data.pkl", &pickle(&body)), ("a/data/0", &[0x5a; 16])]);
-        let position = file.windows(16).position(|window| window == [0x5a; 16]).expect("stored");
+        let position = file
+            .windows(16)
+            .position(|window| window == [0x5a; 16])
+            .expect("stored");
         read(&file).expect("readable");
         file[position + 3] ^= 1;
         let error = read(&file).map(|_| ()).expect_err("another checksum");
@@ -402,7 +606,14 @@ mod tests {
             b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(),
             b"\x80\x02M\xe9\x03.".to_vec(),
             b"\x80\x02}X\x0d\0\0\0little_endian\x88s.".to_vec(),
-            pickle(&[b"}X\x01\0\0\0w".to_vec(), tensor(&storage, 0, 4, 1), b"s".to_vec()].concat()),
+            pickle(
+                &[
+                    b"}X\x01\0\0\0w".to_vec(),
+                    tensor(&storage, 0, 4, 1),
+                    b"s".to_vec(),
+                ]
+                .concat(),
+            ),
             b"\x80\x02]X\x02\0\0\094a.".to_vec(),
             elements.to_le_bytes().to_vec(),
             data.to_vec(),
@@ -412,21 +623,41 @@ mod tests {
 
     #[test]
     fn the_older_format_is_read_by_the_same_rules() {
-        let data: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+        let data: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0]
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
         let whole = legacy(4, &data);
         let value = read(&whole).expect("readable");
-        let Some(PickleValue::Tensor(tensor)) = value.get("w") else { panic!("no tensor") };
-        assert_eq!(Vec::<f32>::try_from(tensor).expect("numbers"), [1.0, 2.0, 3.0, 4.0]);
+        let Some(PickleValue::Tensor(tensor)) = value.get("w") else {
+            panic!("no tensor")
+        };
+        assert_eq!(
+            Vec::<f32>::try_from(tensor).expect("numbers"),
+            [1.0, 2.0, 3.0, 4.0]
+        );
         for length in 0..whole.len() {
             read(&whole[..length]).map(|_| ()).expect_err("cut");
         }
-        assert!(read(&legacy(5, &data)).expect_err("a lie").to_string().contains("5"));
-        assert!(read(&legacy(4, &data[1..])).expect_err("cut").to_string().contains("beyond the end"));
+        assert!(
+            read(&legacy(5, &data))
+                .expect_err("a lie")
+                .to_string()
+                .contains("5")
+        );
+        assert!(
+            read(&legacy(4, &data[1..]))
+                .expect_err("cut")
+                .to_string()
+                .contains("beyond the end")
+        );
     }
 
     #[test]
     fn an_absent_file_is_an_io_error() {
-        let error = read_archive(Path::new("/no/such/file.bin")).map(|_| ()).expect_err("absent");
+        let error = read_archive(Path::new("/no/such/file.bin"))
+            .map(|_| ())
+            .expect_err("absent");
         assert_eq!(crate::error::kind_of(&error), Kind::Io);
         assert!(File::open("/no/such/file.bin").is_err());
     }

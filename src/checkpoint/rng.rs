@@ -25,13 +25,19 @@ pub struct RngState {
 impl RngState {
     /// The state now. Training runs on the CPU, so its generator is the only one that anything draws from.
     pub fn capture() -> Result<Self> {
-        Ok(Self { cpu: torch::default_generator_state()?, cuda: Vec::new() })
+        Ok(Self {
+            cpu: torch::default_generator_state()?,
+            cuda: Vec::new(),
+        })
     }
 
     /// Continues from this state. States of CUDA devices do not matter to a run on the CPU, as in the reference.
     pub fn restore(&self) -> Result<()> {
         if !self.cuda.is_empty() {
-            tracing::info!("the generator states of {} CUDA devices are not used by a run on the CPU", self.cuda.len());
+            tracing::info!(
+                "the generator states of {} CUDA devices are not used by a run on the CPU",
+                self.cuda.len()
+            );
         }
         torch::set_default_generator_state(&self.cpu).context("restoring the generator of the CPU")
     }
@@ -40,25 +46,42 @@ impl RngState {
     pub fn into_part(self) -> Result<PartState> {
         let mut tensors = vec![(CPU.to_owned(), Tensor::f_from_slice(&self.cpu)?)];
         for (device, state) in self.cuda.iter().enumerate() {
-            tensors.push((format!("{CUDA_PREFIX}{device}"), Tensor::f_from_slice(state)?));
+            tensors.push((
+                format!("{CUDA_PREFIX}{device}"),
+                Tensor::f_from_slice(state)?,
+            ));
         }
-        Ok(PartState { tensors, json: serde_json::Value::Null })
+        Ok(PartState {
+            tensors,
+            json: serde_json::Value::Null,
+        })
     }
 
     /// From the tensors of [`Self::into_part`].
     pub fn from_part(part: PartState) -> Result<Self> {
         let mut tensors: BTreeMap<_, _> = part.tensors.into_iter().collect();
         let mut take = |name: &str| -> Result<Option<Vec<u8>>> {
-            let bytes = tensors.remove(name).map(|tensor| bytes::to_vec(&tensor)).transpose();
-            bytes.map_err(|error| Failure::data(format!("the generator state {name:?} is damaged: {error:#}")).into())
+            let bytes = tensors
+                .remove(name)
+                .map(|tensor| bytes::to_vec(&tensor))
+                .transpose();
+            bytes.map_err(|error| {
+                Failure::data(format!(
+                    "the generator state {name:?} is damaged: {error:#}"
+                ))
+                .into()
+            })
         };
-        let cpu = take(CPU)?.ok_or_else(|| Failure::data("the generator states lack the one of the CPU"))?;
+        let cpu = take(CPU)?
+            .ok_or_else(|| Failure::data("the generator states lack the one of the CPU"))?;
         let mut cuda = Vec::new();
         while let Some(state) = take(&format!("{CUDA_PREFIX}{}", cuda.len()))? {
             cuda.push(state);
         }
         match tensors.keys().next() {
-            Some(name) => Err(Failure::data(format!("the generator state {name:?} is unknown")).into()),
+            Some(name) => {
+                Err(Failure::data(format!("the generator state {name:?} is unknown")).into())
+            }
             None => Ok(Self { cpu, cuda }),
         }
     }
@@ -67,7 +90,11 @@ impl RngState {
     pub fn load(dir: &Path) -> Result<Option<Self>> {
         let ours = |path: &Path| load::read_part(path).and_then(Self::from_part);
         let ours = |path: &Path| ours(path).with_context(|| format!("reading {}", path.display()));
-        load::either(dir, (layout::RNG_STATE, ours), (layout::PICKLED_RNG_STATE, foreign::read_rng))
+        load::either(
+            dir,
+            (layout::RNG_STATE, ours),
+            (layout::PICKLED_RNG_STATE, foreign::read_rng),
+        )
     }
 }
 
@@ -82,7 +109,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut generator = torch::Generator::seeded(11).expect("a generator");
         generator.random_int64().expect("a draw");
-        let saved = RngState { cpu: generator.state().expect("a state"), cuda: vec![vec![1, 2, 3], vec![4]] };
+        let saved = RngState {
+            cpu: generator.state().expect("a state"),
+            cuda: vec![vec![1, 2, 3], vec![4]],
+        };
         let mut staging = Staging::begin(folder.path(), 3).expect("begun");
         let part = saved.clone().into_part().expect("a part");
         staging.write_part(layout::RNG_STATE, &part).expect("saved");

@@ -30,12 +30,19 @@ pub fn rotate(output_dir: &Path, limit: usize, best: Option<&Path>) -> Result<()
 /// Deletes all checkpoints but the best one: the end of a run with a limit of 1 (spec 3.2, item 10). If the best one is
 /// not whole, nothing is deleted.
 pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
-    let Some(best) = step_here(output_dir, best) else { return Ok(()) };
+    let Some(best) = step_here(output_dir, best) else {
+        return Ok(());
+    };
     if let Completeness::Damaged(reason) = verify(&layout::checkpoint(output_dir, best))? {
-        tracing::warn!("the best checkpoint, step {best}, is damaged ({reason}): the others are kept");
+        tracing::warn!(
+            "the best checkpoint, step {best}, is damaged ({reason}): the others are kept"
+        );
         return Ok(());
     }
-    let others: Vec<u64> = steps(output_dir)?.into_iter().filter(|&step| step != best).collect();
+    let others: Vec<u64> = steps(output_dir)?
+        .into_iter()
+        .filter(|&step| step != best)
+        .collect();
     delete(output_dir, &others)
 }
 
@@ -43,7 +50,10 @@ pub fn keep_only(output_dir: &Path, best: &Path) -> Result<()> {
 fn step_here(output_dir: &Path, best: &Path) -> Option<u64> {
     let path = find::locate(output_dir, best)?;
     let same = path.parent()?.canonicalize().ok()? == output_dir.canonicalize().ok()?;
-    path.file_name().and_then(|name| name.to_str()).and_then(layout::checkpoint_step).filter(|_| same)
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .and_then(layout::checkpoint_step)
+        .filter(|_| same)
 }
 
 /// Ascending steps, with the best one moved to the place before the last, unless it is among the last two.
@@ -63,13 +73,20 @@ fn doomed(steps: &[u64], limit: usize, best: Option<Option<u64>>) -> Vec<u64> {
     let order = ordered(steps, best.flatten());
     let last_is_best = best.is_none_or(|best| best == order.last().copied());
     // With a limit of 1 the last checkpoint stays beside the best one, or the run could not be resumed.
-    let limit = if limit == 1 && !last_is_best { 2 } else { limit };
+    let limit = if limit == 1 && !last_is_best {
+        2
+    } else {
+        limit
+    };
     order[..order.len().saturating_sub(limit)].to_vec()
 }
 
 fn newest_whole(output_dir: &Path, steps: &[u64]) -> Result<Option<u64>> {
     for &step in steps.iter().rev() {
-        if !matches!(verify(&layout::checkpoint(output_dir, step))?, Completeness::Damaged(_)) {
+        if !matches!(
+            verify(&layout::checkpoint(output_dir, step))?,
+            Completeness::Damaged(_)
+        ) {
             return Ok(Some(step));
         }
     }
@@ -79,7 +96,11 @@ fn newest_whole(output_dir: &Path, steps: &[u64]) -> Result<Option<u64>> {
 fn delete(output_dir: &Path, steps: &[u64]) -> Result<()> {
     for &step in steps {
         let path = layout::checkpoint(output_dir, step);
-        let aside = output_dir.join(format!("{}{step}.{}", layout::STAGING_PREFIX, file::unique()));
+        let aside = output_dir.join(format!(
+            "{}{step}.{}",
+            layout::STAGING_PREFIX,
+            file::unique()
+        ));
         file::rename_to_free(&path, &aside)?;
         file::sync_folder(output_dir)?;
         remove_folder(&aside);
@@ -99,7 +120,9 @@ mod tests {
 
     fn save(output_dir: &Path, step: u64) -> PathBuf {
         let mut staging = Staging::begin(output_dir, step).expect("begun");
-        staging.write_bytes("model", &step.to_le_bytes()).expect("written");
+        staging
+            .write_bytes("model", &step.to_le_bytes())
+            .expect("written");
         staging.commit().expect("committed")
     }
 
@@ -125,8 +148,16 @@ mod tests {
             }
             let best_path = best.map(|step| layout::checkpoint(folder.path(), step));
             rotate(folder.path(), limit, best_path.as_deref()).expect("rotated");
-            assert_eq!(steps(folder.path()).expect("steps"), kept, "limit {limit}, best {best:?}");
-            assert_eq!(fs::read_dir(folder.path()).expect("entries").count(), kept.len(), "no leftovers");
+            assert_eq!(
+                steps(folder.path()).expect("steps"),
+                kept,
+                "limit {limit}, best {best:?}"
+            );
+            assert_eq!(
+                fs::read_dir(folder.path()).expect("entries").count(),
+                kept.len(),
+                "no leftovers"
+            );
         }
     }
 
@@ -148,7 +179,12 @@ mod tests {
                 if best.as_ref().is_none_or(|(value, _)| metric > *value) {
                     best = Some((metric, path));
                 }
-                rotate(folder.path(), limit, best.as_ref().map(|(_, path)| path.as_path())).expect("rotated");
+                rotate(
+                    folder.path(),
+                    limit,
+                    best.as_ref().map(|(_, path)| path.as_path()),
+                )
+                .expect("rotated");
             }
             if let Some((_, best)) = best.filter(|_| limit == 1) {
                 keep_only(folder.path(), &best).expect("cleaned up");
@@ -158,7 +194,10 @@ mod tests {
         let flat = [0.5, 0.6, 0.55, 0.58, 0.7, 0.7, 0.7, 0.7];
         assert_eq!(row(&flat, 2), [20, 32]);
         assert_eq!(row(&flat, 1), [20]);
-        assert_eq!(row(&[0.5, 0.6, 0.55, 0.58, 0.55, 0.54, 0.53], 3), [8, 24, 28]);
+        assert_eq!(
+            row(&[0.5, 0.6, 0.55, 0.58, 0.55, 0.54, 0.53], 3),
+            [8, 24, 28]
+        );
     }
 
     #[test]
@@ -168,13 +207,21 @@ mod tests {
             save(folder.path(), step);
         }
         for step in [20, 25] {
-            fs::write(layout::checkpoint(folder.path(), step).join("model"), b"torn").expect("damaged");
+            fs::write(
+                layout::checkpoint(folder.path(), step).join("model"),
+                b"torn",
+            )
+            .expect("damaged");
         }
         rotate(folder.path(), 1, None).expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [15, 25]);
         let best = layout::checkpoint(folder.path(), 25);
         keep_only(folder.path(), &best).expect("no error");
-        assert_eq!(steps(folder.path()).expect("steps"), [15, 25], "a damaged best one deletes nothing");
+        assert_eq!(
+            steps(folder.path()).expect("steps"),
+            [15, 25],
+            "a damaged best one deletes nothing"
+        );
     }
 
     #[test]
@@ -197,7 +244,12 @@ mod tests {
         for step in ALL {
             save(folder.path(), step);
         }
-        rotate(folder.path(), 2, Some(Path::new("/no/such/folder/checkpoint-5"))).expect("rotated");
+        rotate(
+            folder.path(),
+            2,
+            Some(Path::new("/no/such/folder/checkpoint-5")),
+        )
+        .expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [5, 25]);
     }
 }

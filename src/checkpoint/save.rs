@@ -50,9 +50,17 @@ impl Staging {
     /// Begins the checkpoint of `step` in `output_dir`, which is made if it does not exist.
     pub fn begin(output_dir: &Path, step: u64) -> Result<Self> {
         file::ensure_folder(output_dir)?;
-        let path = output_dir.join(format!("{}{step}.{}", layout::STAGING_PREFIX, file::unique()));
+        let path = output_dir.join(format!(
+            "{}{step}.{}",
+            layout::STAGING_PREFIX,
+            file::unique()
+        ));
         let folder = Folder::create(path, layout::checkpoint(output_dir, step))?;
-        Ok(Self { folder, output_dir: output_dir.to_path_buf(), step })
+        Ok(Self {
+            folder,
+            output_dir: output_dir.to_path_buf(),
+            step,
+        })
     }
 
     /// Where the files are until the commit, for writers that need a path. Files made there by others are not in the
@@ -68,7 +76,8 @@ impl Staging {
 
     /// Writes JSON with sorted keys, as the reference does for its own files.
     pub fn write_json_sorted(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
-        self.folder.write_bytes(name, &json::to_sorted_bytes(value)?)
+        self.folder
+            .write_bytes(name, &json::to_sorted_bytes(value)?)
     }
 
     /// Writes a file.
@@ -83,7 +92,8 @@ impl Staging {
         tensors: &[(String, Tensor)],
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
-        self.folder.write_plan(name, &Plan::new(borrow(tensors), metadata)?)
+        self.folder
+            .write_plan(name, &Plan::new(borrow(tensors), metadata)?)
     }
 
     /// Writes a part: its tensors, and its JSON inside their file. [`read_part`] reads it.
@@ -93,7 +103,11 @@ impl Staging {
     }
 
     /// Writes weights, sharded if they are large. Of names that are the same tensor the first is written.
-    pub fn write_weights(&mut self, weights: &[(String, Tensor)], options: WeightsOptions) -> Result<()> {
+    pub fn write_weights(
+        &mut self,
+        weights: &[(String, Tensor)],
+        options: WeightsOptions,
+    ) -> Result<()> {
         self.folder.write_weights(weights, options)
     }
 
@@ -120,13 +134,28 @@ impl Staging {
 
     fn take_place(&self, target: &Path) -> Result<()> {
         match target.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => file::rename_to_free(self.path(), target),
-            Err(error) => Err(error).with_context(|| format!("cannot look at {}", target.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                file::rename_to_free(self.path(), target)
+            }
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot look at {}", target.display()))
+            }
             Ok(metadata) if !metadata.is_dir() => {
-                let what = if metadata.is_symlink() { "a symbolic link" } else { "not a folder" };
-                let failure =
-                    Failure::new(Kind::Io, format!("{} is {what}; no checkpoint is written there", target.display()));
-                Err(failure.hint("move it away or choose another --output_dir").into())
+                let what = if metadata.is_symlink() {
+                    "a symbolic link"
+                } else {
+                    "not a folder"
+                };
+                let failure = Failure::new(
+                    Kind::Io,
+                    format!(
+                        "{} is {what}; no checkpoint is written there",
+                        target.display()
+                    ),
+                );
+                Err(failure
+                    .hint("move it away or choose another --output_dir")
+                    .into())
             }
             Ok(_) => match find::verify(target)? {
                 Completeness::Damaged(reason) => {
@@ -141,13 +170,22 @@ impl Staging {
     fn replace(&self, target: &Path) -> Result<()> {
         if let Completeness::Damaged(reason) = find::verify(self.path())? {
             let path = self.path().display();
-            return Err(Failure::new(Kind::Io, format!("{path} was not read back as written: {reason}")).into());
+            return Err(Failure::new(
+                Kind::Io,
+                format!("{path} was not read back as written: {reason}"),
+            )
+            .into());
         }
         if file::exchange(self.path(), target)? {
             return Ok(());
         }
         let mark = layout::REPLACED_MARK;
-        let aside = format!("{}{}.{mark}{}", layout::STAGING_PREFIX, self.step, file::unique());
+        let aside = format!(
+            "{}{}.{mark}{}",
+            layout::STAGING_PREFIX,
+            self.step,
+            file::unique()
+        );
         let aside = self.output_dir.join(aside);
         file::rename_to_free(target, &aside)?;
         if let Err(error) = file::rename_to_free(self.path(), target) {
@@ -173,7 +211,11 @@ struct Folder {
 impl Folder {
     fn create(path: PathBuf, place: PathBuf) -> Result<Self> {
         file::create_folder(&path, &place)?;
-        Ok(Self { path, place, files: Vec::new() })
+        Ok(Self {
+            path,
+            place,
+            files: Vec::new(),
+        })
     }
 
     fn open(&self, name: &str, needed: Option<u64>) -> Result<SyncedFile> {
@@ -195,7 +237,11 @@ impl Folder {
         Ok(())
     }
 
-    fn write_weights(&mut self, weights: &[(String, Tensor)], options: WeightsOptions) -> Result<()> {
+    fn write_weights(
+        &mut self,
+        weights: &[(String, Tensor)],
+        options: WeightsOptions,
+    ) -> Result<()> {
         let format = [("format".to_owned(), "pt".to_owned())];
         let metadata = format.into_iter().filter(|_| options.format_pt).collect();
         let shards = cut(weights, options.max_shard_bytes)?;
@@ -209,7 +255,10 @@ impl Folder {
     }
 
     fn copy_file(&mut self, source: &Path) -> Result<()> {
-        let name = source.file_name().and_then(|name| name.to_str()).context("the file to copy has no name")?;
+        let name = source
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("the file to copy has no name")?;
         let unreadable = || format!("cannot read {}", source.display());
         let mut from = File::open(source).with_context(unreadable)?;
         let mut to = self.open(name, from.metadata().ok().map(|metadata| metadata.len()))?;
@@ -247,14 +296,25 @@ fn borrow(tensors: &[(String, Tensor)]) -> impl Iterator<Item = (&str, &Tensor)>
 
 /// Writes a single file so that it is there as a whole or not at all, over an older one.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().with_context(|| format!("{} has no file name", path.display()))?;
-    let aside = folder.join(format!("{}{}-{}", layout::WRITING_PREFIX, file::unique(), name.display()));
-    let written = SyncedFile::create(&aside, path.to_path_buf(), Some(bytes.len() as u64)).and_then(|mut file| {
-        file.write(bytes)?;
-        file.finish()?;
-        file::rename(&aside, path)
-    });
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .with_context(|| format!("{} has no file name", path.display()))?;
+    let aside = folder.join(format!(
+        "{}{}-{}",
+        layout::WRITING_PREFIX,
+        file::unique(),
+        name.display()
+    ));
+    let written = SyncedFile::create(&aside, path.to_path_buf(), Some(bytes.len() as u64))
+        .and_then(|mut file| {
+            file.write(bytes)?;
+            file.finish()?;
+            file::rename(&aside, path)
+        });
     if let Err(error) = written {
         // Whatever part of it exists is useless; there may be none.
         let _ = fs::remove_file(&aside);
@@ -281,7 +341,11 @@ pub struct ModelFiles<'a> {
 /// leaves a folder with the old weights or the new ones.
 pub fn write_model(dir: &Path, model: ModelFiles<'_>) -> Result<()> {
     file::ensure_folder(dir)?;
-    let path = dir.join(format!("{}{}", layout::MODEL_STAGING_PREFIX, file::unique()));
+    let path = dir.join(format!(
+        "{}{}",
+        layout::MODEL_STAGING_PREFIX,
+        file::unique()
+    ));
     let mut folder = Folder::create(path, dir.to_path_buf())?;
     for source in model.copies {
         folder.copy_file(source)?;
@@ -300,16 +364,22 @@ pub fn write_model(dir: &Path, model: ModelFiles<'_>) -> Result<()> {
 /// Native weight files of an older save with another number of shards: the one a reader prefers goes first.
 fn remove_stale_weights(dir: &Path, written: &[FileRecord]) -> Result<()> {
     let is_stale = |name: &str| {
-        let native = [layout::WEIGHTS, layout::WEIGHTS_INDEX].contains(&name) || layout::is_weights_shard(name);
+        let native = [layout::WEIGHTS, layout::WEIGHTS_INDEX].contains(&name)
+            || layout::is_weights_shard(name);
         native && !written.iter().any(|record| record.name == name)
     };
     let names = fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut stale: Vec<String> = names.filter(|name| is_stale(name)).collect();
     stale.sort_by_key(|name| layout::is_weights_shard(name));
     for name in &stale {
-        fs::remove_file(dir.join(name)).with_context(|| format!("cannot remove {}", dir.join(name).display()))?;
+        fs::remove_file(dir.join(name))
+            .with_context(|| format!("cannot remove {}", dir.join(name).display()))?;
     }
-    if stale.is_empty() { Ok(()) } else { file::sync_folder(dir) }
+    if stale.is_empty() {
+        Ok(())
+    } else {
+        file::sync_folder(dir)
+    }
 }
 
 #[cfg(test)]
@@ -331,30 +401,50 @@ mod tests {
     }
 
     fn weights() -> Vec<(String, Tensor)> {
-        let matrix = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).f_reshape([2, 3]).expect("a matrix");
+        let matrix = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+            .f_reshape([2, 3])
+            .expect("a matrix");
         let tied = matrix.shallow_clone();
         let counts = Tensor::f_from_slice(&[7_i64, 8]).expect("a tensor");
-        let half = tensor(&[0.5, -2.0]).f_to_kind(tch::Kind::BFloat16).expect("a tensor");
+        let half = tensor(&[0.5, -2.0])
+            .f_to_kind(tch::Kind::BFloat16)
+            .expect("a tensor");
         let flag = Tensor::f_from_slice(&[true, false, true]).expect("a tensor");
-        let named = [("w", matrix), ("tied", tied), ("counts", counts), ("half", half), ("flag", flag)];
+        let named = [
+            ("w", matrix),
+            ("tied", tied),
+            ("counts", counts),
+            ("half", half),
+            ("flag", flag),
+        ];
         named.map(|(name, tensor)| (name.to_owned(), tensor)).into()
     }
 
     /// A checkpoint whose content depends on `mark`.
     fn commit(output_dir: &Path, step: u64, mark: f32) -> Result<PathBuf> {
         let mut staging = Staging::begin(output_dir, step)?;
-        staging.write_weights(&[("mark".to_owned(), tensor(&[mark]))], WeightsOptions::default())?;
+        staging.write_weights(
+            &[("mark".to_owned(), tensor(&[mark]))],
+            WeightsOptions::default(),
+        )?;
         staging.write_json_sorted(layout::TRAINER_STATE, &json!({"global_step": step}))?;
         staging.commit()
     }
 
     fn mark(dir: &Path) -> f64 {
-        load::read_weights(dir).expect("readable").tensors[0].1.f_double_value(&[0]).expect("a number")
+        load::read_weights(dir).expect("readable").tensors[0]
+            .1
+            .f_double_value(&[0])
+            .expect("a number")
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let entries = fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").file_name());
-        let mut names: Vec<_> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
+        let entries = fs::read_dir(dir)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<_> = entries
+            .map(|name| name.into_string().expect("UTF-8"))
+            .collect();
         names.sort();
         names
     }
@@ -363,27 +453,47 @@ mod tests {
     fn weights_are_what_the_safetensors_crate_reads_and_writes() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut staging = Staging::begin(folder.path(), 1).expect("begun");
-        staging.write_weights(&weights(), WeightsOptions::default()).expect("written");
+        staging
+            .write_weights(&weights(), WeightsOptions::default())
+            .expect("written");
         let dir = staging.commit().expect("committed");
         let bytes = fs::read(dir.join(layout::WEIGHTS)).expect("there");
         let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a valid header");
-        let format = metadata.metadata().as_ref().and_then(|metadata| metadata.get("format")).map(String::as_str);
+        let format = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get("format"))
+            .map(String::as_str);
         assert_eq!(format, Some("pt"));
         let file = SafeTensors::deserialize(&bytes).expect("a valid file");
         let mut names = file.names();
         names.sort_unstable();
-        assert_eq!(names, ["counts", "flag", "half", "w"], "the second name of a tensor is left out");
+        assert_eq!(
+            names,
+            ["counts", "flag", "half", "w"],
+            "the second name of a tensor is left out"
+        );
         let matrix = file.tensor("w").expect("there");
-        assert_eq!((matrix.shape(), &matrix.data()[..8]), (&[2, 3][..], &[0, 0, 128, 63, 0, 0, 0, 64][..]));
-        let again = safetensors::serialize(file.tensors(), metadata.metadata().clone()).expect("serialized");
-        assert_eq!(again, bytes, "the same bytes as the reference implementation");
+        assert_eq!(
+            (matrix.shape(), &matrix.data()[..8]),
+            (&[2, 3][..], &[0, 0, 128, 63, 0, 0, 0, 64][..])
+        );
+        let again = safetensors::serialize(file.tensors(), metadata.metadata().clone())
+            .expect("serialized");
+        assert_eq!(
+            again, bytes,
+            "the same bytes as the reference implementation"
+        );
     }
 
     #[test]
     fn a_foreign_module_has_no_metadata() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut staging = Staging::begin(folder.path(), 1).expect("begun");
-        let options = WeightsOptions { format_pt: false, max_shard_bytes: u64::MAX };
+        let options = WeightsOptions {
+            format_pt: false,
+            max_shard_bytes: u64::MAX,
+        };
         staging.write_weights(&weights(), options).expect("written");
         let bytes = fs::read(staging.path().join(layout::WEIGHTS)).expect("there");
         let (length, metadata) = SafeTensors::read_metadata(&bytes).expect("a valid header");
@@ -394,9 +504,17 @@ mod tests {
     fn everything_written_is_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut staging = Staging::begin(folder.path(), 12).expect("begun");
-        let part = PartState { tensors: weights(), json: json!({"param_groups": [{"lr": 1e-3, "params": [0, 1]}]}) };
-        staging.write_part(layout::OPTIMIZER, &part).expect("written");
-        let sharded = WeightsOptions { max_shard_bytes: 20, ..WeightsOptions::default() };
+        let part = PartState {
+            tensors: weights(),
+            json: json!({"param_groups": [{"lr": 1e-3, "params": [0, 1]}]}),
+        };
+        staging
+            .write_part(layout::OPTIMIZER, &part)
+            .expect("written");
+        let sharded = WeightsOptions {
+            max_shard_bytes: 20,
+            ..WeightsOptions::default()
+        };
         staging.write_weights(&weights(), sharded).expect("written");
         let dir = staging.commit().expect("committed");
         assert_eq!(dir, layout::checkpoint(folder.path(), 12));
@@ -404,8 +522,15 @@ mod tests {
         let compare = |tensors: Vec<(String, Tensor)>, count| {
             assert_eq!(tensors.len(), count);
             for (name, tensor) in tensors {
-                assert_eq!(tensor.f_kind().expect("a kind"), expected[&name].f_kind().expect("a kind"), "{name}");
-                assert!(tensor.f_equal(&expected[&name]).expect("comparable"), "{name}");
+                assert_eq!(
+                    tensor.f_kind().expect("a kind"),
+                    expected[&name].f_kind().expect("a kind"),
+                    "{name}"
+                );
+                assert!(
+                    tensor.f_equal(&expected[&name]).expect("comparable"),
+                    "{name}"
+                );
             }
         };
         let read = read_part(&dir.join(layout::OPTIMIZER)).expect("readable");
@@ -414,7 +539,9 @@ mod tests {
         let read = load::read_weights(&dir).expect("readable");
         assert_eq!(read.source, dir.join(layout::WEIGHTS_INDEX));
         compare(read.tensors, 4);
-        assert!(!dir.join(layout::WEIGHTS).exists() && dir.join(layout::weights_shard(3, 3)).exists());
+        assert!(
+            !dir.join(layout::WEIGHTS).exists() && dir.join(layout::weights_shard(3, 3)).exists()
+        );
     }
 
     #[test]
@@ -423,7 +550,9 @@ mod tests {
         let mut staging = Staging::begin(folder.path(), 1).expect("begun");
         staging.write_bytes("a", b"x").expect("written");
         staging.write_bytes("a", b"x").expect_err("a name twice");
-        staging.write_bytes("../a", b"x").expect_err("a name outside");
+        staging
+            .write_bytes("../a", b"x")
+            .expect_err("a name outside");
         assert_eq!(names(folder.path()).len(), 1);
         drop(staging);
         assert!(names(folder.path()).is_empty());
@@ -434,13 +563,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         commit(folder.path(), 5, 1.0).expect("committed");
         let dir = commit(folder.path(), 5, 2.0).expect("committed again");
-        assert_eq!((mark(&dir), names(folder.path())), (2.0, vec!["checkpoint-5".to_owned()]));
+        assert_eq!(
+            (mark(&dir), names(folder.path())),
+            (2.0, vec!["checkpoint-5".to_owned()])
+        );
         // A damaged one is not deleted.
         fs::write(dir.join(layout::WEIGHTS), b"torn").expect("damaged");
         let dir = commit(folder.path(), 5, 3.0).expect("committed again");
         assert_eq!(
             (mark(&dir), names(folder.path())),
-            (3.0, vec!["checkpoint-5".into(), "damaged-checkpoint-5".into()])
+            (
+                3.0,
+                vec!["checkpoint-5".into(), "damaged-checkpoint-5".into()]
+            )
         );
     }
 
@@ -457,7 +592,10 @@ mod tests {
 
     #[test]
     fn links_and_files_in_the_place_are_refused() {
-        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (folder, elsewhere) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
         let place = layout::checkpoint(folder.path(), 5);
         let target = commit(elsewhere.path(), 5, 1.0).expect("committed");
         for kind in ["link", "dangling", "file"] {
@@ -468,7 +606,11 @@ mod tests {
             }
             let error = commit(folder.path(), 5, 2.0).expect_err("in the way");
             assert_eq!(kind_of(&error), Kind::Io, "{kind}: {error:#}");
-            assert_eq!(names(folder.path()), ["checkpoint-5"], "{kind}: no leftovers");
+            assert_eq!(
+                names(folder.path()),
+                ["checkpoint-5"],
+                "{kind}: no leftovers"
+            );
             fs::remove_file(&place).expect("removed");
         }
         assert_eq!(mark(&target), 1.0, "nothing was written through the link");
@@ -477,17 +619,28 @@ mod tests {
     #[test]
     fn single_files_are_replaced_as_a_whole() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (path, linked) = (folder.path().join("results.json"), folder.path().join("linked"));
+        let (path, linked) = (
+            folder.path().join("results.json"),
+            folder.path().join("linked"),
+        );
         atomic_write(&path, b"one").expect("written");
         atomic_write(&path, b"two").expect("written");
         symlink(&path, &linked).expect("a link");
         atomic_write(&linked, b"three").expect("written");
-        assert_eq!(fs::read(&path).expect("there"), b"two", "a link is replaced, not followed");
+        assert_eq!(
+            fs::read(&path).expect("there"),
+            b"two",
+            "a link is replaced, not followed"
+        );
         assert_eq!(fs::read(&linked).expect("there"), b"three");
         atomic_write(&folder.path().join("no/such/folder"), b"x").expect_err("no folder");
         fs::create_dir(folder.path().join("taken")).expect("made");
         atomic_write(&folder.path().join("taken"), b"x").expect_err("a folder is there");
-        assert_eq!(names(folder.path()), ["linked", "results.json", "taken"], "no leftovers");
+        assert_eq!(
+            names(folder.path()),
+            ["linked", "results.json", "taken"],
+            "no leftovers"
+        );
     }
 
     #[test]
@@ -498,17 +651,44 @@ mod tests {
         fs::write(&vocabulary, "a\nb\n").expect("written");
         let config = json!({"model_type": "bert", "architectures": ["B"]});
         for (max_shard_bytes, files) in [(u64::MAX, 1), (20, 4), (24, 3), (u64::MAX, 1)] {
-            let options = WeightsOptions { format_pt: true, max_shard_bytes };
+            let options = WeightsOptions {
+                format_pt: true,
+                max_shard_bytes,
+            };
             let copies = [vocabulary.clone()];
-            let model = ModelFiles { weights: &weights(), options, config: Some(&config), copies: &copies };
+            let model = ModelFiles {
+                weights: &weights(),
+                options,
+                config: Some(&config),
+                copies: &copies,
+            };
             write_model(folder.path(), model).expect("saved");
             let all = names(folder.path());
-            assert_eq!(all.iter().filter(|name| name.starts_with("model")).count(), files, "{all:?}");
-            assert!(all.iter().all(|name| !name.starts_with('.')), "no leftovers: {all:?}");
-            assert_eq!(load::read_weights(folder.path()).expect("readable").tensors.len(), 4);
+            assert_eq!(
+                all.iter().filter(|name| name.starts_with("model")).count(),
+                files,
+                "{all:?}"
+            );
+            assert!(
+                all.iter().all(|name| !name.starts_with('.')),
+                "no leftovers: {all:?}"
+            );
+            assert_eq!(
+                load::read_weights(folder.path())
+                    .expect("readable")
+                    .tensors
+                    .len(),
+                4
+            );
         }
         let read: Value = read_json(&folder.path().join(layout::CONFIG)).expect("readable");
-        assert_eq!((read, fs::read(folder.path().join("vocab.txt")).expect("there")), (config, b"a\nb\n".to_vec()));
+        assert_eq!(
+            (
+                read,
+                fs::read(folder.path().join("vocab.txt")).expect("there")
+            ),
+            (config, b"a\nb\n".to_vec())
+        );
     }
 
     #[test]
@@ -516,7 +696,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let large = Tensor::f_arange(700_001, (tch::Kind::Float, Device::Cpu)).expect("a tensor");
         let mut staging = Staging::begin(folder.path(), 1).expect("begun");
-        staging.write_tensors("t", &[("large".to_owned(), large.shallow_clone())], &BTreeMap::new()).expect("written");
+        staging
+            .write_tensors(
+                "t",
+                &[("large".to_owned(), large.shallow_clone())],
+                &BTreeMap::new(),
+            )
+            .expect("written");
         let read = load::read_tensors(&staging.path().join("t")).expect("readable");
         assert!(read.tensors[0].1.f_equal(&large).expect("comparable"));
     }
@@ -524,7 +710,9 @@ mod tests {
     /// Not a test by itself: `kills_leave_a_complete_checkpoint` runs it in a process of its own and kills that.
     #[test]
     fn saves_until_killed() {
-        let Ok(output_dir) = fs::canonicalize("save-until-killed") else { return };
+        let Ok(output_dir) = fs::canonicalize("save-until-killed") else {
+            return;
+        };
         for step in 1..1_000_000 {
             // Every step twice, so that replacing is interrupted too.
             commit(&output_dir, step, step as f32).expect("saved");
@@ -541,7 +729,12 @@ mod tests {
         let mut interrupted = 0;
         for round in 0..12 {
             let mut child = Command::new(std::env::current_exe().expect("this program"))
-                .args(["checkpoint::save::tests::saves_until_killed", "--exact", "--test-threads", "1"])
+                .args([
+                    "checkpoint::save::tests::saves_until_killed",
+                    "--exact",
+                    "--test-threads",
+                    "1",
+                ])
                 .current_dir(folder.path())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -554,15 +747,28 @@ mod tests {
             child.kill().expect("killed");
             child.wait().expect("ended");
             interrupted += usize::from(names(&output_dir).iter().any(|name| name.starts_with('.')));
-            let visible: Vec<_> = names(&output_dir).into_iter().filter(|name| !name.starts_with('.')).collect();
+            let visible: Vec<_> = names(&output_dir)
+                .into_iter()
+                .filter(|name| !name.starts_with('.'))
+                .collect();
             for name in &visible {
                 let found = find::verify(&output_dir.join(name)).expect("readable");
-                assert!(matches!(found, Completeness::Complete(_)), "round {round}: {name} is {found:?}");
+                assert!(
+                    matches!(found, Completeness::Complete(_)),
+                    "round {round}: {name} is {found:?}"
+                );
             }
             let newest = find::newest_complete(&output_dir).expect("readable");
-            assert!(newest.is_some() || visible.is_empty(), "round {round}: {visible:?}");
+            assert!(
+                newest.is_some() || visible.is_empty(),
+                "round {round}: {visible:?}"
+            );
             find::clean_staging(&output_dir).expect("cleaned");
-            assert!(names(&output_dir).iter().all(|name| name.starts_with("checkpoint-")));
+            assert!(
+                names(&output_dir)
+                    .iter()
+                    .all(|name| name.starts_with("checkpoint-"))
+            );
         }
         assert!(interrupted > 0, "no kill fell inside a save");
     }

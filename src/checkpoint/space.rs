@@ -15,8 +15,8 @@ pub fn available(folder: &Path) -> io::Result<u64> {
 
 /// Refuses a run whose volume cannot take one checkpoint of `bytes_needed`.
 pub fn preflight(output_dir: &Path, bytes_needed: u64) -> Result<()> {
-    let free =
-        available(output_dir).with_context(|| format!("cannot ask for the free space of {}", output_dir.display()))?;
+    let free = available(output_dir)
+        .with_context(|| format!("cannot ask for the free space of {}", output_dir.display()))?;
     if free >= bytes_needed {
         return Ok(());
     }

@@ -24,7 +24,10 @@ pub struct WeightsOptions {
 
 impl Default for WeightsOptions {
     fn default() -> Self {
-        Self { format_pt: true, max_shard_bytes: 10_000_000_000 }
+        Self {
+            format_pt: true,
+            max_shard_bytes: 10_000_000_000,
+        }
     }
 }
 
@@ -44,16 +47,37 @@ impl<'a> Plan<'a> {
     ) -> Result<Self> {
         let mut sorted = Vec::new();
         for (name, tensor) in tensors {
-            ensure!(name != "__metadata__", "a tensor cannot have the name {name}");
-            let dtype = tensor.f_kind().map_err(Into::into).and_then(header::dtype_of);
-            sorted.push((dtype.with_context(|| format!("tensor {name:?}"))?, name, tensor));
+            ensure!(
+                name != "__metadata__",
+                "a tensor cannot have the name {name}"
+            );
+            let dtype = tensor
+                .f_kind()
+                .map_err(Into::into)
+                .and_then(header::dtype_of);
+            sorted.push((
+                dtype.with_context(|| format!("tensor {name:?}"))?,
+                name,
+                tensor,
+            ));
         }
         sorted.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(other.1)));
         let (mut infos, mut position) = (Vec::new(), 0);
         for (dtype, name, tensor) in &sorted {
             let end = position + usize::try_from(num_bytes(tensor)?)?;
-            let shape = tensor.size().into_iter().map(usize::try_from).collect::<Result<_, _>>()?;
-            infos.push((*name, TensorInfo { dtype: *dtype, shape, data_offsets: (position, end) }));
+            let shape = tensor
+                .size()
+                .into_iter()
+                .map(usize::try_from)
+                .collect::<Result<_, _>>()?;
+            infos.push((
+                *name,
+                TensorInfo {
+                    dtype: *dtype,
+                    shape,
+                    data_offsets: (position, end),
+                },
+            ));
             position = end;
         }
         let mut names = HashSet::new();
@@ -62,7 +86,14 @@ impl<'a> Plan<'a> {
         }
         let header = header::encode(&infos, metadata)?;
         let size = (header.len() + position) as u64;
-        Ok(Self { header, tensors: sorted.into_iter().map(|(_, name, tensor)| (name, tensor)).collect(), size })
+        Ok(Self {
+            header,
+            tensors: sorted
+                .into_iter()
+                .map(|(_, name, tensor)| (name, tensor))
+                .collect(),
+            size,
+        })
     }
 
     /// Writes header and data.
@@ -70,7 +101,9 @@ impl<'a> Plan<'a> {
         file.write(&self.header)?;
         let mut mover = Mover::default();
         for (name, tensor) in &self.tensors {
-            mover.write(tensor, |bytes| file.write(bytes)).with_context(|| format!("writing tensor {name:?}"))?;
+            mover
+                .write(tensor, |bytes| file.write(bytes))
+                .with_context(|| format!("writing tensor {name:?}"))?;
         }
         Ok(())
     }
@@ -105,14 +138,22 @@ pub(super) fn cut(weights: &[(String, Tensor)], max_shard_bytes: u64) -> Result<
         total += size;
     }
     if groups.len() == 1 {
-        let files = groups.into_iter().map(|group| (layout::WEIGHTS.to_owned(), group)).collect();
+        let files = groups
+            .into_iter()
+            .map(|group| (layout::WEIGHTS.to_owned(), group))
+            .collect();
         return Ok(Shards { files, index: None });
     }
     let count = groups.len();
-    let named = groups.into_iter().enumerate().map(|(index, group)| (layout::weights_shard(index + 1, count), group));
+    let named = groups
+        .into_iter()
+        .enumerate()
+        .map(|(index, group)| (layout::weights_shard(index + 1, count), group));
     let files: Vec<_> = named.collect();
-    let map: BTreeMap<&str, &str> =
-        files.iter().flat_map(|(file, group)| group.iter().map(|(name, _)| (*name, file.as_str()))).collect();
+    let map: BTreeMap<&str, &str> = files
+        .iter()
+        .flat_map(|(file, group)| group.iter().map(|(name, _)| (*name, file.as_str())))
+        .collect();
     let index = Some(json!({"metadata": {"total_size": total}, "weight_map": map}));
     Ok(Shards { files, index })
 }
@@ -138,17 +179,28 @@ mod tests {
     use super::*;
 
     fn zeros(name: &str, elements: i64) -> (String, Tensor) {
-        (name.to_owned(), Tensor::f_zeros([elements], (Kind::Float, Device::Cpu)).expect("a tensor"))
+        (
+            name.to_owned(),
+            Tensor::f_zeros([elements], (Kind::Float, Device::Cpu)).expect("a tensor"),
+        )
     }
 
     #[test]
     fn shards_are_cut_greedily() {
         // Elements of 4 bytes, limit 40 bytes.
-        let cases: &[(&[i64], &[usize])] =
-            &[(&[5, 5], &[2]), (&[5, 6], &[1, 1]), (&[100, 1, 1], &[1, 2]), (&[1, 100, 1], &[1, 1, 1]), (&[], &[0])];
+        let cases: &[(&[i64], &[usize])] = &[
+            (&[5, 5], &[2]),
+            (&[5, 6], &[1, 1]),
+            (&[100, 1, 1], &[1, 2]),
+            (&[1, 100, 1], &[1, 1, 1]),
+            (&[], &[0]),
+        ];
         for (sizes, expected) in cases {
-            let weights: Vec<_> =
-                sizes.iter().enumerate().map(|(index, &size)| zeros(&format!("w{index}"), size)).collect();
+            let weights: Vec<_> = sizes
+                .iter()
+                .enumerate()
+                .map(|(index, &size)| zeros(&format!("w{index}"), size))
+                .collect();
             let shards = cut(&weights, 40).expect("cut");
             let counts: Vec<_> = shards.files.iter().map(|(_, group)| group.len()).collect();
             assert_eq!(&counts, expected, "{sizes:?}");
@@ -178,16 +230,29 @@ mod tests {
         ];
         let shards = cut(&weights, u64::MAX).expect("cut");
         let names: Vec<_> = shards.files[0].1.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["embeddings", "half"], "a part of a tensor is another tensor");
+        assert_eq!(
+            names,
+            ["embeddings", "half"],
+            "a part of a tensor is another tensor"
+        );
     }
 
     #[test]
     fn duplicates_and_unknown_types_are_refused_by_name() {
         let (_, tensor) = zeros("x", 1);
-        let error = Plan::new([("x", &tensor), ("x", &tensor)], &BTreeMap::new()).err().expect("a duplicate");
-        assert!(error.to_string().contains("\"x\" was given twice"), "{error}");
-        let complex = tensor.f_to_kind(Kind::ComplexFloat).expect("a complex tensor");
-        let error = Plan::new([("c", &complex)], &BTreeMap::new()).err().expect("a complex tensor");
+        let error = Plan::new([("x", &tensor), ("x", &tensor)], &BTreeMap::new())
+            .err()
+            .expect("a duplicate");
+        assert!(
+            error.to_string().contains("\"x\" was given twice"),
+            "{error}"
+        );
+        let complex = tensor
+            .f_to_kind(Kind::ComplexFloat)
+            .expect("a complex tensor");
+        let error = Plan::new([("c", &complex)], &BTreeMap::new())
+            .err()
+            .expect("a complex tensor");
         assert!(format!("{error:#}").contains("\"c\""), "{error:#}");
     }
 }

@@ -7,10 +7,18 @@ use super::output;
 use crate::config::reference;
 
 pub(super) fn command() -> Command {
-    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .help(help)
+            .action(ArgAction::SetTrue)
+    };
     Command::new("args")
         .about("List every argument: name, type, default, honoured or refused and why")
-        .arg(flag("json", "As JSON, with help, allowed values and other names").conflicts_with("markdown"))
+        .arg(
+            flag("json", "As JSON, with help, allowed values and other names")
+                .conflicts_with("markdown"),
+        )
         .arg(flag("markdown", "As the README's table"))
 }
 

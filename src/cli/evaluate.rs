@@ -7,7 +7,12 @@ use super::start;
 use crate::config::run;
 
 pub(super) fn command() -> Command {
-    start::command(run::Command::Evaluate, Command::new("evaluate").about("Compute loss and metrics of a model (alias: eval)").alias("eval"))
+    start::command(
+        run::Command::Evaluate,
+        Command::new("evaluate")
+            .about("Compute loss and metrics of a model (alias: eval)")
+            .alias("eval"),
+    )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {

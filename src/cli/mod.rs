@@ -28,12 +28,27 @@ struct Subcommand {
 }
 
 const SUBCOMMANDS: &[Subcommand] = &[
-    Subcommand { command: train::command, run: train::run },
-    Subcommand { command: evaluate::command, run: evaluate::run },
-    Subcommand { command: predict::command, run: predict::run },
-    Subcommand { command: arguments::command, run: arguments::run },
+    Subcommand {
+        command: train::command,
+        run: train::run,
+    },
+    Subcommand {
+        command: evaluate::command,
+        run: evaluate::run,
+    },
+    Subcommand {
+        command: predict::command,
+        run: predict::run,
+    },
+    Subcommand {
+        command: arguments::command,
+        run: arguments::run,
+    },
     #[cfg(feature = "plugin")]
-    Subcommand { command: plugin::command, run: plugin::run },
+    Subcommand {
+        command: plugin::command,
+        run: plugin::run,
+    },
 ];
 
 const EXAMPLES: &str = "\
@@ -63,13 +78,20 @@ fn dispatch(words: impl IntoIterator<Item = OsString>) -> Result<()> {
         .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()));
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
             return output::print(&error.to_string());
         }
         Err(error) => return Err(usage(&error).into()),
     };
     let called = matches.subcommand().and_then(|(name, matches)| {
-        let subcommand = SUBCOMMANDS.iter().find(|subcommand| (subcommand.command)().get_name() == name)?;
+        let subcommand = SUBCOMMANDS
+            .iter()
+            .find(|subcommand| (subcommand.command)().get_name() == name)?;
         Some((subcommand.run)(matches))
     });
     called.unwrap_or_else(|| Err(Failure::usage("no command was given").into()))
@@ -79,7 +101,9 @@ fn dispatch(words: impl IntoIterator<Item = OsString>) -> Result<()> {
 fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
     match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::usage(format!("no command was given\n\n{}", text.trim_end())),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Failure::usage(format!("no command was given\n\n{}", text.trim_end()))
+        }
         _ => Failure::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()),
     }
 }

@@ -20,7 +20,10 @@ use crate::error::{Kind, hints_of, kind_of};
 /// Prints `text` as it is to stdout. A reader that went away, as `head` does, is no failure.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(escaped(text).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(escaped(text).as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("stdout cannot be written to"),
     }
@@ -58,7 +61,10 @@ pub fn log_to_stderr(level: &str) {
         "error" | "critical" => LevelFilter::ERROR,
         _ => LevelFilter::WARN,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).event_format(Plain).with_writer(|| Escaping);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .event_format(Plain)
+        .with_writer(|| Escaping);
     // Fails only if there is a log already, which then stays.
     let _ = subscriber.try_init();
 }
@@ -71,7 +77,12 @@ where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
@@ -111,7 +122,11 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     }
     let mut result = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_harmful(character) { result.extend(character.escape_default()) } else { result.push(character) }
+        if is_harmful(character) {
+            result.extend(character.escape_default())
+        } else {
+            result.push(character)
+        }
     }
     Cow::Owned(result)
 }
@@ -122,7 +137,12 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        for (text, expected) in [("plain\nlines", "plain\nlines"), ("a\u{1b}[2Jb\r", "a\\u{1b}[2Jb\\r"), ("\u{9b}x", "\\u{9b}x"), ("ä\t", "ä\\t")] {
+        for (text, expected) in [
+            ("plain\nlines", "plain\nlines"),
+            ("a\u{1b}[2Jb\r", "a\\u{1b}[2Jb\\r"),
+            ("\u{9b}x", "\\u{9b}x"),
+            ("ä\t", "ä\\t"),
+        ] {
             assert_eq!(escaped(text), expected, "{text:?}");
         }
     }

@@ -7,7 +7,10 @@ use super::start;
 use crate::config::run;
 
 pub(super) fn command() -> Command {
-    start::command(run::Command::Predict, Command::new("predict").about("Write a model's predictions"))
+    start::command(
+        run::Command::Predict,
+        Command::new("predict").about("Write a model's predictions"),
+    )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {

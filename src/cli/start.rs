@@ -33,12 +33,18 @@ pub(super) fn command(command: Command, clap: clap::Command) -> clap::Command {
         .trailing_var_arg(true)
         .allow_hyphen_values(true)
         .value_parser(value_parser!(OsString));
-    clap.disable_help_flag(true).override_help(reference::help(command)).arg(words)
+    clap.disable_help_flag(true)
+        .override_help(reference::help(command))
+        .arg(words)
 }
 
 /// Resolves the words of `matches` and starts the engine.
 pub(super) fn start(command: Command, matches: &ArgMatches) -> Result<()> {
-    let words = matches.get_many::<OsString>("words").into_iter().flatten().cloned();
+    let words = matches
+        .get_many::<OsString>("words")
+        .into_iter()
+        .flatten()
+        .cloned();
     let input = match input::read(words)? {
         Request::Help => return output::print(&reference::help(command)),
         Request::Run(input) => input,
@@ -53,7 +59,8 @@ pub(super) fn start(command: Command, matches: &ArgMatches) -> Result<()> {
 /// Returns only if the engine could not be started.
 fn become_engine(run: &Run) -> Result<()> {
     let engine = engine_path()?;
-    let file = inherited_file(&serde_json::to_vec(run).context("the run cannot be written as JSON")?)?;
+    let file =
+        inherited_file(&serde_json::to_vec(run).context("the run cannot be written as JSON")?)?;
     let mut process = process::Command::new(&engine);
     process.arg("--run-fd").arg(file.as_raw_fd().to_string());
     // Spinning threads of idle operations take processors from the loader and from other runs.
@@ -80,7 +87,12 @@ fn engine_path() -> Result<PathBuf> {
 
 /// An anonymous file with `content`, positioned at its start, that survives `exec`.
 fn inherited_file(content: &[u8]) -> Result<File> {
-    let mut file = File::from(memfd_create("run", MemfdFlags::empty()).context("no anonymous file can be made for the run")?);
-    file.write_all(content).and_then(|()| file.rewind()).context("the run cannot be handed to the engine")?;
+    let mut file = File::from(
+        memfd_create("run", MemfdFlags::empty())
+            .context("no anonymous file can be made for the run")?,
+    );
+    file.write_all(content)
+        .and_then(|()| file.rewind())
+        .context("the run cannot be handed to the engine")?;
     Ok(file)
 }

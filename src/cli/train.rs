@@ -7,7 +7,10 @@ use super::start;
 use crate::config::run;
 
 pub(super) fn command() -> Command {
-    start::command(run::Command::Train, Command::new("train").about("Fine-tune a model"))
+    start::command(
+        run::Command::Train,
+        Command::new("train").about("Fine-tune a model"),
+    )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {

@@ -50,7 +50,10 @@ const OPTIMIZERS: &[Choice] = &[
     later("lion_8bit", QUANTISED),
     later("paged_lion_32bit", QUANTISED),
     later("paged_lion_8bit", QUANTISED),
-    never("adamw_torch_xla", "it needs an XLA device, and libtorch has none"),
+    never(
+        "adamw_torch_xla",
+        "it needs an XLA device, and libtorch has none",
+    ),
 ];
 
 const LOG_LEVELS: &[Choice] = &[
@@ -63,8 +66,16 @@ const LOG_LEVELS: &[Choice] = &[
     choice("passive"),
 ];
 
-const TASKS: &[Choice] = &[choice("sequence-classification"), choice("token-classification")];
-const DTYPES: &[Choice] = &[choice("float32"), choice("float64"), choice("bfloat16"), later("float16", PRECISION)];
+const TASKS: &[Choice] = &[
+    choice("sequence-classification"),
+    choice("token-classification"),
+];
+const DTYPES: &[Choice] = &[
+    choice("float32"),
+    choice("float64"),
+    choice("bfloat16"),
+    later("float16", PRECISION),
+];
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 
@@ -385,7 +396,9 @@ arguments! {
 /// The row of a name: Hugging Face's or another one with the same meaning; dashes count as underscores.
 pub fn field(name: &str) -> Option<&'static Field> {
     let name = name.replace('-', "_");
-    FIELDS.iter().find(|field| field.name == name || field.facts.aliases.contains(&name.as_str()))
+    FIELDS
+        .iter()
+        .find(|field| field.name == name || field.facts.aliases.contains(&name.as_str()))
 }
 
 #[cfg(test)]

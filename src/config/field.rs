@@ -38,17 +38,26 @@ pub struct Choice {
 
 /// A choice that works.
 pub const fn choice(name: &'static str) -> Choice {
-    Choice { name, state: State::Honoured }
+    Choice {
+        name,
+        state: State::Honoured,
+    }
 }
 
 /// A choice that waits for a part of this program.
 pub const fn later(name: &'static str, missing: &'static str) -> Choice {
-    Choice { name, state: State::Deferred(missing) }
+    Choice {
+        name,
+        state: State::Deferred(missing),
+    }
 }
 
 /// A choice that will not work.
 pub const fn never(name: &'static str, reason: &'static str) -> Choice {
-    Choice { name, state: State::Refused(reason) }
+    Choice {
+        name,
+        state: State::Refused(reason),
+    }
 }
 
 /// What is said about an argument besides its name, type, default and help.
@@ -66,28 +75,45 @@ pub struct Facts {
 
 /// A listed field, honoured.
 pub const fn listed(number: u8) -> Facts {
-    Facts { origin: Origin::Listed(number), state: State::Honoured, choices: &[], aliases: &[] }
+    Facts {
+        origin: Origin::Listed(number),
+        state: State::Honoured,
+        choices: &[],
+        aliases: &[],
+    }
 }
 
 /// A further field of 4.34, honoured.
 pub const fn further() -> Facts {
-    Facts { origin: Origin::Further, ..listed(0) }
+    Facts {
+        origin: Origin::Further,
+        ..listed(0)
+    }
 }
 
 /// An argument of this program.
 pub const fn host() -> Facts {
-    Facts { origin: Origin::Host, ..listed(0) }
+    Facts {
+        origin: Origin::Host,
+        ..listed(0)
+    }
 }
 
 impl Facts {
     /// Refused until `missing` exists.
     pub const fn deferred(self, missing: &'static str) -> Self {
-        Self { state: State::Deferred(missing), ..self }
+        Self {
+            state: State::Deferred(missing),
+            ..self
+        }
     }
 
     /// Refused for this reason.
     pub const fn refused(self, reason: &'static str) -> Self {
-        Self { state: State::Refused(reason), ..self }
+        Self {
+            state: State::Refused(reason),
+            ..self
+        }
     }
 
     /// The allowed values.

@@ -18,13 +18,21 @@ use crate::error::Failure;
 /// Adds the file's arguments to `input`. An error is a file that cannot be read or is not TOML.
 pub(super) fn read(path: &Path, input: &mut Input) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!("the configuration file {} cannot be read: {error}", quoted(&path.to_string_lossy())))
-            .hint("the first word after the command is a TOML file; all other arguments begin with `--`")
+        Failure::usage(format!(
+            "the configuration file {} cannot be read: {error}",
+            quoted(&path.to_string_lossy())
+        ))
+        .hint(
+            "the first word after the command is a TOML file; all other arguments begin with `--`",
+        )
     })?;
     let source = Source { path, text: &text };
     let table = DeTable::parse(&text).map_err(|error| {
         let place = source.place(error.span().map_or(0, |span| span.start));
-        Failure::usage(format!("{place}this is not TOML: {}", error.message().replace('\n', ", ")))
+        Failure::usage(format!(
+            "{place}this is not TOML: {}",
+            error.message().replace('\n', ", ")
+        ))
     })?;
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -42,7 +50,10 @@ struct Source<'a> {
 impl Source<'_> {
     fn place(&self, offset: usize) -> Place {
         let before = self.text.as_bytes().iter().take(offset);
-        Place::File { path: self.path.to_path_buf(), line: 1 + before.filter(|byte| **byte == b'\n').count() }
+        Place::File {
+            path: self.path.to_path_buf(),
+            line: 1 + before.filter(|byte| **byte == b'\n').count(),
+        }
     }
 
     fn folder(&self) -> &Path {
@@ -58,7 +69,10 @@ impl Source<'_> {
         }
         let Some(field) = field(name) else {
             let text = if value.get_ref().is_table() {
-                format!("unknown table {}; arguments stand at the top level of the file, without tables", quoted(name))
+                format!(
+                    "unknown table {}; arguments stand at the top level of the file, without tables",
+                    quoted(name)
+                )
             } else {
                 format!("unknown argument {}{}", quoted(name), suggestion(name, ""))
             };
@@ -66,25 +80,45 @@ impl Source<'_> {
             return;
         };
         match tokens(value.get_ref(), field.shape) {
-            Some(tokens) => input.set(field, &Entry { tokens, place, folder: Some(self.folder()) }),
+            Some(tokens) => input.set(
+                field,
+                &Entry {
+                    tokens,
+                    place,
+                    folder: Some(self.folder()),
+                },
+            ),
             None => {
-                let text = format!("expected {}, found {}", field.type_name, value.get_ref().type_str());
+                let text = format!(
+                    "expected {}, found {}",
+                    field.type_name,
+                    value.get_ref().type_str()
+                );
                 input.findings.about(field.name, Some(&place), &text);
             }
         }
     }
 
     fn plugins(&self, value: &Spanned<DeValue<'_>>, input: &mut Input) {
-        let tables = value.get_ref().as_array().map(|array| array.iter().map(|item| (item.span().start, item.get_ref().as_table())));
+        let tables = value.get_ref().as_array().map(|array| {
+            array
+                .iter()
+                .map(|item| (item.span().start, item.get_ref().as_table()))
+        });
         for (start, table) in tables.into_iter().flatten() {
             let place = self.place(start);
             match table {
                 Some(table) => self.plugin(table, place, input),
-                None => input.findings.elsewhere(&place, "plugins: expected tables with `path` and `config`"),
+                None => input
+                    .findings
+                    .elsewhere(&place, "plugins: expected tables with `path` and `config`"),
             }
         }
         if !value.get_ref().is_array() {
-            input.findings.elsewhere(&self.place(value.span().start), "plugins: expected tables, written as [[plugins]]");
+            input.findings.elsewhere(
+                &self.place(value.span().start),
+                "plugins: expected tables, written as [[plugins]]",
+            );
         }
     }
 
@@ -104,16 +138,34 @@ impl Source<'_> {
                     }
                     _ => "plugins.config: has a number that is not finite or too large".to_owned(),
                 },
-                ("path", _) => format!("plugins.path: expected a string, found {}", found.type_str()),
-                ("config", _) => format!("plugins.config: expected a table, found {}", found.type_str()),
-                (name, _) => format!("plugins: unknown key {}; there are `path` and `config`", quoted(name)),
+                ("path", _) => format!(
+                    "plugins.path: expected a string, found {}",
+                    found.type_str()
+                ),
+                ("config", _) => format!(
+                    "plugins.config: expected a table, found {}",
+                    found.type_str()
+                ),
+                (name, _) => format!(
+                    "plugins: unknown key {}; there are `path` and `config`",
+                    quoted(name)
+                ),
             };
-            input.findings.elsewhere(&self.place(key.span().start), &text);
+            input
+                .findings
+                .elsewhere(&self.place(key.span().start), &text);
         }
         match plugin_path {
-            Some(path) => input.plugins.push(PluginTable { path, config: plugin_config, place }),
+            Some(path) => input.plugins.push(PluginTable {
+                path,
+                config: plugin_config,
+                place,
+            }),
             None if table.get("path").is_none() => {
-                input.findings.elsewhere(&place, "plugins: `path` is missing; name the component file");
+                input.findings.elsewhere(
+                    &place,
+                    "plugins: `path` is missing; name the component file",
+                );
             }
             None => {}
         }
@@ -123,7 +175,9 @@ impl Source<'_> {
 /// The values of an argument; `None` if an argument cannot have such a value.
 fn tokens(value: &DeValue<'_>, shape: Shape) -> Option<Vec<Token>> {
     match value {
-        DeValue::Array(items) if shape == Shape::Many => items.iter().map(|item| token(item.get_ref())).collect(),
+        DeValue::Array(items) if shape == Shape::Many => {
+            items.iter().map(|item| token(item.get_ref())).collect()
+        }
         value => Some(vec![token(value)?]),
     }
 }
@@ -132,10 +186,12 @@ fn token(value: &DeValue<'_>) -> Option<Token> {
     match value {
         DeValue::String(text) => Some(Token::Text(text.as_ref().to_owned())),
         DeValue::Boolean(value) => Some(Token::Boolean(*value)),
-        DeValue::Integer(number) => Some(Token::Number(match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(value) => value.to_string(),
-            Err(_) => number.as_str().to_owned(),
-        })),
+        DeValue::Integer(number) => Some(Token::Number(
+            match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(value) => value.to_string(),
+                Err(_) => number.as_str().to_owned(),
+            },
+        )),
         DeValue::Float(number) => Some(Token::Number(number.as_str().to_owned())),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
@@ -146,14 +202,23 @@ fn json(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => Value::from(text.as_ref()),
         DeValue::Boolean(value) => Value::Bool(*value),
-        DeValue::Integer(number) => Value::from(i64::from_str_radix(number.as_str(), number.radix()).ok()?),
+        DeValue::Integer(number) => {
+            Value::from(i64::from_str_radix(number.as_str(), number.radix()).ok()?)
+        }
         DeValue::Float(number) => Value::Number(Number::from_f64(number.as_str().parse().ok()?)?),
         DeValue::Datetime(date) => Value::from(date.to_string()),
-        DeValue::Array(items) => Value::Array(items.iter().map(|item| json(item.get_ref())).collect::<Option<_>>()?),
+        DeValue::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| json(item.get_ref()))
+                .collect::<Option<_>>()?,
+        ),
         DeValue::Table(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(key, _)| key.span().start);
-            let members = entries.into_iter().map(|(key, value)| Some((key.get_ref().as_ref().to_owned(), json(value.get_ref())?)));
+            let members = entries.into_iter().map(|(key, value)| {
+                Some((key.get_ref().as_ref().to_owned(), json(value.get_ref())?))
+            });
             Value::Object(members.collect::<Option<_>>()?)
         }
     })

@@ -76,17 +76,27 @@ impl Findings {
 
     /// All findings as one failure. It is a policy failure only if nothing but a missing power stands in the way.
     pub fn into_result(self) -> Result<(), Failure> {
-        let kind = if self.powers == self.lines.len() { Kind::Policy } else { Kind::Usage };
+        let kind = if self.powers == self.lines.len() {
+            Kind::Policy
+        } else {
+            Kind::Usage
+        };
         match self.lines.as_slice() {
             [] => Ok(()),
             [line] => Err(Failure::new(kind, line.clone())),
-            lines => Err(Failure::new(kind, format!("{} problems:\n  {}", lines.len(), lines.join("\n  ")))),
+            lines => Err(Failure::new(
+                kind,
+                format!("{} problems:\n  {}", lines.len(), lines.join("\n  ")),
+            )),
         }
     }
 }
 
 /// The name the user may have meant: a small slip away, else the first that contains the word.
-pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub fn nearest<'a>(
+    word: &str,
+    names: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
     let limit = (word.len() / 3).max(1);
     let close = names
         .clone()
@@ -95,7 +105,11 @@ pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str> + Clone)
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name);
-    close.or_else(|| names.into_iter().find(|name| word.len() >= 4 && name.contains(word)))
+    close.or_else(|| {
+        names
+            .into_iter()
+            .find(|name| word.len() >= 4 && name.contains(word))
+    })
 }
 
 #[cfg(test)]
@@ -123,10 +137,23 @@ mod tests {
         let mut findings = Findings::default();
         assert!(findings.clone().into_result().is_ok());
         findings.power("model", None, "is code");
-        assert_eq!(findings.clone().into_result().expect_err("a finding").kind, Kind::Policy);
-        findings.about("seed", Some(&Place::File { path: "a.toml".into(), line: 3 }), "is wrong");
+        assert_eq!(
+            findings.clone().into_result().expect_err("a finding").kind,
+            Kind::Policy
+        );
+        findings.about(
+            "seed",
+            Some(&Place::File {
+                path: "a.toml".into(),
+                line: 3,
+            }),
+            "is wrong",
+        );
         let failure = findings.into_result().expect_err("a finding");
         assert_eq!(failure.kind, Kind::Usage);
-        assert_eq!(failure.message, "2 problems:\n  model: is code\n  a.toml:3: seed: is wrong");
+        assert_eq!(
+            failure.message,
+            "2 problems:\n  model: is code\n  a.toml:3: seed: is wrong"
+        );
     }
 }

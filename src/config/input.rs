@@ -52,16 +52,31 @@ pub enum Request {
 
 /// Reads the words after the subcommand and the file they name. An error is a file that cannot be read at all.
 pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Request> {
-    let CommandLine { config, entries, findings, help } = command_line::parse(words);
+    let CommandLine {
+        config,
+        entries,
+        findings,
+        help,
+    } = command_line::parse(words);
     if help {
         return Ok(Request::Help);
     }
-    let mut input = Input { findings, ..Input::default() };
+    let mut input = Input {
+        findings,
+        ..Input::default()
+    };
     if let Some(path) = config {
         file::read(&path, &mut input)?;
     }
     for (field, tokens) in entries {
-        input.set(field, &Entry { tokens, place: Place::CommandLine, folder: None });
+        input.set(
+            field,
+            &Entry {
+                tokens,
+                place: Place::CommandLine,
+                folder: None,
+            },
+        );
     }
     Ok(Request::Run(Box::new(input)))
 }
@@ -80,13 +95,22 @@ impl Input {
     }
 
     pub(super) fn set(&mut self, field: &'static Field, entry: &Entry<'_>) {
-        let written = Written { tokens: &entry.tokens, folder: entry.folder };
+        let written = Written {
+            tokens: &entry.tokens,
+            folder: entry.folder,
+        };
         // An empty list can be meant in a file; on the command line the values were forgotten.
-        let is_forgotten = field.shape == Shape::Many && entry.tokens.is_empty() && entry.place == Place::CommandLine;
+        let is_forgotten = field.shape == Shape::Many
+            && entry.tokens.is_empty()
+            && entry.place == Place::CommandLine;
         if !is_forgotten && field.read(&mut self.arguments, written) {
             self.places.insert(field.name, entry.place.clone());
         } else {
-            self.findings.about(field.name, Some(&entry.place), &mismatch(field, &entry.tokens));
+            self.findings.about(
+                field.name,
+                Some(&entry.place),
+                &mismatch(field, &entry.tokens),
+            );
         }
     }
 }
@@ -95,7 +119,11 @@ fn mismatch(field: &Field, tokens: &[Token]) -> String {
     let found = if field.is_secret() {
         "something else".to_owned()
     } else {
-        tokens.iter().map(Token::describe).collect::<Vec<_>>().join(", ")
+        tokens
+            .iter()
+            .map(Token::describe)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     match (field.shape, tokens) {
         (Shape::One, []) => format!("has no value; give it {}", with_article(field.type_name)),
@@ -113,6 +141,10 @@ fn with_article(type_name: &str) -> String {
         "path" => "path",
         other => other,
     };
-    let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
     format!("{article} {name}")
 }

@@ -18,9 +18,18 @@ const INDENT: usize = 36;
 /// `host <command> --help`.
 pub fn help(command: Command) -> String {
     let (name, summary) = match command {
-        Command::Train => ("train", "Fine-tunes a model on the rows of --train_file and saves it in --output_dir."),
-        Command::Evaluate => ("evaluate", "Computes loss and metrics of a model on the rows of --validation_file."),
-        Command::Predict => ("predict", "Writes a model's predictions for the rows of --test_file as JSON lines."),
+        Command::Train => (
+            "train",
+            "Fine-tunes a model on the rows of --train_file and saves it in --output_dir.",
+        ),
+        Command::Evaluate => (
+            "evaluate",
+            "Computes loss and metrics of a model on the rows of --validation_file.",
+        ),
+        Command::Predict => (
+            "predict",
+            "Writes a model's predictions for the rows of --test_file as JSON lines.",
+        ),
     };
     let mut text = format!(
         "{summary}\n\n\
@@ -32,7 +41,10 @@ pub fn help(command: Command) -> String {
     );
     let defaults = Arguments::default();
     let mut section = "";
-    for field in FIELDS.iter().filter(|field| field.facts.state == State::Honoured) {
+    for field in FIELDS
+        .iter()
+        .filter(|field| field.facts.state == State::Honoured)
+    {
         if field.section != section {
             section = field.section;
             let _ = write!(text, "\n{section}:\n");
@@ -59,7 +71,11 @@ fn help_entry(text: &mut String, field: &Field, defaults: &Arguments) {
         let _ = write!(help, " [default: {default}]");
     }
     let head = format!("  --{}{value}", field.name);
-    let gap = if head.len() + 2 > INDENT { format!("\n{:INDENT$}", "") } else { " ".repeat(INDENT - head.len()) };
+    let gap = if head.len() + 2 > INDENT {
+        format!("\n{:INDENT$}", "")
+    } else {
+        " ".repeat(INDENT - head.len())
+    };
     let _ = writeln!(text, "{head}{gap}{}", wrapped(&help));
 }
 
@@ -93,7 +109,14 @@ pub fn table() -> String {
             section = field.section;
             let _ = writeln!(text, "{gap}{section}");
         }
-        let _ = writeln!(text, "  {:<36} {:<13} {:<13} {}", field.name, field.type_name, default(field, &defaults), state(field));
+        let _ = writeln!(
+            text,
+            "  {:<36} {:<13} {:<13} {}",
+            field.name,
+            field.type_name,
+            default(field, &defaults),
+            state(field)
+        );
     }
     text
 }
@@ -135,7 +158,10 @@ pub fn markdown() -> String {
     for field in FIELDS {
         if field.section != section {
             section = field.section;
-            let _ = write!(text, "\n**{section}**\n\n| argument | type | default | state | meaning |\n| --- | --- | --- | --- | --- |\n");
+            let _ = write!(
+                text,
+                "\n**{section}**\n\n| argument | type | default | state | meaning |\n| --- | --- | --- | --- | --- |\n"
+            );
         }
         let cells = [
             format!("`{}`", field.name),
@@ -144,7 +170,11 @@ pub fn markdown() -> String {
             state(field),
             field.help().replace('<', "\\<"),
         ];
-        let _ = writeln!(text, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+        let _ = writeln!(
+            text,
+            "| {} |",
+            cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
+        );
     }
     let _ = write!(text, "\n{}\n", MARKERS.1);
     text
@@ -157,14 +187,21 @@ fn default(field: &Field, defaults: &Arguments) -> String {
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::String(text) => text,
         // Small numbers in scientific form, as in Python.
-        Value::Number(number) if number.is_f64() => format!("{:?}", number.as_f64().unwrap_or_default()),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:?}", number.as_f64().unwrap_or_default())
+        }
         other => other.to_string(),
     }
 }
 
 fn state(field: &Field) -> String {
-    let refused: Vec<&str> =
-        field.facts.choices.iter().filter(|choice| choice.state != State::Honoured).map(|choice| choice.name).collect();
+    let refused: Vec<&str> = field
+        .facts
+        .choices
+        .iter()
+        .filter(|choice| choice.state != State::Honoured)
+        .map(|choice| choice.name)
+        .collect();
     match field.facts.state {
         State::Honoured if refused.is_empty() => "honoured".to_owned(),
         State::Honoured => format!("honoured, except {}", refused.join(", ")),
@@ -190,7 +227,11 @@ fn reason(state: State) -> Option<String> {
 }
 
 fn available(choices: &[Choice]) -> Vec<&'static str> {
-    choices.iter().filter(|choice| choice.state == State::Honoured).map(|choice| choice.name).collect()
+    choices
+        .iter()
+        .filter(|choice| choice.state == State::Honoured)
+        .map(|choice| choice.name)
+        .collect()
 }
 
 #[cfg(test)]
@@ -209,9 +250,22 @@ mod tests {
         let (table, markdown, json, help) = (table(), markdown(), json(), help(Command::Train));
         assert_eq!(json.as_array().map(Vec::len), Some(FIELDS.len()));
         for field in FIELDS {
-            assert!(table.contains(&format!("\n  {} ", field.name)), "{}", field.name);
-            assert!(markdown.contains(&format!("| `{}` |", field.name)), "{}", field.name);
-            assert_eq!(help.contains(&format!("  --{}", field.name)), field.facts.state == State::Honoured, "{}", field.name);
+            assert!(
+                table.contains(&format!("\n  {} ", field.name)),
+                "{}",
+                field.name
+            );
+            assert!(
+                markdown.contains(&format!("| `{}` |", field.name)),
+                "{}",
+                field.name
+            );
+            assert_eq!(
+                help.contains(&format!("  --{}", field.name)),
+                field.facts.state == State::Honoured,
+                "{}",
+                field.name
+            );
         }
     }
 }

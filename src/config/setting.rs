@@ -53,7 +53,11 @@ pub struct Written<'a> {
 
 impl<'a> Written<'a> {
     fn single(&self) -> Option<&'a Token> {
-        if let [token] = self.tokens { Some(token) } else { None }
+        if let [token] = self.tokens {
+            Some(token)
+        } else {
+            None
+        }
     }
 }
 
@@ -140,7 +144,11 @@ impl Setting for Number {
     }
 
     fn show(&self) -> Value {
-        if self.0.fract() == 0.0 && self.0.abs() < 1e15 { Value::from(self.0 as i64) } else { Value::from(self.0) }
+        if self.0.fract() == 0.0 && self.0.abs() < 1e15 {
+            Value::from(self.0 as i64)
+        } else {
+            Value::from(self.0)
+        }
     }
 }
 
@@ -182,7 +190,9 @@ impl<T: Setting> Setting for Option<T> {
 
     fn read(written: Written<'_>) -> Option<Self> {
         if let [Token::Word(text) | Token::Text(text)] = written.tokens
-            && ["none", "null"].iter().any(|none| text.eq_ignore_ascii_case(none))
+            && ["none", "null"]
+                .iter()
+                .any(|none| text.eq_ignore_ascii_case(none))
         {
             return Some(None);
         }
@@ -213,7 +223,16 @@ impl<T: Item> Setting for Vec<T> {
     const SHAPE: Shape = Shape::Many;
 
     fn read(written: Written<'_>) -> Option<Self> {
-        written.tokens.iter().map(|token| T::read(Written { tokens: std::slice::from_ref(token), ..written })).collect()
+        written
+            .tokens
+            .iter()
+            .map(|token| {
+                T::read(Written {
+                    tokens: std::slice::from_ref(token),
+                    ..written
+                })
+            })
+            .collect()
     }
 
     fn show(&self) -> Value {
@@ -259,8 +278,16 @@ impl Setting for ResumeFrom {
 
 /// Foreign text in quotes, control characters escaped.
 pub fn quoted(text: &str) -> String {
-    let escaped: String =
-        text.chars().flat_map(|character| if character.is_control() { character.escape_default().collect() } else { vec![character] }).collect();
+    let escaped: String = text
+        .chars()
+        .flat_map(|character| {
+            if character.is_control() {
+                character.escape_default().collect()
+            } else {
+                vec![character]
+            }
+        })
+        .collect();
     format!("`{escaped}`")
 }
 
@@ -269,11 +296,17 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<Token> {
-        text.split_whitespace().map(|word| Token::Word(word.to_owned())).collect()
+        text.split_whitespace()
+            .map(|word| Token::Word(word.to_owned()))
+            .collect()
     }
 
     fn shown<T: Setting>(tokens: &[Token]) -> Option<String> {
-        T::read(Written { tokens, folder: Some(Path::new("/runs")) }).map(|value| value.show().to_string())
+        T::read(Written {
+            tokens,
+            folder: Some(Path::new("/runs")),
+        })
+        .map(|value| value.show().to_string())
     }
 
     #[test]
@@ -298,7 +331,11 @@ mod tests {
             (shown::<PathBuf>, "~/a", Some("\"~/a\"")),
             (shown::<ResumeFrom>, "true", Some("true")),
             (shown::<ResumeFrom>, "no", Some("null")),
-            (shown::<ResumeFrom>, "checkpoint-5", Some("\"/runs/checkpoint-5\"")),
+            (
+                shown::<ResumeFrom>,
+                "checkpoint-5",
+                Some("\"/runs/checkpoint-5\""),
+            ),
         ];
         for (show, text, expected) in cases {
             assert_eq!(show(&words(text)).as_deref(), *expected, "{text}");
@@ -313,7 +350,10 @@ mod tests {
         assert_eq!(shown::<i64>(&text), None);
         assert_eq!(shown::<String>(&number), None);
         assert_eq!(shown::<bool>(&[Token::Number("1".to_owned())]), None);
-        assert_eq!(shown::<ResumeFrom>(&[Token::Boolean(true)]), Some("true".to_owned()));
+        assert_eq!(
+            shown::<ResumeFrom>(&[Token::Boolean(true)]),
+            Some("true".to_owned())
+        );
     }
 
     #[test]

@@ -27,16 +27,27 @@ pub struct Surroundings {
 impl Surroundings {
     /// Of this process.
     pub fn read() -> Result<Self> {
-        let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let home = folder("HOME");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             current_dir: env::current_dir().context("the current folder cannot be read")?,
-            cache: folder("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache"))),
+            cache: folder("XDG_CACHE_HOME")
+                .or_else(|| home.as_ref().map(|home| home.join(".cache"))),
             home,
-            num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref()).unwrap_or(processors),
-            host_name: hostname::get().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned()),
-            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+            num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref())
+                .unwrap_or(processors),
+            host_name: hostname::get().map_or_else(
+                |_| "localhost".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |elapsed| elapsed.as_secs()),
         })
     }
 
@@ -51,23 +62,38 @@ impl Surroundings {
 
     /// The time as the reference puts it into folder names, `%b%d_%H-%M-%S`; in UTC.
     pub fn time_stamp(&self) -> String {
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
         let (month, day) = month_and_day(self.now / 86_400);
         let second = self.now % 86_400;
-        format!("{}{day:02}_{:02}-{:02}-{:02}", MONTHS[month], second / 3600, second / 60 % 60, second % 60)
+        format!(
+            "{}{day:02}_{:02}-{:02}-{:02}",
+            MONTHS[month],
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
     }
 }
 
 /// The first value of `OMP_NUM_THREADS`, which may be a list for nested levels.
 pub fn openmp_threads(value: Option<&str>) -> Option<usize> {
-    value?.split(',').next()?.trim().parse().ok().filter(|threads| *threads > 0)
+    value?
+        .split(',')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|threads| *threads > 0)
 }
 
 /// Month from 0 and day from 1 of a day since 1970, by counting years of 400, 100, 4 and 1 that begin in March, so that
 /// leap days come last.
 fn month_and_day(days_since_1970: u64) -> (usize, u64) {
     let day_of_era = (days_since_1970 + 719_468) % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -91,8 +117,18 @@ mod tests {
 
     #[test]
     fn paths_become_absolute() {
-        for (path, expected) in [("a/./b", "/runs/a/b"), ("/x", "/x"), ("~/m", "/home/ada/m"), ("~", "/home/ada"), ("~x", "/runs/~x")] {
-            assert_eq!(at(0).absolute(Path::new(path)), Path::new(expected), "{path}");
+        for (path, expected) in [
+            ("a/./b", "/runs/a/b"),
+            ("/x", "/x"),
+            ("~/m", "/home/ada/m"),
+            ("~", "/home/ada"),
+            ("~x", "/runs/~x"),
+        ] {
+            assert_eq!(
+                at(0).absolute(Path::new(path)),
+                Path::new(expected),
+                "{path}"
+            );
         }
     }
 
@@ -114,7 +150,13 @@ mod tests {
 
     #[test]
     fn the_first_openmp_level_counts() {
-        for (value, expected) in [(Some("4"), Some(4)), (Some("2,1"), Some(2)), (Some("0"), None), (Some("many"), None), (None, None)] {
+        for (value, expected) in [
+            (Some("4"), Some(4)),
+            (Some("2,1"), Some(2)),
+            (Some("0"), None),
+            (Some("many"), None),
+            (None, None),
+        ] {
             assert_eq!(openmp_threads(value), expected, "{value:?}");
         }
     }

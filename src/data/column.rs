@@ -55,7 +55,12 @@ impl<'a> From<&'a Value> for Cell<'a> {
             Value::Text(text) => Cell::Text(Cow::Borrowed(text)),
             Value::Ints(numbers) => Cell::Ints(numbers.clone()),
             Value::Floats(numbers) => Cell::Floats(numbers.clone()),
-            Value::Texts(texts) => Cell::Texts(texts.iter().map(|text| Cow::Borrowed(text.as_str())).collect()),
+            Value::Texts(texts) => Cell::Texts(
+                texts
+                    .iter()
+                    .map(|text| Cow::Borrowed(text.as_str()))
+                    .collect(),
+            ),
         }
     }
 }
@@ -105,8 +110,12 @@ impl Integers {
     /// Appends all of `other`.
     pub fn append(&mut self, other: &Integers) {
         match (&mut *self, other) {
-            (Integers::Narrow(numbers), Integers::Narrow(others)) => numbers.extend_from_slice(others),
-            (Integers::Middle(numbers), Integers::Middle(others)) => numbers.extend_from_slice(others),
+            (Integers::Narrow(numbers), Integers::Narrow(others)) => {
+                numbers.extend_from_slice(others)
+            }
+            (Integers::Middle(numbers), Integers::Middle(others)) => {
+                numbers.extend_from_slice(others)
+            }
             _ => (0..other.len()).for_each(|index| self.push(other.get(index))),
         }
     }
@@ -123,8 +132,14 @@ impl Integers {
     /// A range of numbers.
     pub fn to_vec(&self, range: Range<usize>) -> Vec<i64> {
         match self {
-            Integers::Narrow(numbers) => numbers[range].iter().map(|number| i64::from(*number)).collect(),
-            Integers::Middle(numbers) => numbers[range].iter().map(|number| i64::from(*number)).collect(),
+            Integers::Narrow(numbers) => numbers[range]
+                .iter()
+                .map(|number| i64::from(*number))
+                .collect(),
+            Integers::Middle(numbers) => numbers[range]
+                .iter()
+                .map(|number| i64::from(*number))
+                .collect(),
             Integers::Wide(numbers) => numbers[range].to_vec(),
         }
     }
@@ -201,7 +216,9 @@ impl Rows<Integers> {
 
     /// Appends a row.
     pub fn push(&mut self, numbers: impl IntoIterator<Item = i64>) {
-        numbers.into_iter().for_each(|number| self.values.push(number));
+        numbers
+            .into_iter()
+            .for_each(|number| self.values.push(number));
         self.ends.push(self.values.len());
     }
 
@@ -234,7 +251,9 @@ impl Rows<Strings> {
 
     /// Appends a row.
     pub fn push<S: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = S>) {
-        texts.into_iter().for_each(|text| self.values.push(text.as_ref()));
+        texts
+            .into_iter()
+            .for_each(|text| self.values.push(text.as_ref()));
         self.ends.push(self.values.len());
     }
 }
@@ -279,31 +298,52 @@ pub struct Column {
 
 impl Default for Column {
     fn default() -> Self {
-        Self { cells: Cells::Nothing, nulls: Vec::new(), len: 0, first_text: None }
+        Self {
+            cells: Cells::Nothing,
+            nulls: Vec::new(),
+            len: 0,
+            first_text: None,
+        }
     }
 }
 
 impl From<Integers> for Column {
     fn from(numbers: Integers) -> Self {
-        Self { len: numbers.len(), cells: Cells::Ints(numbers), ..Self::default() }
+        Self {
+            len: numbers.len(),
+            cells: Cells::Ints(numbers),
+            ..Self::default()
+        }
     }
 }
 
 impl From<Vec<f64>> for Column {
     fn from(numbers: Vec<f64>) -> Self {
-        Self { len: numbers.len(), cells: Cells::Floats(numbers), ..Self::default() }
+        Self {
+            len: numbers.len(),
+            cells: Cells::Floats(numbers),
+            ..Self::default()
+        }
     }
 }
 
 impl From<Rows<Integers>> for Column {
     fn from(rows: Rows<Integers>) -> Self {
-        Self { len: rows.len(), cells: Cells::IntRows(rows), ..Self::default() }
+        Self {
+            len: rows.len(),
+            cells: Cells::IntRows(rows),
+            ..Self::default()
+        }
     }
 }
 
 impl From<Rows<Vec<f64>>> for Column {
     fn from(rows: Rows<Vec<f64>>) -> Self {
-        Self { len: rows.len(), cells: Cells::FloatRows(rows), ..Self::default() }
+        Self {
+            len: rows.len(),
+            cells: Cells::FloatRows(rows),
+            ..Self::default()
+        }
     }
 }
 
@@ -330,7 +370,8 @@ impl Column {
 
     /// Whether row `row` is null.
     pub fn is_null(&self, row: usize) -> bool {
-        matches!(self.cells, Cells::Nothing | Cells::Unusable { .. }) || self.nulls.get(row).copied().unwrap_or(false)
+        matches!(self.cells, Cells::Nothing | Cells::Unusable { .. })
+            || self.nulls.get(row).copied().unwrap_or(false)
     }
 
     /// The first null.
@@ -390,12 +431,17 @@ impl Column {
             (Cells::Ints(numbers), Cell::Int(number)) => numbers.push(number),
             (Cells::Floats(numbers), Cell::Int(number)) => numbers.push(number as f64),
             (Cells::Floats(numbers), Cell::Float(number)) => numbers.push(number),
-            (Cells::Texts(texts), Cell::Text(text)) | (Cells::Untyped(texts), Cell::Untyped(text)) => texts.push(&text),
+            (Cells::Texts(texts), Cell::Text(text))
+            | (Cells::Untyped(texts), Cell::Untyped(text)) => texts.push(&text),
             (Cells::IntRows(rows), Cell::Ints(numbers)) => rows.push(numbers),
             (Cells::FloatRows(rows), Cell::Floats(numbers)) => rows.push(numbers),
-            (Cells::FloatRows(rows), Cell::Ints(numbers)) => rows.push(numbers.iter().map(|number| *number as f64)),
+            (Cells::FloatRows(rows), Cell::Ints(numbers)) => {
+                rows.push(numbers.iter().map(|number| *number as f64))
+            }
             (Cells::TextRows(rows), Cell::Texts(texts)) => rows.push(texts),
-            (Cells::TextRows(rows), Cell::Ints(numbers)) if numbers.is_empty() => rows.push([""; 0]),
+            (Cells::TextRows(rows), Cell::Ints(numbers)) if numbers.is_empty() => {
+                rows.push([""; 0])
+            }
             (Cells::Unusable { .. }, _) => {}
             (_, cell) => self.give_up(&cell),
         }
@@ -408,24 +454,39 @@ impl Column {
         if !matches!(self.cells, Cells::Untyped(_)) {
             return;
         }
-        let Cells::Untyped(texts) = std::mem::replace(&mut self.cells, Cells::Nothing) else { return };
-        let present = || (0..texts.len()).map(|row| texts.get(row).trim()).filter(|text| !text.is_empty());
-        let parse: fn(&str) -> Option<Cell<'static>> = if present().all(|text| parse_integer(text).is_some()) {
-            parse_integer
-        } else if present().all(|text| parse_number(text).is_some()) {
-            parse_number
-        } else if present().all(|text| parse_boolean(text).is_some()) {
-            parse_boolean
-        } else {
-            |text| Some(Cell::Text(Cow::Owned(text.to_owned())))
+        let Cells::Untyped(texts) = std::mem::replace(&mut self.cells, Cells::Nothing) else {
+            return;
         };
+        let present = || {
+            (0..texts.len())
+                .map(|row| texts.get(row).trim())
+                .filter(|text| !text.is_empty())
+        };
+        let parse: fn(&str) -> Option<Cell<'static>> =
+            if present().all(|text| parse_integer(text).is_some()) {
+                parse_integer
+            } else if present().all(|text| parse_number(text).is_some()) {
+                parse_number
+            } else if present().all(|text| parse_boolean(text).is_some()) {
+                parse_boolean
+            } else {
+                |text| Some(Cell::Text(Cow::Owned(text.to_owned())))
+            };
         let mut typed = Column::default();
         for row in 0..texts.len() {
             let text = texts.get(row);
-            let cell = if text.trim().is_empty() { None } else { parse(text) };
+            let cell = if text.trim().is_empty() {
+                None
+            } else {
+                parse(text)
+            };
             typed.push(cell.unwrap_or(Cell::Null));
         }
-        if matches!(typed.cells, Cells::Texts(_)) && present().next().is_some_and(|text| parse_number(text).is_some()) {
+        if matches!(typed.cells, Cells::Texts(_))
+            && present()
+                .next()
+                .is_some_and(|text| parse_number(text).is_some())
+        {
             typed.first_text = (0..texts.len()).find(|row| {
                 let text = texts.get(*row).trim();
                 !text.is_empty() && parse_number(text).is_none()
@@ -444,9 +505,9 @@ impl Column {
             }
             (_, Cell::Untyped(text)) if text.trim().is_empty() => Cell::Null,
             (Cells::Texts(_), Cell::Untyped(text)) => Cell::Text(text),
-            (_, Cell::Untyped(text)) => {
-                parse_integer(&text).or_else(|| parse_number(&text)).unwrap_or(Cell::Text(text))
-            }
+            (_, Cell::Untyped(text)) => parse_integer(&text)
+                .or_else(|| parse_number(&text))
+                .unwrap_or(Cell::Text(text)),
             (_, cell) => cell,
         }
     }
@@ -481,16 +542,25 @@ impl Column {
             (Cells::Nothing, Cell::Texts(_)) => Cells::TextRows(Rows::default()),
             (Cells::Nothing, Cell::Untyped(_)) => Cells::Untyped(Strings::default()),
             (Cells::Ints(numbers), Cell::Float(_)) => {
-                self.cells = Cells::Floats((0..self.len).map(|row| numbers.get(row) as f64).collect());
+                self.cells =
+                    Cells::Floats((0..self.len).map(|row| numbers.get(row) as f64).collect());
                 return;
             }
             (Cells::IntRows(rows), Cell::Floats(_)) => {
-                let values = (0..rows.values.len()).map(|index| rows.values.get(index) as f64).collect();
-                self.cells = Cells::FloatRows(Rows { values, ends: rows.ends.clone() });
+                let values = (0..rows.values.len())
+                    .map(|index| rows.values.get(index) as f64)
+                    .collect();
+                self.cells = Cells::FloatRows(Rows {
+                    values,
+                    ends: rows.ends.clone(),
+                });
                 return;
             }
             (Cells::IntRows(rows), Cell::Texts(_)) if rows.values.is_empty() => {
-                self.cells = Cells::TextRows(Rows { values: Strings::default(), ends: rows.ends.clone() });
+                self.cells = Cells::TextRows(Rows {
+                    values: Strings::default(),
+                    ends: rows.ends.clone(),
+                });
                 return;
             }
             _ => return,
@@ -502,9 +572,16 @@ impl Column {
     fn give_up(&mut self, cell: &Cell<'_>) {
         let reason = match cell {
             Cell::Unusable(what) => format!("is {what}"),
-            _ => format!("is {}; expected {} (as in the rows before)", cell.describe(), self.describe()),
+            _ => format!(
+                "is {}; expected {} (as in the rows before)",
+                cell.describe(),
+                self.describe()
+            ),
         };
-        self.cells = Cells::Unusable { row: self.len, reason };
+        self.cells = Cells::Unusable {
+            row: self.len,
+            reason,
+        };
     }
 }
 
@@ -540,15 +617,31 @@ mod tests {
     }
 
     fn untyped(texts: &[&'static str]) -> Column {
-        column(texts.iter().map(|text| Cell::Untyped((*text).into())).collect())
+        column(
+            texts
+                .iter()
+                .map(|text| Cell::Untyped((*text).into()))
+                .collect(),
+        )
     }
 
     #[test]
     fn integers_widen_without_losing_a_value() {
-        let numbers = [0, -128, 127, 128, -2_147_483_648, 2_147_483_648, i64::MIN, i64::MAX];
+        let numbers = [
+            0,
+            -128,
+            127,
+            128,
+            -2_147_483_648,
+            2_147_483_648,
+            i64::MIN,
+            i64::MAX,
+        ];
         for count in 1..=numbers.len() {
             let mut integers = Integers::default();
-            numbers[..count].iter().for_each(|number| integers.push(*number));
+            numbers[..count]
+                .iter()
+                .for_each(|number| integers.push(*number));
             assert_eq!(integers.to_vec(0..count), numbers[..count]);
             let mut doubled = integers.clone();
             doubled.append(&integers);
@@ -560,19 +653,42 @@ mod tests {
     fn values_of_one_column_are_brought_to_one_type() {
         use Value::{Float, Floats, Int, Ints, Null, Text, Texts};
         let cases: Vec<(Vec<Cell<'static>>, Vec<Value>)> = vec![
-            (vec![Cell::Null, Cell::Int(1), Cell::Null, Cell::Int(3)], vec![Null, Int(1), Null, Int(3)]),
-            (vec![Cell::Int(1), Cell::Null, Cell::Float(0.5)], vec![Float(1.0), Null, Float(0.5)]),
-            (vec![Cell::Float(0.5), Cell::Int(2)], vec![Float(0.5), Float(2.0)]),
-            (vec![Cell::Null, Cell::Text("a".into())], vec![Null, Text("a".into())]),
             (
-                vec![Cell::Ints(vec![]), Cell::Ints(vec![300]), Cell::Floats(vec![0.5])],
+                vec![Cell::Null, Cell::Int(1), Cell::Null, Cell::Int(3)],
+                vec![Null, Int(1), Null, Int(3)],
+            ),
+            (
+                vec![Cell::Int(1), Cell::Null, Cell::Float(0.5)],
+                vec![Float(1.0), Null, Float(0.5)],
+            ),
+            (
+                vec![Cell::Float(0.5), Cell::Int(2)],
+                vec![Float(0.5), Float(2.0)],
+            ),
+            (
+                vec![Cell::Null, Cell::Text("a".into())],
+                vec![Null, Text("a".into())],
+            ),
+            (
+                vec![
+                    Cell::Ints(vec![]),
+                    Cell::Ints(vec![300]),
+                    Cell::Floats(vec![0.5]),
+                ],
                 vec![Floats(vec![]), Floats(vec![300.0]), Floats(vec![0.5])],
             ),
             (
-                vec![Cell::Ints(vec![]), Cell::Texts(vec!["x".into()]), Cell::Ints(vec![])],
+                vec![
+                    Cell::Ints(vec![]),
+                    Cell::Texts(vec!["x".into()]),
+                    Cell::Ints(vec![]),
+                ],
                 vec![Texts(vec![]), Texts(vec!["x".into()]), Texts(vec![])],
             ),
-            (vec![Cell::Null, Cell::Ints(vec![1, 2])], vec![Null, Ints(vec![1, 2])]),
+            (
+                vec![Cell::Null, Cell::Ints(vec![1, 2])],
+                vec![Null, Ints(vec![1, 2])],
+            ),
             (vec![Cell::Null, Cell::Null], vec![Null, Null]),
         ];
         for (cells, expected) in cases {
@@ -583,7 +699,11 @@ mod tests {
     #[test]
     fn a_value_of_another_type_makes_the_column_unusable() {
         let cases = [
-            (vec![Cell::Int(1), Cell::Text("a".into())], 1, "is a string; expected an integer (as in the rows before)"),
+            (
+                vec![Cell::Int(1), Cell::Text("a".into())],
+                1,
+                "is a string; expected an integer (as in the rows before)",
+            ),
             (
                 vec![Cell::Text("a".into()), Cell::Null, Cell::Int(1)],
                 2,
@@ -594,10 +714,17 @@ mod tests {
                 1,
                 "is an integer; expected a list of integers (as in the rows before)",
             ),
-            (vec![Cell::Null, Cell::Unusable("an object".into()), Cell::Int(1)], 1, "is an object"),
+            (
+                vec![Cell::Null, Cell::Unusable("an object".into()), Cell::Int(1)],
+                1,
+                "is an object",
+            ),
         ];
         for (cells, row, reason) in cases {
-            let expected = Cells::Unusable { row, reason: reason.to_owned() };
+            let expected = Cells::Unusable {
+                row,
+                reason: reason.to_owned(),
+            };
             assert_eq!(column(cells).cells(), &expected);
         }
     }
@@ -621,10 +748,16 @@ mod tests {
 
     #[test]
     fn untyped_text_follows_a_typed_column() {
-        assert_eq!(values(&column(vec![Cell::Int(1), Cell::Untyped("2".into())])), [Value::Int(1), Value::Int(2)]);
+        assert_eq!(
+            values(&column(vec![Cell::Int(1), Cell::Untyped("2".into())])),
+            [Value::Int(1), Value::Int(2)]
+        );
         let texts = vec![Cell::Untyped("7".into()), Cell::Int(8)];
         assert_eq!(values(&column(texts)), [Value::Int(7), Value::Int(8)]);
         let texts = vec![Cell::Text("a".into()), Cell::Untyped("2".into())];
-        assert_eq!(values(&column(texts)), [Value::Text("a".into()), Value::Text("2".into())]);
+        assert_eq!(
+            values(&column(texts)),
+            [Value::Text("a".into()), Value::Text("2".into())]
+        );
     }
 }

@@ -34,7 +34,10 @@ impl Accumulator {
     /// copied.
     pub fn push(&mut self, fields: &[(String, Tensor)]) -> Result<()> {
         if self.is_empty() {
-            self.columns = fields.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+            self.columns = fields
+                .iter()
+                .map(|(name, _)| (name.clone(), Vec::new()))
+                .collect();
         }
         let names = || self.columns.iter().map(|(name, _)| name);
         if !names().eq(fields.iter().map(|(name, _)| name)) {
@@ -44,13 +47,23 @@ impl Accumulator {
                 names().collect::<Vec<_>>()
             );
         }
-        let pieces = fields.iter().zip(&self.columns).map(|((name, tensor), (_, before))| {
-            let piece = if tensor.dim() == 0 { tensor.f_detach()?.f_reshape([1])? } else { tensor.f_detach()? };
-            check_shape(name, before.first(), &piece)?;
-            Ok(piece)
-        });
+        let pieces = fields
+            .iter()
+            .zip(&self.columns)
+            .map(|((name, tensor), (_, before))| {
+                let piece = if tensor.dim() == 0 {
+                    tensor.f_detach()?.f_reshape([1])?
+                } else {
+                    tensor.f_detach()?
+                };
+                check_shape(name, before.first(), &piece)?;
+                Ok(piece)
+            });
         let pieces: Vec<Tensor> = pieces.collect::<Result<_>>()?;
-        self.columns.iter_mut().zip(pieces).for_each(|((_, column), piece)| column.push(piece));
+        self.columns
+            .iter_mut()
+            .zip(pieces)
+            .for_each(|((_, column), piece)| column.push(piece));
         Ok(())
     }
 
@@ -58,7 +71,8 @@ impl Accumulator {
     pub fn to_host(&mut self) -> Result<()> {
         for (name, pieces) in &mut self.columns {
             for piece in &mut pieces[self.on_host..] {
-                *piece = host(piece).with_context(|| format!("moving output {name:?} to the host"))?;
+                *piece =
+                    host(piece).with_context(|| format!("moving output {name:?} to the host"))?;
             }
         }
         self.on_host = self.len();
@@ -69,7 +83,8 @@ impl Accumulator {
     pub fn finish(mut self) -> Result<Vec<(String, Tensor)>> {
         self.to_host()?;
         let whole = |(name, pieces): (String, Vec<Tensor>)| {
-            let tensor = concatenate(pieces).with_context(|| format!("concatenating output {name:?}"))?;
+            let tensor =
+                concatenate(pieces).with_context(|| format!("concatenating output {name:?}"))?;
             Ok((name, tensor))
         };
         self.columns.into_iter().map(whole).collect()
@@ -80,12 +95,19 @@ fn check_shape(name: &str, first: Option<&Tensor>, piece: &Tensor) -> Result<()>
     let Some(first) = first else { return Ok(()) };
     let (expected, found) = (first.size(), piece.size());
     let fits = expected.len() == found.len() && expected.iter().skip(2).eq(found.iter().skip(2));
-    ensure!(fits, "output {name:?} has shape {found:?}, which does not follow {expected:?} of the batches before");
+    ensure!(
+        fits,
+        "output {name:?} has shape {found:?}, which does not follow {expected:?} of the batches before"
+    );
     Ok(())
 }
 
 fn host(tensor: &Tensor) -> Result<Tensor> {
-    let kind = if tensor.kind() == Kind::BFloat16 { Kind::Float } else { tensor.kind() };
+    let kind = if tensor.kind() == Kind::BFloat16 {
+        Kind::Float
+    } else {
+        tensor.kind()
+    };
     Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(kind)?)
 }
 
@@ -122,7 +144,9 @@ mod tests {
     fn whole(pieces: &[Tensor]) -> Tensor {
         let mut accumulator = Accumulator::new();
         for piece in pieces {
-            accumulator.push(&[("logits".to_owned(), piece.shallow_clone())]).expect("the piece fits");
+            accumulator
+                .push(&[("logits".to_owned(), piece.shallow_clone())])
+                .expect("the piece fits");
         }
         assert_eq!(accumulator.len(), pieces.len());
         accumulator.finish().expect("whole tensors").remove(0).1
@@ -139,7 +163,10 @@ mod tests {
         let tensor = whole(&[first.shallow_clone(), second.shallow_clone()]);
         assert_eq!((tensor.size(), tensor.kind()), (vec![3, 3], Kind::Int64));
         assert_eq!(numbers(&tensor), [1., 1., -100., 1., 1., -100., 0., 0., 0.]);
-        assert_eq!(numbers(&whole(&[second, first])), [0., 0., 0., 1., 1., -100., 1., 1., -100.]);
+        assert_eq!(
+            numbers(&whole(&[second, first])),
+            [0., 0., 0., 1., 1., -100., 1., 1., -100.]
+        );
     }
 
     #[test]
@@ -155,7 +182,10 @@ mod tests {
     #[test]
     fn scalars_become_rows_and_bfloat16_becomes_float32() {
         let scalars = [Tensor::from(0.5_f32), Tensor::from(2.0_f32)];
-        assert_eq!((whole(&scalars).size(), numbers(&whole(&scalars))), (vec![2], vec![0.5, 2.0]));
+        assert_eq!(
+            (whole(&scalars).size(), numbers(&whole(&scalars))),
+            (vec![2], vec![0.5, 2.0])
+        );
         let half = whole(&[Tensor::from_slice(&[1.5_f32]).to_kind(Kind::BFloat16)]);
         assert_eq!((half.kind(), numbers(&half)), (Kind::Float, vec![1.5]));
     }
@@ -165,13 +195,18 @@ mod tests {
         let matrix = || Tensor::zeros([2, 2, 2], (Kind::Float, tch::Device::Cpu));
         let cases = [
             vec![("scores".to_owned(), matrix())],
-            vec![("logits".to_owned(), matrix()), ("more".to_owned(), matrix())],
+            vec![
+                ("logits".to_owned(), matrix()),
+                ("more".to_owned(), matrix()),
+            ],
             vec![("logits".to_owned(), matrix().reshape([4, 2]))],
             vec![("logits".to_owned(), matrix().reshape([2, 1, 4]))],
         ];
         for fields in cases {
             let mut accumulator = Accumulator::new();
-            accumulator.push(&[("logits".to_owned(), matrix())]).expect("the first batch");
+            accumulator
+                .push(&[("logits".to_owned(), matrix())])
+                .expect("the first batch");
             assert!(accumulator.push(&fields).is_err(), "{fields:?}");
             assert_eq!(accumulator.len(), 1);
         }
@@ -181,9 +216,14 @@ mod tests {
     fn moving_to_the_host_early_changes_nothing() {
         let mut accumulator = Accumulator::new();
         for number in [1_i64, 2, 3] {
-            accumulator.push(&[("x".to_owned(), Tensor::from_slice(&[number]))]).expect("it fits");
+            accumulator
+                .push(&[("x".to_owned(), Tensor::from_slice(&[number]))])
+                .expect("it fits");
             accumulator.to_host().expect("it moves");
         }
-        assert_eq!(numbers(&accumulator.finish().expect("whole")[0].1), [1., 2., 3.]);
+        assert_eq!(
+            numbers(&accumulator.finish().expect("whole")[0].1),
+            [1., 2., 3.]
+        );
     }
 }

@@ -84,10 +84,18 @@ impl<'a> Labels<'a> {
             )));
         }
         let is_counting = |map: &LabelMap| {
-            map.keys().all(|name| name.strip_prefix("LABEL_").is_some_and(|end| end.parse::<u64>().is_ok()))
+            map.keys().all(|name| {
+                name.strip_prefix("LABEL_")
+                    .is_some_and(|end| end.parse::<u64>().is_ok())
+            })
         };
         let label2id = rules.label2id.filter(|map| !is_counting(map));
-        Ok(Self { table, name, column, rules: LabelRules { label2id, ..rules } })
+        Ok(Self {
+            table,
+            name,
+            column,
+            rules: LabelRules { label2id, ..rules },
+        })
     }
 
     /// Labels of whole rows, for a classifier or a regression.
@@ -97,9 +105,12 @@ impl<'a> Labels<'a> {
             (ProblemType::Regression, Cells::Ints(numbers)) => {
                 self.summarised(Column::from(floats(numbers)), Some(problem_type), 1)
             }
-            (ProblemType::Regression, Cells::Floats(_)) => self.summarised(self.column.clone(), Some(problem_type), 1),
+            (ProblemType::Regression, Cells::Floats(_)) => {
+                self.summarised(self.column.clone(), Some(problem_type), 1)
+            }
             (ProblemType::SingleLabel, Cells::Ints(numbers)) => {
-                let num_labels = self.check_range((0..numbers.len()).map(|row| (row, numbers.get(row))))?;
+                let num_labels =
+                    self.check_range((0..numbers.len()).map(|row| (row, numbers.get(row))))?;
                 self.summarised(self.column.clone(), Some(problem_type), num_labels)
             }
             (ProblemType::SingleLabel, Cells::Texts(_)) => self.classes()?,
@@ -107,7 +118,9 @@ impl<'a> Labels<'a> {
             (ProblemType::MultiLabel | ProblemType::Regression, Cells::IntRows(rows)) => {
                 let width = self.width()?;
                 let mut converted = Rows::<Vec<f64>>::default();
-                (0..rows.len()).for_each(|row| converted.push(rows.get(row).into_iter().map(|number| number as f64)));
+                (0..rows.len()).for_each(|row| {
+                    converted.push(rows.get(row).into_iter().map(|number| number as f64))
+                });
                 self.summarised(converted.into(), Some(problem_type), width)
             }
             (ProblemType::MultiLabel | ProblemType::Regression, Cells::FloatRows(_)) => {
@@ -123,8 +136,12 @@ impl<'a> Labels<'a> {
         if let Cells::Texts(_) = self.column.cells() {
             return self.classes();
         }
-        let summary =
-            LabelSummary { column: self.name.to_owned(), problem_type: None, num_labels: None, label2id: None };
+        let summary = LabelSummary {
+            column: self.name.to_owned(),
+            problem_type: None,
+            num_labels: None,
+            label2id: None,
+        };
         Ok((self.column.clone(), summary))
     }
 
@@ -136,7 +153,11 @@ impl<'a> Labels<'a> {
                 let map = self.map(|| (0..rows.len()).flat_map(|row| rows.get(row)).collect())?;
                 let mut tags = Rows::<Integers>::default();
                 for row in 0..rows.len() {
-                    tags.push(rows.get(row).map(|tag| self.number(&map, row, tag)).collect::<Result<Vec<_>>>()?);
+                    tags.push(
+                        rows.get(row)
+                            .map(|tag| self.number(&map, row, tag))
+                            .collect::<Result<Vec<_>>>()?,
+                    );
                 }
                 (tags, Some(map))
             }
@@ -148,9 +169,13 @@ impl<'a> Labels<'a> {
                 )));
             }
         };
-        let numbers = (0..tags.len()).flat_map(|row| tags.range(row).map(move |index| (row, index)));
-        let num_labels = self.check_range(numbers.map(|(row, index)| (row, tags.values().get(index))))?;
-        let num_labels = label2id.as_ref().map_or(num_labels, |map| num_labels.max(map.len()));
+        let numbers =
+            (0..tags.len()).flat_map(|row| tags.range(row).map(move |index| (row, index)));
+        let num_labels =
+            self.check_range(numbers.map(|(row, index)| (row, tags.values().get(index))))?;
+        let num_labels = label2id
+            .as_ref()
+            .map_or(num_labels, |map| num_labels.max(map.len()));
         let (_, mut summary) = self.summarised(Column::default(), None, num_labels);
         summary.label2id = label2id;
         Ok((tags, summary))
@@ -159,10 +184,19 @@ impl<'a> Labels<'a> {
     /// As given, or as the reference infers it: one output is a regression, whole numbers are classes.
     fn problem_type(&self) -> Result<ProblemType> {
         let inferred = match (self.column.cells(), self.rules.num_labels) {
-            (Cells::Ints(_) | Cells::Floats(_), Some(1)) | (Cells::Floats(_), None) => ProblemType::Regression,
+            (Cells::Ints(_) | Cells::Floats(_), Some(1)) | (Cells::Floats(_), None) => {
+                ProblemType::Regression
+            }
             (Cells::Ints(_) | Cells::Texts(_), _) => ProblemType::SingleLabel,
-            (Cells::IntRows(_) | Cells::FloatRows(_) | Cells::TextRows(_), _) => ProblemType::MultiLabel,
-            _ => return self.rules.problem_type.map_or_else(|| self.unexpected(ProblemType::SingleLabel), Ok),
+            (Cells::IntRows(_) | Cells::FloatRows(_) | Cells::TextRows(_), _) => {
+                ProblemType::MultiLabel
+            }
+            _ => {
+                return self
+                    .rules
+                    .problem_type
+                    .map_or_else(|| self.unexpected(ProblemType::SingleLabel), Ok);
+            }
         };
         Ok(self.rules.problem_type.unwrap_or(inferred))
     }
@@ -174,8 +208,11 @@ impl<'a> Labels<'a> {
             ProblemType::MultiLabel => "a list with a number or a string for each class",
         };
         let (place, found) = (self.table.locate(0), self.column.describe());
-        let message =
-            format!("{place}: field {:?} is {found}; expected {expected} for {}", self.name, problem_type.name());
+        let message = format!(
+            "{place}: field {:?} is {found}; expected {expected} for {}",
+            self.name,
+            problem_type.name()
+        );
         Err(Failure::data(message).into())
     }
 
@@ -186,7 +223,15 @@ impl<'a> Labels<'a> {
         num_labels: usize,
     ) -> (Column, LabelSummary) {
         let num_labels = Some(self.rules.num_labels.unwrap_or(num_labels));
-        (column, LabelSummary { column: self.name.to_owned(), problem_type, num_labels, label2id: None })
+        (
+            column,
+            LabelSummary {
+                column: self.name.to_owned(),
+                problem_type,
+                num_labels,
+                label2id: None,
+            },
+        )
     }
 
     /// The number of classes that these need; one that the model does not have is an error. The ignored label is none.
@@ -194,12 +239,16 @@ impl<'a> Labels<'a> {
         let mut needed = 0;
         for (row, number) in numbers.filter(|(_, number)| *number != IGNORED_LABEL) {
             let class = usize::try_from(number).ok();
-            let Some(class) = class.filter(|class| self.rules.num_labels.is_none_or(|count| *class < count)) else {
+            let Some(class) =
+                class.filter(|class| self.rules.num_labels.is_none_or(|count| *class < count))
+            else {
                 let (place, name) = (self.table.locate(row), self.name);
                 let range = self
                     .rules
                     .num_labels
-                    .map_or("0 or more".to_owned(), |count| format!("0 to {}", count.saturating_sub(1)));
+                    .map_or("0 or more".to_owned(), |count| {
+                        format!("0 to {}", count.saturating_sub(1))
+                    });
                 bail!(Failure::data(format!(
                     "{place}: field {name:?} is {number}, which is no class of the model; expected {range}"
                 )));
@@ -215,7 +264,9 @@ impl<'a> Labels<'a> {
         let (width, why) = self
             .rules
             .num_labels
-            .map_or((first, "as in the first row"), |count| (count, "one for each class of the model"));
+            .map_or((first, "as in the first row"), |count| {
+                (count, "one for each class of the model")
+            });
         for row in 0..self.column.len() {
             let found = self.column.row_len(row).unwrap_or(0);
             if found != width {
@@ -224,7 +275,10 @@ impl<'a> Labels<'a> {
                     self.table.locate(row),
                     self.name
                 );
-                bail!(Failure::data(message).hint("labels of words need the task token-classification"));
+                bail!(
+                    Failure::data(message)
+                        .hint("labels of words need the task token-classification")
+                );
             }
         }
         Ok(width)
@@ -232,14 +286,17 @@ impl<'a> Labels<'a> {
 
     /// String labels as class numbers.
     fn classes(&self) -> Result<(Column, LabelSummary)> {
-        let Cells::Texts(texts) = self.column.cells() else { return self.unexpected(ProblemType::SingleLabel) };
+        let Cells::Texts(texts) = self.column.cells() else {
+            return self.unexpected(ProblemType::SingleLabel);
+        };
         let map = self.map(|| (0..texts.len()).map(|row| texts.get(row)).collect())?;
         let mut numbers = Integers::default();
         for row in 0..texts.len() {
             numbers.push(self.number(&map, row, texts.get(row))?);
         }
         self.check_range((0..numbers.len()).map(|row| (row, numbers.get(row))))?;
-        let (column, mut summary) = self.summarised(numbers.into(), Some(ProblemType::SingleLabel), map.len());
+        let (column, mut summary) =
+            self.summarised(numbers.into(), Some(ProblemType::SingleLabel), map.len());
         summary.label2id = Some(map);
         Ok((column, summary))
     }
@@ -258,19 +315,28 @@ impl<'a> Labels<'a> {
             }
             converted.push(indicators);
         }
-        let (column, mut summary) = self.summarised(converted.into(), Some(ProblemType::MultiLabel), width);
+        let (column, mut summary) =
+            self.summarised(converted.into(), Some(ProblemType::MultiLabel), width);
         summary.label2id = Some(map);
         Ok((column, summary))
     }
 
     /// The given class numbers, or else all names in order.
     fn map<'t>(&self, names: impl FnOnce() -> BTreeSet<&'t str>) -> Result<LabelMap> {
-        let built = || names().into_iter().zip(0..).map(|(name, number)| (name.to_owned(), number)).collect();
+        let built = || {
+            names()
+                .into_iter()
+                .zip(0..)
+                .map(|(name, number)| (name.to_owned(), number))
+                .collect()
+        };
         let map: LabelMap = self.rules.label2id.cloned().unwrap_or_else(built);
         if let Some(count) = self.rules.num_labels.filter(|count| map.len() > *count) {
             let (place, found) = (self.table.sources().describe(), map.len());
-            let message =
-                format!("{place}: field {:?} has {found} different classes; the model has {count}", self.name);
+            let message = format!(
+                "{place}: field {:?} has {found} different classes; the model has {count}",
+                self.name
+            );
             bail!(Failure::data(message).hint(format!("the classes are {}", listed(&map))));
         }
         Ok(map)
@@ -281,8 +347,13 @@ impl<'a> Labels<'a> {
             return Ok(*number);
         }
         let place = self.table.locate(row);
-        let message = format!("{place}: field {:?} is {name:?}, which is no class of the model", self.name);
-        Err(Failure::data(message).hint(format!("the classes are {}", listed(map))).into())
+        let message = format!(
+            "{place}: field {:?} is {name:?}, which is no class of the model",
+            self.name
+        );
+        Err(Failure::data(message)
+            .hint(format!("the classes are {}", listed(map)))
+            .into())
     }
 }
 
@@ -294,7 +365,9 @@ fn listed(map: &LabelMap) -> String {
 }
 
 fn floats(numbers: &Integers) -> Vec<f64> {
-    (0..numbers.len()).map(|row| numbers.get(row) as f64).collect()
+    (0..numbers.len())
+        .map(|row| numbers.get(row) as f64)
+        .collect()
 }
 
 #[cfg(test)]
@@ -303,8 +376,12 @@ mod tests {
     use crate::data::{Example, Table, Value};
 
     fn table(labels: &[Value]) -> Table {
-        let rows: Vec<Example> =
-            labels.iter().map(|label| Example { columns: vec![("label".into(), label.clone())] }).collect();
+        let rows: Vec<Example> = labels
+            .iter()
+            .map(|label| Example {
+                columns: vec![("label".into(), label.clone())],
+            })
+            .collect();
         Table::from_examples(&rows).expect("labels of one type")
     }
 
@@ -313,7 +390,11 @@ mod tests {
     }
 
     fn map(names: &[&str]) -> LabelMap {
-        names.iter().zip(0..).map(|(name, number)| ((*name).to_owned(), number)).collect()
+        names
+            .iter()
+            .zip(0..)
+            .map(|(name, number)| ((*name).to_owned(), number))
+            .collect()
     }
 
     #[test]
@@ -321,30 +402,80 @@ mod tests {
         use ProblemType::{MultiLabel, Regression, SingleLabel};
         use Value::{Float, Floats, Int, Ints, Text};
         let rules = LabelRules::default();
-        let regression = LabelRules { problem_type: Some(Regression), ..rules };
-        let one = LabelRules { num_labels: Some(1), ..rules };
-        let five = LabelRules { num_labels: Some(5), ..rules };
+        let regression = LabelRules {
+            problem_type: Some(Regression),
+            ..rules
+        };
+        let one = LabelRules {
+            num_labels: Some(1),
+            ..rules
+        };
+        let five = LabelRules {
+            num_labels: Some(5),
+            ..rules
+        };
         let cases = [
-            (vec![Int(0), Int(2)], rules, vec![Int(0), Int(2)], SingleLabel, 3),
-            (vec![Int(0), Int(-100)], five, vec![Int(0), Int(-100)], SingleLabel, 5),
-            (vec![Int(0), Int(2)], one, vec![Float(0.0), Float(2.0)], Regression, 1),
+            (
+                vec![Int(0), Int(2)],
+                rules,
+                vec![Int(0), Int(2)],
+                SingleLabel,
+                3,
+            ),
+            (
+                vec![Int(0), Int(-100)],
+                five,
+                vec![Int(0), Int(-100)],
+                SingleLabel,
+                5,
+            ),
+            (
+                vec![Int(0), Int(2)],
+                one,
+                vec![Float(0.0), Float(2.0)],
+                Regression,
+                1,
+            ),
             (vec![Int(-7)], regression, vec![Float(-7.0)], Regression, 1),
             (vec![Float(0.5)], rules, vec![Float(0.5)], Regression, 1),
-            (vec![Floats(vec![0.5, 2.0])], regression, vec![Floats(vec![0.5, 2.0])], Regression, 2),
-            (vec![Text("b".into()), Text("a".into())], rules, vec![Int(1), Int(0)], SingleLabel, 2),
-            (vec![Ints(vec![0, 1, 1])], rules, vec![Floats(vec![0.0, 1.0, 1.0])], MultiLabel, 3),
+            (
+                vec![Floats(vec![0.5, 2.0])],
+                regression,
+                vec![Floats(vec![0.5, 2.0])],
+                Regression,
+                2,
+            ),
+            (
+                vec![Text("b".into()), Text("a".into())],
+                rules,
+                vec![Int(1), Int(0)],
+                SingleLabel,
+                2,
+            ),
+            (
+                vec![Ints(vec![0, 1, 1])],
+                rules,
+                vec![Floats(vec![0.0, 1.0, 1.0])],
+                MultiLabel,
+                3,
+            ),
             (
                 vec![texts(&["c", "a"]), texts(&["b"]), texts(&[])],
                 rules,
-                vec![Floats(vec![1.0, 0.0, 1.0]), Floats(vec![0.0, 1.0, 0.0]), Floats(vec![0.0; 3])],
+                vec![
+                    Floats(vec![1.0, 0.0, 1.0]),
+                    Floats(vec![0.0, 1.0, 0.0]),
+                    Floats(vec![0.0; 3]),
+                ],
                 MultiLabel,
                 3,
             ),
         ];
         for (labels, rules, expected, problem_type, num_labels) in cases {
             let table = table(&labels);
-            let (column, summary) =
-                Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
+            let (column, summary) = Labels::new(&table, "label", rules)
+                .and_then(|labels| labels.of_rows())
+                .expect("good labels");
             let values: Vec<Value> = (0..column.len()).map(|row| column.get(row)).collect();
             assert_eq!(values, expected, "{labels:?}");
             assert_eq!(
@@ -360,11 +491,22 @@ mod tests {
         let labels = table(&[Value::Text("no".into()), Value::Text("yes".into())]);
         let given: LabelMap = [("yes".to_owned(), 0), ("no".to_owned(), 1)].into();
         let counting: LabelMap = [("LABEL_0".to_owned(), 0), ("LABEL_1".to_owned(), 1)].into();
-        for (label2id, first, expected) in [(&given, 1, given.clone()), (&counting, 0, map(&["no", "yes"]))] {
-            let rules = LabelRules { label2id: Some(label2id), num_labels: Some(2), ..LabelRules::default() };
-            let (column, summary) =
-                Labels::new(&labels, "label", rules).and_then(|labels| labels.of_rows()).expect("good labels");
-            assert_eq!((column.get(0), summary.label2id), (Value::Int(first), Some(expected)));
+        for (label2id, first, expected) in [
+            (&given, 1, given.clone()),
+            (&counting, 0, map(&["no", "yes"])),
+        ] {
+            let rules = LabelRules {
+                label2id: Some(label2id),
+                num_labels: Some(2),
+                ..LabelRules::default()
+            };
+            let (column, summary) = Labels::new(&labels, "label", rules)
+                .and_then(|labels| labels.of_rows())
+                .expect("good labels");
+            assert_eq!(
+                (column.get(0), summary.label2id),
+                (Value::Int(first), Some(expected))
+            );
         }
     }
 
@@ -374,35 +516,59 @@ mod tests {
         let (tags, summary) = Labels::new(&numbers, "label", LabelRules::default())
             .and_then(|labels| labels.of_words())
             .expect("good labels");
-        assert_eq!((tags.get(0), summary.num_labels, summary.label2id), (vec![0, 4, -100], Some(5), None));
+        assert_eq!(
+            (tags.get(0), summary.num_labels, summary.label2id),
+            (vec![0, 4, -100], Some(5), None)
+        );
         let names = table(&[texts(&["O", "B-x"]), texts(&["O"])]);
         let (tags, summary) = Labels::new(&names, "label", LabelRules::default())
             .and_then(|labels| labels.of_words())
             .expect("good labels");
         assert_eq!((tags.get(0), tags.get(1)), (vec![1, 0], vec![1]));
-        assert_eq!((summary.num_labels, summary.label2id), (Some(2), Some(map(&["B-x", "O"]))));
+        assert_eq!(
+            (summary.num_labels, summary.label2id),
+            (Some(2), Some(map(&["B-x", "O"])))
+        );
     }
 
     #[test]
     fn bad_labels_are_located() {
         use Value::{Float, Int, Ints, Null, Text};
-        let two = LabelRules { num_labels: Some(2), ..LabelRules::default() };
+        let two = LabelRules {
+            num_labels: Some(2),
+            ..LabelRules::default()
+        };
         let classes = map(&["no", "yes"]);
-        let named = LabelRules { label2id: Some(&classes), ..two };
+        let named = LabelRules {
+            label2id: Some(&classes),
+            ..two
+        };
         let cases = [
-            (vec![Int(0), Int(2)], two, "row 1: field \"label\" is 2, which is no class of the model; expected 0 to 1"),
+            (
+                vec![Int(0), Int(2)],
+                two,
+                "row 1: field \"label\" is 2, which is no class of the model; expected 0 to 1",
+            ),
             (
                 vec![Int(-1)],
                 LabelRules::default(),
                 "row 0: field \"label\" is -1, which is no class of the model; expected 0 or more",
             ),
-            (vec![Int(0), Null], two, "row 1: field \"label\" is null or missing; every row needs a label"),
+            (
+                vec![Int(0), Null],
+                two,
+                "row 1: field \"label\" is null or missing; every row needs a label",
+            ),
             (
                 vec![Float(0.5)],
                 two,
                 "row 0: field \"label\" is a number; expected an integer or a string, the class for single_label_classification",
             ),
-            (vec![Text("maybe".into())], named, "row 0: field \"label\" is \"maybe\", which is no class of the model"),
+            (
+                vec![Text("maybe".into())],
+                named,
+                "row 0: field \"label\" is \"maybe\", which is no class of the model",
+            ),
             (
                 vec![Text("a".into()), Text("b".into()), Text("c".into())],
                 two,
@@ -416,12 +582,15 @@ mod tests {
         ];
         for (labels, rules, message) in cases {
             let table = table(&labels);
-            let error =
-                Labels::new(&table, "label", rules).and_then(|labels| labels.of_rows()).expect_err("bad labels");
+            let error = Labels::new(&table, "label", rules)
+                .and_then(|labels| labels.of_rows())
+                .expect_err("bad labels");
             assert_eq!(error.to_string(), message);
         }
         let table = table(&[Int(1)]);
-        let error = Labels::new(&table, "label", two).and_then(|labels| labels.of_words()).expect_err("bad labels");
+        let error = Labels::new(&table, "label", two)
+            .and_then(|labels| labels.of_words())
+            .expect_err("bad labels");
         assert_eq!(
             error.to_string(),
             "row 0: field \"label\" is an integer; expected a list with a label for each word"

@@ -56,7 +56,8 @@ pub struct LoaderParts {
 
 impl fmt::Debug for Loader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rows, batch_size, drop_last) = (&self.dataset.len(), &self.batch_size, &self.drop_last);
+        let (rows, batch_size, drop_last) =
+            (&self.dataset.len(), &self.batch_size, &self.drop_last);
         formatter
             .debug_struct("Loader")
             .field("rows", rows)
@@ -69,15 +70,34 @@ impl fmt::Debug for Loader {
 impl Loader {
     /// A loader that has drawn nothing yet.
     pub fn new(parts: LoaderParts) -> Result<Self> {
-        let LoaderParts { dataset, sampler, collator, batch_size, drop_last } = parts;
-        ensure!(batch_size > 0, Failure::usage("the batch size must be at least 1"));
-        Ok(Self { dataset, sampler, collator, batch_size, drop_last })
+        let LoaderParts {
+            dataset,
+            sampler,
+            collator,
+            batch_size,
+            drop_last,
+        } = parts;
+        ensure!(
+            batch_size > 0,
+            Failure::usage("the batch size must be at least 1")
+        );
+        Ok(Self {
+            dataset,
+            sampler,
+            collator,
+            batch_size,
+            drop_last,
+        })
     }
 
     /// Batches of an epoch.
     pub fn len(&self) -> usize {
         let rows = self.dataset.len();
-        if self.drop_last { rows / self.batch_size } else { rows.div_ceil(self.batch_size) }
+        if self.drop_last {
+            rows / self.batch_size
+        } else {
+            rows.div_ceil(self.batch_size)
+        }
     }
 
     /// True if an epoch has no batch.
@@ -97,7 +117,10 @@ impl Loader {
 
     /// Begins the next epoch: draws the base seed. The order is drawn with the first batch.
     pub fn epoch(&mut self) -> Result<Epoch<'_>> {
-        let start = EpochStart { generator: default_generator_state()?, sampler: self.sampler.state()? };
+        let start = EpochStart {
+            generator: default_generator_state()?,
+            sampler: self.sampler.state()?,
+        };
         default_random_int64()?;
         Ok(Epoch::new(self, start))
     }
@@ -119,7 +142,12 @@ impl Loader {
         let order = default_random_int64().and_then(|_| self.sampler.order(self.dataset.len()));
         set_default_generator_state(&now)?;
         let order = order.context("making the order of the epoch again")?;
-        Ok(Epoch { order: Some(order), next: skip, delivered: skip, ..Epoch::new(self, start.clone()) })
+        Ok(Epoch {
+            order: Some(order),
+            next: skip,
+            delivered: skip,
+            ..Epoch::new(self, start.clone())
+        })
     }
 
     /// Draws what a whole epoch draws for its order, and reads nothing: for epochs that an earlier run has finished.
@@ -129,10 +157,16 @@ impl Loader {
     }
 
     fn load(&mut self, rows: Vec<usize>) -> Result<LoadedBatch> {
-        let read =
-            |row: &usize| self.dataset.get(*row).with_context(|| format!("reading {}", self.dataset.locate(*row)));
+        let read = |row: &usize| {
+            self.dataset
+                .get(*row)
+                .with_context(|| format!("reading {}", self.dataset.locate(*row)))
+        };
         let examples = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let batch = self.collator.collate(&examples).map_err(|error| self.explain(error, &rows))?;
+        let batch = self
+            .collator
+            .collate(&examples)
+            .map_err(|error| self.explain(error, &rows))?;
         Ok(LoadedBatch { batch, rows })
     }
 
@@ -140,12 +174,19 @@ impl Loader {
     fn explain(&self, error: Error, rows: &[usize]) -> Error {
         match error.downcast::<BadExample>() {
             Ok(bad) => {
-                let place = rows.get(bad.position).map_or_else(|| "a row".to_owned(), |row| self.dataset.locate(*row));
+                let place = rows
+                    .get(bad.position)
+                    .map_or_else(|| "a row".to_owned(), |row| self.dataset.locate(*row));
                 Failure::data(format!("{place}: {}", bad.message)).into()
             }
             Err(error) => {
-                let first = rows.first().map_or_else(|| "no row".to_owned(), |row| self.dataset.locate(*row));
-                error.context(format!("making a batch of {} rows that begins with {first}", rows.len()))
+                let first = rows
+                    .first()
+                    .map_or_else(|| "no row".to_owned(), |row| self.dataset.locate(*row));
+                error.context(format!(
+                    "making a batch of {} rows that begins with {first}",
+                    rows.len()
+                ))
             }
         }
     }
@@ -166,13 +207,24 @@ pub struct Epoch<'a> {
 
 impl fmt::Debug for Epoch<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Epoch").field("loader", &self.loader).field("delivered", &self.delivered).finish()
+        formatter
+            .debug_struct("Epoch")
+            .field("loader", &self.loader)
+            .field("delivered", &self.delivered)
+            .finish()
     }
 }
 
 impl<'a> Epoch<'a> {
     fn new(loader: &'a mut Loader, start: EpochStart) -> Self {
-        Self { loader, start, order: None, next: 0, delivered: 0, ready: None }
+        Self {
+            loader,
+            start,
+            order: None,
+            next: 0,
+            delivered: 0,
+            ready: None,
+        }
     }
 
     /// What the epoch began with.
@@ -212,7 +264,12 @@ impl<'a> Epoch<'a> {
         }
         let order = self.order.as_deref()?;
         let size = self.loader.batch_size;
-        let rows = order.iter().skip(self.next.saturating_mul(size)).take(size).copied().collect::<Vec<_>>();
+        let rows = order
+            .iter()
+            .skip(self.next.saturating_mul(size))
+            .take(size)
+            .copied()
+            .collect::<Vec<_>>();
         if rows.is_empty() || (self.loader.drop_last && rows.len() < size) {
             return None;
         }
@@ -226,7 +283,11 @@ impl Iterator for Epoch<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let is_first = self.next == self.delivered;
-        let current = if is_first { self.make() } else { self.ready.take() }?;
+        let current = if is_first {
+            self.make()
+        } else {
+            self.ready.take()
+        }?;
         // The reference makes the following batch before the current one is used; random collators show it.
         self.ready = if current.is_ok() { self.make() } else { None };
         self.delivered += 1;
@@ -248,8 +309,11 @@ mod tests {
     use crate::torch::{default_generator_state, default_random_int64};
 
     fn numbers(len: usize) -> Arc<dyn Dataset> {
-        let rows: Vec<Example> =
-            (0..len).map(|row| Example { columns: vec![("x".into(), Value::Int(row as i64))] }).collect();
+        let rows: Vec<Example> = (0..len)
+            .map(|row| Example {
+                columns: vec![("x".into(), Value::Int(row as i64))],
+            })
+            .collect();
         Arc::new(Table::from_examples(&rows).expect("a table"))
     }
 
@@ -304,9 +368,22 @@ mod tests {
     fn the_first_epoch_is_the_references() {
         let expected = "32 26 19 6 10 17 50 11|7 33 36 29 42 28 61 62|31 30 13 43 22 39 45 37|56 60 53 5 51 21 25 55|\
                         16 58 35 38 27 9 40 12|57 46 44 34 54 15 49 18|41 4 47 48 1 20 63 2|59 14 52 23 3 24 8 0";
-        let batches = seeded(42, || rows(loader(64, 8, Box::new(Random::new())).epoch().expect("an epoch")));
-        let text: Vec<String> =
-            batches.iter().map(|rows| rows.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")).collect();
+        let batches = seeded(42, || {
+            rows(
+                loader(64, 8, Box::new(Random::new()))
+                    .epoch()
+                    .expect("an epoch"),
+            )
+        });
+        let text: Vec<String> = batches
+            .iter()
+            .map(|rows| {
+                rows.iter()
+                    .map(usize::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
         assert_eq!(text.join("|"), expected);
     }
 
@@ -314,9 +391,15 @@ mod tests {
     fn a_sequential_pass_draws_one_number() {
         seeded(42, || {
             let mut loader = loader(10, 4, Box::new(Sequential));
-            assert_eq!(rows(loader.epoch().expect("an epoch")), [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
+            assert_eq!(
+                rows(loader.epoch().expect("an epoch")),
+                [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]
+            );
             // The second of the draws of spec 3.5.
-            assert_eq!(default_random_int64().expect("a draw"), 8_314_211_556_539_077_902);
+            assert_eq!(
+                default_random_int64().expect("a draw"),
+                8_314_211_556_539_077_902
+            );
         });
     }
 
@@ -325,7 +408,10 @@ mod tests {
 
     impl Collator for Noting {
         fn collate(&mut self, examples: &[Example]) -> Result<Batch> {
-            self.0.lock().expect("the notes").push(format!("collate {}", examples.len()));
+            self.0
+                .lock()
+                .expect("the notes")
+                .push(format!("collate {}", examples.len()));
             DefaultCollator.collate(examples)
         }
     }
@@ -340,18 +426,32 @@ mod tests {
             batch_size: 3,
             drop_last: false,
         };
-        let mut loader = Loader::new(LoaderParts { batch_size: 2, ..parts }).expect("a loader");
+        let mut loader = Loader::new(LoaderParts {
+            batch_size: 2,
+            ..parts
+        })
+        .expect("a loader");
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");
             let mut step = 0;
             while let Some(batch) = epoch.next() {
                 batch.expect("a batch");
                 step += 1;
-                notes.lock().expect("the notes").push(format!("step {step}"));
+                notes
+                    .lock()
+                    .expect("the notes")
+                    .push(format!("step {step}"));
             }
             assert!(epoch.next().is_none());
         });
-        let expected = ["collate 2", "collate 2", "step 1", "collate 2", "step 2", "step 3"];
+        let expected = [
+            "collate 2",
+            "collate 2",
+            "step 1",
+            "collate 2",
+            "step 2",
+            "step 3",
+        ];
         assert_eq!(*notes.lock().expect("the notes"), expected);
     }
 
@@ -362,7 +462,11 @@ mod tests {
             || Box::new(Sequential),
             || Box::new(Random::new()),
             || Box::new(Random::seeded(5).expect("a sampler")),
-            || Box::new(LengthGrouped::new((0..22).map(|row| row % 7).collect(), 8).expect("a sampler")),
+            || {
+                Box::new(
+                    LengthGrouped::new((0..22).map(|row| row % 7).collect(), 8).expect("a sampler"),
+                )
+            },
         ];
         for make in samplers {
             seeded(42, || {
@@ -394,7 +498,9 @@ mod tests {
     fn skipping_and_passing_over_draw_as_the_whole_epoch() {
         let whole: Vec<_> = seeded(42, || {
             let mut loader = loader(20, 3, Box::new(Random::new()));
-            (0..2).map(|_| rows(loader.epoch().expect("an epoch"))).collect()
+            (0..2)
+                .map(|_| rows(loader.epoch().expect("an epoch")))
+                .collect()
         });
         seeded(42, || {
             let mut loader = loader(20, 3, Box::new(Random::new()));
@@ -411,8 +517,11 @@ mod tests {
 
     #[test]
     fn a_bad_row_is_named_and_the_batches_before_are_delivered() {
-        let mut examples: Vec<Example> =
-            (0..4).map(|row| Example { columns: vec![("x".into(), Value::Int(row))] }).collect();
+        let mut examples: Vec<Example> = (0..4)
+            .map(|row| Example {
+                columns: vec![("x".into(), Value::Int(row))],
+            })
+            .collect();
         examples[3].columns[0].1 = Value::Null;
         let dataset = Arc::new(Table::from_examples(&examples).expect("a table"));
         let parts = LoaderParts {
@@ -427,7 +536,10 @@ mod tests {
             let mut epoch = loader.epoch().expect("an epoch");
             assert!(epoch.next().expect("a batch").is_ok());
             let error = epoch.next().expect("a batch").expect_err("a null");
-            assert_eq!(error.to_string(), "row 3: field \"x\" is null, but not in all rows of the batch");
+            assert_eq!(
+                error.to_string(),
+                "row 3: field \"x\" is null, but not in all rows of the batch"
+            );
         });
     }
 }

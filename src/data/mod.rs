@@ -59,7 +59,10 @@ pub struct Example {
 impl Example {
     /// The value of a column.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.columns.iter().find(|(column, _)| &**column == name).map(|(_, value)| value)
+        self.columns
+            .iter()
+            .find(|(column, _)| &**column == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -84,7 +87,12 @@ pub trait Dataset: Send + Sync {
         let length = |index| {
             let example = self.get(index)?;
             let length = example.get(column).and_then(table::value_length);
-            length.with_context(|| format!("{}: field {column:?} is no list, so it has no length", self.locate(index)))
+            length.with_context(|| {
+                format!(
+                    "{}: field {column:?} is no list, so it has no length",
+                    self.locate(index)
+                )
+            })
         };
         (0..self.len()).map(length).collect()
     }
@@ -122,18 +130,27 @@ pub struct Batch {
 impl Batch {
     /// The tensor of a column.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.columns.iter().find(|(column, _)| &**column == name).map(|(_, tensor)| tensor)
+        self.columns
+            .iter()
+            .find(|(column, _)| &**column == name)
+            .map(|(_, tensor)| tensor)
     }
 
     /// Takes a column out.
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        let index = self.columns.iter().position(|(column, _)| &**column == name)?;
+        let index = self
+            .columns
+            .iter()
+            .position(|(column, _)| &**column == name)?;
         Some(self.columns.remove(index).1)
     }
 
     /// Number of examples: the first dimension of the first column.
     pub fn len(&self) -> usize {
-        self.columns.first().and_then(|(_, tensor)| tensor.size().first().copied()).unwrap_or(0) as usize
+        self.columns
+            .first()
+            .and_then(|(_, tensor)| tensor.size().first().copied())
+            .unwrap_or(0) as usize
     }
 
     /// True without columns or rows.
@@ -143,7 +160,14 @@ impl Batch {
 
     /// The same batch on `device`; tensors already there are shared, not copied.
     pub fn to_device(&self, device: Device) -> Result<Batch> {
-        let move_column = |(name, tensor): &(Arc<str>, Tensor)| Ok((name.clone(), tensor.f_to(device)?));
-        Ok(Batch { columns: self.columns.iter().map(move_column).collect::<Result<_>>()? })
+        let move_column =
+            |(name, tensor): &(Arc<str>, Tensor)| Ok((name.clone(), tensor.f_to(device)?));
+        Ok(Batch {
+            columns: self
+                .columns
+                .iter()
+                .map(move_column)
+                .collect::<Result<_>>()?,
+        })
     }
 }

@@ -12,7 +12,14 @@ use super::tokenizer::{Encodings, Input, Piece, Tokenizer};
 use crate::data::Dataset;
 use crate::error::Failure;
 
-const TEXT_COLUMNS: &[&str] = &["text", "sentence", "sentence1", "premise", "tokens", "words"];
+const TEXT_COLUMNS: &[&str] = &[
+    "text",
+    "sentence",
+    "sentence1",
+    "premise",
+    "tokens",
+    "words",
+];
 const WORD_COLUMNS: &[&str] = &["tokens", "words", "text", "sentence"];
 const PAIR_COLUMNS: &[&str] = &["text_pair", "sentence2", "hypothesis"];
 const LABEL_COLUMNS: &[&str] = &["label", "labels", "label_ids", "ner_tags", "tags"];
@@ -73,33 +80,63 @@ pub struct Prepared {
 
 /// Prepares a table. Texts are tokenized where the table has a text column, the tokenizer is there and the model takes
 /// tokens; else the columns that the model takes are passed on as they are.
-pub fn prepare(table: Table, tokenizer: Option<&Tokenizer>, options: &PrepareOptions<'_>) -> Result<Prepared> {
-    let preparation = Preparation { table: &table, options };
+pub fn prepare(
+    table: Table,
+    tokenizer: Option<&Tokenizer>,
+    options: &PrepareOptions<'_>,
+) -> Result<Prepared> {
+    let preparation = Preparation {
+        table: &table,
+        options,
+    };
     let label = preparation.label_column()?;
     let text = preparation.text_column(tokenizer.is_some())?;
-    let encodings = text.map(|text| preparation.encode(tokenizer, text)).transpose()?;
-    let labels = label.map(|label| preparation.labels(label, text, encodings.as_ref())).transpose()?;
-    let (labels, summary) = labels.map_or((None, None), |(labels, summary)| (Some(labels), Some(summary)));
-    let given_lengths = options.length_column.map(|column| table::given_lengths(&table, column)).transpose()?.flatten();
+    let encodings = text
+        .map(|text| preparation.encode(tokenizer, text))
+        .transpose()?;
+    let labels = label
+        .map(|label| preparation.labels(label, text, encodings.as_ref()))
+        .transpose()?;
+    let (labels, summary) = labels.map_or((None, None), |(labels, summary)| {
+        (Some(labels), Some(summary))
+    });
+    let given_lengths = options
+        .length_column
+        .map(|column| table::given_lengths(&table, column))
+        .transpose()?
+        .flatten();
 
     let mut columns = preparation.token_columns(encodings, tokenizer);
     let kept = preparation.other_columns(&columns, label)?;
     preparation.check_inputs(columns.iter().map(|(name, _)| name).chain(&kept))?;
     let text_column = text.map(str::to_owned);
     let (rows, sources) = (table.rows(), table.sources().clone());
-    columns.extend(table.into_columns().into_iter().filter(|(name, _)| kept.contains(name)));
+    columns.extend(
+        table
+            .into_columns()
+            .into_iter()
+            .filter(|(name, _)| kept.contains(name)),
+    );
     columns.extend(labels);
 
     let dataset = Table::new(columns, rows, sources)?;
-    let main_input =
-        tokenizer.and_then(|tokenizer| tokenizer.model_input_names().first()).map_or(INPUT_IDS, String::as_str);
+    let main_input = tokenizer
+        .and_then(|tokenizer| tokenizer.model_input_names().first())
+        .map_or(INPUT_IDS, String::as_str);
     let lengths = match (options.length_column, given_lengths) {
         (Some(column), None) => Some(dataset.row_lengths(main_input).with_context(|| {
-            format!("grouping by length needs a column {column:?} of integers or rows {main_input:?}")
+            format!(
+                "grouping by length needs a column {column:?} of integers or rows {main_input:?}"
+            )
         })?),
         (_, given) => given,
     };
-    Ok(Prepared { dataset, labels: summary, lengths, text_column })
+    Ok(Prepared {
+        dataset,
+        labels: summary,
+        lengths,
+        text_column,
+    })
 }
 
 struct Preparation<'a> {
@@ -113,16 +150,25 @@ impl<'a> Preparation<'a> {
     }
 
     /// The column the user named, which must exist, or else the first of the usual ones that does.
-    fn choose(&self, argument: &str, named: Option<&'a str>, usual: &[&'a str]) -> Result<Option<&'a str>> {
+    fn choose(
+        &self,
+        argument: &str,
+        named: Option<&'a str>,
+        usual: &[&'a str],
+    ) -> Result<Option<&'a str>> {
         let Some(name) = named else {
-            return Ok(usual.iter().copied().find(|name| self.table.column(name).is_some()));
+            return Ok(usual
+                .iter()
+                .copied()
+                .find(|name| self.table.column(name).is_some()));
         };
         if self.table.column(name).is_some() {
             return Ok(Some(name));
         }
         let names = self.table.columns().iter().map(|(column, _)| &**column);
-        let nearest =
-            names.map(|column| (strsim::jaro_winkler(column, name), column)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let nearest = names
+            .map(|column| (strsim::jaro_winkler(column, name), column))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         let mut failure = Failure::data(format!(
             "{}: no column {name:?} ({argument}); its columns are {}",
             self.files(),
@@ -136,14 +182,27 @@ impl<'a> Preparation<'a> {
 
     fn label_column(&self) -> Result<Option<&'a str>> {
         let options = self.options;
-        let named = options.label_column.filter(|name| options.labels_required || self.table.column(name).is_some());
+        let named = options
+            .label_column
+            .filter(|name| options.labels_required || self.table.column(name).is_some());
         let label_names = options.label_names.iter().map(String::as_str);
         let usual: Vec<&str> = LABEL_COLUMNS.iter().copied().chain(label_names).collect();
-        let usual = if options.label_column.is_some() { &[][..] } else { &usual };
+        let usual = if options.label_column.is_some() {
+            &[][..]
+        } else {
+            &usual
+        };
         let label = self.choose("label_column", named, usual)?;
-        let all_null =
-            |name: &&str| self.table.column(name).is_some_and(|column| matches!(column.cells(), Cells::Nothing));
-        let label = if options.labels_required { label } else { label.filter(|name| !all_null(name)) };
+        let all_null = |name: &&str| {
+            self.table
+                .column(name)
+                .is_some_and(|column| matches!(column.cells(), Cells::Nothing))
+        };
+        let label = if options.labels_required {
+            label
+        } else {
+            label.filter(|name| !all_null(name))
+        };
         if label.is_none() && options.labels_required {
             let (files, columns) = (self.files(), self.table.column_names());
             let message = format!(
@@ -156,14 +215,18 @@ impl<'a> Preparation<'a> {
     }
 
     fn is_argument(&self, name: &str) -> bool {
-        self.options.forward_arguments.iter().any(|argument| argument == name)
+        self.options
+            .forward_arguments
+            .iter()
+            .any(|argument| argument == name)
     }
 
     /// The column to tokenize; `None` if the model's inputs are there already.
     fn text_column(&self, has_tokenizer: bool) -> Result<Option<&'a str>> {
         let options = self.options;
-        let is_ready =
-            |argument: &String| self.table.column(argument).is_some() && !options.label_names.contains(argument);
+        let is_ready = |argument: &String| {
+            self.table.column(argument).is_some() && !options.label_names.contains(argument)
+        };
         let ready = options.forward_arguments.iter().any(is_ready);
         let takes_tokens = self.is_argument(INPUT_IDS);
         let wants_text = takes_tokens && has_tokenizer && self.table.column(INPUT_IDS).is_none();
@@ -180,35 +243,54 @@ impl<'a> Preparation<'a> {
             let wanted = if takes_tokens {
                 format!("no text column (looked for {})", usual.join(", "))
             } else {
-                format!("no column is an argument of the model ({})", options.forward_arguments.join(", "))
+                format!(
+                    "no column is an argument of the model ({})",
+                    options.forward_arguments.join(", ")
+                )
             };
-            let message = format!("{}: {wanted}; its columns are {}", self.files(), self.table.column_names());
-            bail!(
-                Failure::data(message)
-                    .hint("name the column with --text_column; a CSV file needs a header line with names")
+            let message = format!(
+                "{}: {wanted}; its columns are {}",
+                self.files(),
+                self.table.column_names()
             );
+            bail!(Failure::data(message).hint(
+                "name the column with --text_column; a CSV file needs a header line with names"
+            ));
         }
         Ok(text)
     }
 
     fn encode(&self, tokenizer: Option<&Tokenizer>, text: &'a str) -> Result<Encodings> {
-        let no_tokenizer =
-            || Failure::data(format!("{}: column {text:?} is text, and there is no tokenizer", self.files()));
+        let no_tokenizer = || {
+            Failure::data(format!(
+                "{}: column {text:?} is text, and there is no tokenizer",
+                self.files()
+            ))
+        };
         let tokenizer = tokenizer.ok_or_else(no_tokenizer)?;
         let first = Texts::new(self.table, text)?;
         let one = |row| Input::One(first.piece(row));
         if self.options.task == Task::TokenClassification {
             let (place, found) = (self.table.locate(0), first.column.describe());
             let is_words = matches!(first.column.cells(), Cells::TextRows(_));
-            let message =
-                format!("{place}: field {text:?} is {found}; expected a list of words for token classification");
+            let message = format!(
+                "{place}: field {text:?} is {found}; expected a list of words for token classification"
+            );
             ensure!(is_words, Failure::data(message));
             return tokenizer.encode(self.table.rows(), one);
         }
-        let pair = self.choose("text_pair_column", self.options.text_pair_column, PAIR_COLUMNS)?;
-        let Some(pair) = pair.filter(|pair| *pair != text) else { return tokenizer.encode(self.table.rows(), one) };
+        let pair = self.choose(
+            "text_pair_column",
+            self.options.text_pair_column,
+            PAIR_COLUMNS,
+        )?;
+        let Some(pair) = pair.filter(|pair| *pair != text) else {
+            return tokenizer.encode(self.table.rows(), one);
+        };
         let second = Texts::new(self.table, pair)?;
-        tokenizer.encode(self.table.rows(), |row| Input::Pair(first.piece(row), second.piece(row)))
+        tokenizer.encode(self.table.rows(), |row| {
+            Input::Pair(first.piece(row), second.piece(row))
+        })
     }
 
     /// The label column of the data set under the name that collators look for.
@@ -232,7 +314,8 @@ impl<'a> Preparation<'a> {
             }
         };
         let options = self.options;
-        let is_the_models = self.is_argument(label) || options.label_names.iter().any(|name| name == label);
+        let is_the_models =
+            self.is_argument(label) || options.label_names.iter().any(|name| name == label);
         let name = match column.cells() {
             _ if is_the_models => label,
             Cells::IntRows(_) | Cells::FloatRows(_) => "labels",
@@ -242,7 +325,13 @@ impl<'a> Preparation<'a> {
     }
 
     /// The label of a word goes to its first token; no other token has one.
-    fn align(&self, tags: &Rows<Integers>, label: &str, text: &str, encodings: &Encodings) -> Result<Column> {
+    fn align(
+        &self,
+        tags: &Rows<Integers>,
+        label: &str,
+        text: &str,
+        encodings: &Encodings,
+    ) -> Result<Column> {
         let words = Texts::new(self.table, text)?;
         let mut aligned = Rows::<Integers>::default();
         for row in 0..self.table.rows() {
@@ -257,7 +346,10 @@ impl<'a> Preparation<'a> {
             aligned.push(encodings.word_ids.get(row).into_iter().map(|word| {
                 let is_first = word != before;
                 before = word;
-                let tag = usize::try_from(word).ok().filter(|_| is_first).and_then(|word| tags.get(word));
+                let tag = usize::try_from(word)
+                    .ok()
+                    .filter(|_| is_first)
+                    .and_then(|word| tags.get(word));
                 tag.copied().unwrap_or(IGNORED_LABEL)
             }));
         }
@@ -272,15 +364,32 @@ impl<'a> Preparation<'a> {
             || !options.remove_unused_columns
     }
 
-    fn token_columns(&self, encodings: Option<Encodings>, tokenizer: Option<&Tokenizer>) -> Vec<(Arc<str>, Column)> {
-        let (Some(mut encodings), Some(tokenizer)) = (encodings, tokenizer) else { return Vec::new() };
-        let names = tokenizer.model_input_names().iter().filter(|name| self.is_kept(name));
-        names.filter_map(|name| Some((name.as_str().into(), encodings.take(name)?.into()))).collect()
+    fn token_columns(
+        &self,
+        encodings: Option<Encodings>,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Vec<(Arc<str>, Column)> {
+        let (Some(mut encodings), Some(tokenizer)) = (encodings, tokenizer) else {
+            return Vec::new();
+        };
+        let names = tokenizer
+            .model_input_names()
+            .iter()
+            .filter(|name| self.is_kept(name));
+        names
+            .filter_map(|name| Some((name.as_str().into(), encodings.take(name)?.into())))
+            .collect()
     }
 
     /// What is left of the table: not the labels, under any of their names, and not what was made from the text.
-    fn other_columns(&self, made: &[(Arc<str>, Column)], label: Option<&str>) -> Result<Vec<Arc<str>>> {
-        let is_label = |name: &str| label.is_some_and(|label| label == name || COLLATED_LABELS.contains(&name));
+    fn other_columns(
+        &self,
+        made: &[(Arc<str>, Column)],
+        label: Option<&str>,
+    ) -> Result<Vec<Arc<str>>> {
+        let is_label = |name: &str| {
+            label.is_some_and(|label| label == name || COLLATED_LABELS.contains(&name))
+        };
         let is_made = |name: &str| made.iter().any(|(column, _)| &**column == name);
         let mut kept = Vec::new();
         for (name, column) in self.table.columns() {
@@ -302,7 +411,12 @@ impl<'a> Preparation<'a> {
         let row = column.first_text().unwrap_or(0);
         let (place, found) = (self.table.locate(row), column.describe());
         let is_text = matches!(column.cells(), Cells::Texts(_) | Cells::TextRows(_));
-        ensure!(!is_text, Failure::data(format!("{place}: field {name:?} is {found}; the model takes numbers")));
+        ensure!(
+            !is_text,
+            Failure::data(format!(
+                "{place}: field {name:?} is {found}; the model takes numbers"
+            ))
+        );
         Ok(())
     }
 
@@ -311,8 +425,11 @@ impl<'a> Preparation<'a> {
         if !self.options.remove_unused_columns || names.any(|name| self.is_argument(name)) {
             return Ok(());
         }
-        let (files, arguments, columns) =
-            (self.files(), self.options.forward_arguments.join(", "), self.table.column_names());
+        let (files, arguments, columns) = (
+            self.files(),
+            self.options.forward_arguments.join(", "),
+            self.table.column_names(),
+        );
         bail!(Failure::data(format!(
             "{files}: no column is an argument of the model ({arguments}); its columns are {columns}"
         )));
@@ -335,7 +452,12 @@ impl<'a> Texts<'a> {
         }
         let (place, found) = (table.locate(0), column.describe());
         let is_text = matches!(column.cells(), Cells::Texts(_) | Cells::TextRows(_));
-        ensure!(is_text, Failure::data(format!("{place}: field {name:?} is {found}; expected a string")));
+        ensure!(
+            is_text,
+            Failure::data(format!(
+                "{place}: field {name:?} is {found}; expected a string"
+            ))
+        );
         Ok(Self { column })
     }
 
@@ -372,7 +494,11 @@ mod tests {
         text_pair_column: None,
         label_column: None,
         labels_required: true,
-        labels: LabelRules { label2id: None, num_labels: None, problem_type: None },
+        labels: LabelRules {
+            label2id: None,
+            num_labels: None,
+            problem_type: None,
+        },
         forward_arguments: &[],
         label_names: &[],
         remove_unused_columns: true,
@@ -381,14 +507,25 @@ mod tests {
 
     /// Prepares for BERT.
     fn for_bert(table: Table, options: &PrepareOptions<'_>) -> Result<Prepared> {
-        let arguments = ["input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"].map(str::to_owned);
+        let arguments = [
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "position_ids",
+            "labels",
+        ]
+        .map(str::to_owned);
         let label_names = ["labels".to_owned()];
         let mut tokenizer = Tokenizer::load(&fixture("tokenizer"))?;
         tokenizer.limit(Some(64), Some(128))?;
         prepare(
             table,
             Some(&tokenizer),
-            &PrepareOptions { forward_arguments: &arguments, label_names: &label_names, ..*options },
+            &PrepareOptions {
+                forward_arguments: &arguments,
+                label_names: &label_names,
+                ..*options
+            },
         )
     }
 
@@ -399,16 +536,27 @@ mod tests {
         prepare(
             table,
             None,
-            &PrepareOptions { task: Task::Other, forward_arguments: &arguments, label_names: &label_names, ..*options },
+            &PrepareOptions {
+                task: Task::Other,
+                forward_arguments: &arguments,
+                label_names: &label_names,
+                ..*options
+            },
         )
     }
 
     fn row(columns: &[(&str, Value)]) -> Example {
-        Example { columns: columns.iter().map(|(name, value)| ((*name).into(), value.clone())).collect() }
+        Example {
+            columns: columns
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.clone()))
+                .collect(),
+        }
     }
 
     fn table(rows: &[&[(&str, Value)]]) -> Table {
-        Table::from_examples(&rows.iter().map(|columns| row(columns)).collect::<Vec<_>>()).expect("rows of one type")
+        Table::from_examples(&rows.iter().map(|columns| row(columns)).collect::<Vec<_>>())
+            .expect("rows of one type")
     }
 
     fn text(text: &str) -> Value {
@@ -425,7 +573,14 @@ mod tests {
 
     fn toy() -> Prepared {
         let table = format::read(&[fixture("toy.jsonl")], None).expect("the data");
-        for_bert(table, &PrepareOptions { length_column: Some("length"), ..OPTIONS }).expect("rows")
+        for_bert(
+            table,
+            &PrepareOptions {
+                length_column: Some("length"),
+                ..OPTIONS
+            },
+        )
+        .expect("rows")
     }
 
     fn recorded(name: &str) -> serde_json::Value {
@@ -437,25 +592,47 @@ mod tests {
     fn check_order(name: &str, prepared: Prepared, sampler: Box<dyn Sampler>) {
         let tokenizer = Tokenizer::load(&fixture("tokenizer")).expect("the tokenizer");
         let collator = Box::new(PaddingCollator::new(tokenizer.padding()));
-        let parts =
-            LoaderParts { dataset: Arc::new(prepared.dataset), sampler, collator, batch_size: 16, drop_last: false };
+        let parts = LoaderParts {
+            dataset: Arc::new(prepared.dataset),
+            sampler,
+            collator,
+            batch_size: 16,
+            drop_last: false,
+        };
         let mut loader = Loader::new(parts).expect("a loader");
-        let batches: Vec<_> = seeded(42, || loader.epoch().expect("an epoch").collect::<Result<_>>().expect("batches"));
+        let batches: Vec<_> = seeded(42, || {
+            loader
+                .epoch()
+                .expect("an epoch")
+                .collect::<Result<_>>()
+                .expect("batches")
+        });
         let recorded = recorded(name);
         let rows: Vec<_> = batches.iter().map(|batch| batch.rows.clone()).collect();
         assert_eq!(serde_json::json!(rows), recorded["order"]);
-        for (column, expected) in
-            recorded["first_batch"].as_object().into_iter().flatten().filter(|(column, _)| *column != "idx")
+        for (column, expected) in recorded["first_batch"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(column, _)| *column != "idx")
         {
             let tensor = batches[0].batch.get(column).expect("a recorded column");
             let expected: Vec<i64> = match expected.as_array().expect("a list") {
                 rows if rows[0].is_array() => rows
                     .iter()
-                    .flat_map(|row| serde_json::from_value::<Vec<i64>>(row.clone()).expect("numbers"))
+                    .flat_map(|row| {
+                        serde_json::from_value::<Vec<i64>>(row.clone()).expect("numbers")
+                    })
                     .collect(),
-                numbers => numbers.iter().filter_map(serde_json::Value::as_i64).collect(),
+                numbers => numbers
+                    .iter()
+                    .filter_map(serde_json::Value::as_i64)
+                    .collect(),
             };
-            assert!(tensor.reshape(-1) == Tensor::from_slice(&expected), "{column}");
+            assert!(
+                tensor.reshape(-1) == Tensor::from_slice(&expected),
+                "{column}"
+            );
         }
     }
 
@@ -464,7 +641,11 @@ mod tests {
         check_order("base", toy(), Box::new(Random::new()));
         let prepared = toy();
         let lengths = prepared.lengths.clone().expect("lengths were asked for");
-        check_order("gbl", prepared, Box::new(LengthGrouped::new(lengths, 16).expect("a sampler")));
+        check_order(
+            "gbl",
+            prepared,
+            Box::new(LengthGrouped::new(lengths, 16).expect("a sampler")),
+        );
     }
 
     #[test]
@@ -472,17 +653,29 @@ mod tests {
         let label = ("label", Value::Int(1));
         let cases: [(&[(&str, Value)], bool, &str); 6] = [
             (
-                &[("id", Value::Int(7)), ("text", text("the soup")), label.clone()],
+                &[
+                    ("id", Value::Int(7)),
+                    ("text", text("the soup")),
+                    label.clone(),
+                ],
                 true,
                 "input_ids, token_type_ids, attention_mask, label",
             ),
             (
-                &[("id", Value::Int(7)), ("text", text("the soup")), label.clone()],
+                &[
+                    ("id", Value::Int(7)),
+                    ("text", text("the soup")),
+                    label.clone(),
+                ],
                 false,
                 "input_ids, token_type_ids, attention_mask, id, text, label",
             ),
             (
-                &[("sentence1", text("the")), ("sentence2", text("soup")), ("labels", Value::Int(1))],
+                &[
+                    ("sentence1", text("the")),
+                    ("sentence2", text("soup")),
+                    ("labels", Value::Int(1)),
+                ],
                 true,
                 "input_ids, token_type_ids, attention_mask, labels",
             ),
@@ -496,11 +689,25 @@ mod tests {
                 true,
                 "input_ids, token_type_ids, attention_mask, labels",
             ),
-            (&[("input_ids", Value::Ints(vec![2, 3])), ("text", text("the")), label], true, "input_ids, label"),
+            (
+                &[
+                    ("input_ids", Value::Ints(vec![2, 3])),
+                    ("text", text("the")),
+                    label,
+                ],
+                true,
+                "input_ids, label",
+            ),
         ];
         for (columns_in, remove_unused_columns, expected) in cases {
-            let prepared =
-                for_bert(table(&[columns_in]), &PrepareOptions { remove_unused_columns, ..OPTIONS }).expect("rows");
+            let prepared = for_bert(
+                table(&[columns_in]),
+                &PrepareOptions {
+                    remove_unused_columns,
+                    ..OPTIONS
+                },
+            )
+            .expect("rows");
             assert_eq!(columns(&prepared), expected);
         }
     }
@@ -521,26 +728,49 @@ mod tests {
             ..OPTIONS
         };
         let prepared = for_bert(rows, &options).expect("rows");
-        let Some(Value::Ints(types)) = prepared.dataset.get(0).expect("a row").get("token_type_ids").cloned() else {
+        let Some(Value::Ints(types)) = prepared
+            .dataset
+            .get(0)
+            .expect("a row")
+            .get("token_type_ids")
+            .cloned()
+        else {
             panic!("no types")
         };
         assert!(types.contains(&1));
         let summary = prepared.labels.expect("labels");
         assert_eq!(
-            (summary.column.as_str(), summary.problem_type, summary.num_labels),
+            (
+                summary.column.as_str(),
+                summary.problem_type,
+                summary.num_labels
+            ),
             ("class", Some(ProblemType::SingleLabel), Some(1))
         );
-        assert_eq!(prepared.dataset.get(0).expect("a row").get("label"), Some(&Value::Int(0)));
+        assert_eq!(
+            prepared.dataset.get(0).expect("a row").get("label"),
+            Some(&Value::Int(0))
+        );
     }
 
     #[test]
     fn labels_go_to_the_first_piece_of_their_word() {
-        let rows = table(&[&[("tokens", words(&["the", "xy", "soup"])), ("ner_tags", Value::Ints(vec![3, 4, 5]))]]);
-        let options = PrepareOptions { task: Task::TokenClassification, ..OPTIONS };
+        let rows = table(&[&[
+            ("tokens", words(&["the", "xy", "soup"])),
+            ("ner_tags", Value::Ints(vec![3, 4, 5])),
+        ]]);
+        let options = PrepareOptions {
+            task: Task::TokenClassification,
+            ..OPTIONS
+        };
         let prepared = for_bert(rows, &options).expect("rows");
         let example = prepared.dataset.get(0).expect("a row");
-        let Some(Value::Ints(ids)) = example.get("input_ids").cloned() else { panic!("no tokens") };
-        let Some(Value::Ints(labels)) = example.get("labels").cloned() else { panic!("no labels") };
+        let Some(Value::Ints(ids)) = example.get("input_ids").cloned() else {
+            panic!("no tokens")
+        };
+        let Some(Value::Ints(labels)) = example.get("labels").cloned() else {
+            panic!("no labels")
+        };
         let mut expected = vec![-100; ids.len()];
         (expected[1], expected[2], expected[ids.len() - 2]) = (3, 4, 5);
         assert_eq!(labels, expected);
@@ -549,21 +779,37 @@ mod tests {
 
     #[test]
     fn ready_columns_pass_as_they_are() {
-        let ready: &[(&str, Value)] =
-            &[("x", Value::Floats(vec![0.5, 1.0])), ("label", Value::Ints(vec![7, -3])), ("note", text("a"))];
+        let ready: &[(&str, Value)] = &[
+            ("x", Value::Floats(vec![0.5, 1.0])),
+            ("label", Value::Ints(vec![7, -3])),
+            ("note", text("a")),
+        ];
         let prepared = for_module(table(&[ready]), &OPTIONS).expect("rows");
         assert_eq!(columns(&prepared), "x, labels");
-        assert_eq!(prepared.dataset.get(0).expect("a row").get("labels"), Some(&Value::Ints(vec![7, -3])));
+        assert_eq!(
+            prepared.dataset.get(0).expect("a row").get("labels"),
+            Some(&Value::Ints(vec![7, -3]))
+        );
         assert_eq!(prepared.labels.expect("labels").num_labels, None);
-        let scalar =
-            for_module(table(&[&[("x", Value::Int(1)), ("label", Value::Float(0.5))]]), &OPTIONS).expect("rows");
+        let scalar = for_module(
+            table(&[&[("x", Value::Int(1)), ("label", Value::Float(0.5))]]),
+            &OPTIONS,
+        )
+        .expect("rows");
         assert_eq!(columns(&scalar), "x, label");
     }
 
     #[test]
     fn rows_without_labels_are_fine_if_nobody_needs_them() {
-        let options = PrepareOptions { labels_required: false, label_column: Some("class"), ..OPTIONS };
-        for rows in [table(&[&[("text", text("the"))]]), table(&[&[("text", text("the")), ("class", Value::Null)]])] {
+        let options = PrepareOptions {
+            labels_required: false,
+            label_column: Some("class"),
+            ..OPTIONS
+        };
+        for rows in [
+            table(&[&[("text", text("the"))]]),
+            table(&[&[("text", text("the")), ("class", Value::Null)]]),
+        ] {
             let prepared = for_bert(rows, &options).expect("rows");
             assert_eq!(
                 (columns(&prepared).as_str(), prepared.labels),
@@ -574,9 +820,22 @@ mod tests {
 
     #[test]
     fn lengths_are_tokens_or_given() {
-        let rows = || table(&[&[("text", text("the")), ("label", Value::Int(0)), ("size", Value::Int(42))]]);
+        let rows = || {
+            table(&[&[
+                ("text", text("the")),
+                ("label", Value::Int(0)),
+                ("size", Value::Int(42)),
+            ]])
+        };
         for (column, expected) in [("length", 3), ("size", 42)] {
-            let prepared = for_bert(rows(), &PrepareOptions { length_column: Some(column), ..OPTIONS }).expect("rows");
+            let prepared = for_bert(
+                rows(),
+                &PrepareOptions {
+                    length_column: Some(column),
+                    ..OPTIONS
+                },
+            )
+            .expect("rows");
             assert_eq!(prepared.lengths, Some(vec![expected]));
         }
     }
@@ -585,16 +844,34 @@ mod tests {
     fn bad_tables_are_explained() {
         let label = ("label", Value::Int(1));
         let good = || table(&[&[("text", text("the")), label.clone()]]);
-        let refuse =
-            |table, options: &PrepareOptions<'_>| for_bert(table, options).expect_err("a bad table").to_string();
-        let tokens = PrepareOptions { task: Task::TokenClassification, ..OPTIONS };
+        let refuse = |table, options: &PrepareOptions<'_>| {
+            for_bert(table, options)
+                .expect_err("a bad table")
+                .to_string()
+        };
+        let tokens = PrepareOptions {
+            task: Task::TokenClassification,
+            ..OPTIONS
+        };
         let cases = [
             (
-                refuse(good(), &PrepareOptions { text_column: Some("txt"), ..OPTIONS }),
+                refuse(
+                    good(),
+                    &PrepareOptions {
+                        text_column: Some("txt"),
+                        ..OPTIONS
+                    },
+                ),
                 "the data: no column \"txt\" (text_column); its columns are text, label",
             ),
             (
-                refuse(good(), &PrepareOptions { label_column: Some("class"), ..OPTIONS }),
+                refuse(
+                    good(),
+                    &PrepareOptions {
+                        label_column: Some("class"),
+                        ..OPTIONS
+                    },
+                ),
                 "the data: no column \"class\" (label_column); its columns are text, label",
             ),
             (
@@ -607,28 +884,47 @@ mod tests {
             ),
             (
                 refuse(
-                    table(&[&[("text", text("a")), label.clone()], &[("text", Value::Null), label.clone()]]),
+                    table(&[
+                        &[("text", text("a")), label.clone()],
+                        &[("text", Value::Null), label.clone()],
+                    ]),
                     &OPTIONS,
                 ),
                 "row 1: field \"text\" is null or missing; every row needs a text",
             ),
             (
-                refuse(table(&[&[("text", Value::Int(3)), label.clone()]]), &OPTIONS),
+                refuse(
+                    table(&[&[("text", Value::Int(3)), label.clone()]]),
+                    &OPTIONS,
+                ),
                 "row 0: field \"text\" is an integer; expected a string",
             ),
             (
-                refuse(table(&[&[("text", text("a")), ("tags", Value::Ints(vec![1]))]]), &tokens),
+                refuse(
+                    table(&[&[("text", text("a")), ("tags", Value::Ints(vec![1]))]]),
+                    &tokens,
+                ),
                 "row 0: field \"text\" is a string; expected a list of words for token classification",
             ),
             (
-                refuse(table(&[&[("tokens", words(&["a", "b"])), ("tags", Value::Ints(vec![1]))]]), &tokens),
+                refuse(
+                    table(&[&[
+                        ("tokens", words(&["a", "b"])),
+                        ("tags", Value::Ints(vec![1])),
+                    ]]),
+                    &tokens,
+                ),
                 "row 0: field \"tags\" has 1 labels for the 2 words of \"tokens\"",
             ),
         ];
         for (message, expected) in cases {
             assert_eq!(message, expected);
         }
-        let module = |table| for_module(table, &OPTIONS).expect_err("a bad table").to_string();
+        let module = |table| {
+            for_module(table, &OPTIONS)
+                .expect_err("a bad table")
+                .to_string()
+        };
         assert_eq!(
             module(good()),
             "the data: no column is an argument of the model (x, labels); its columns are text, label"

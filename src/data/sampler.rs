@@ -31,7 +31,9 @@ impl Random {
 
     /// Orders by a generator of its own that lives across epochs and leaves the default one alone.
     pub fn seeded(data_seed: u64) -> Result<Self> {
-        Ok(Self { own: Some(Generator::seeded(data_seed)?) })
+        Ok(Self {
+            own: Some(Generator::seeded(data_seed)?),
+        })
     }
 }
 
@@ -52,7 +54,10 @@ impl Sampler for Random {
     }
 
     fn load_state(&mut self, state: &[u8]) -> Result<()> {
-        let own = self.own.as_mut().context("the data order has a state, but this run has no data_seed")?;
+        let own = self
+            .own
+            .as_mut()
+            .context("the data order has a state, but this run has no data_seed")?;
         own.set_state(state)
     }
 }
@@ -75,7 +80,9 @@ impl LengthGrouped {
         let length = |row: &usize| self.lengths[*row];
         let multiple = (order.len() / (4 * self.group)).clamp(1, 50);
         let chunk = multiple * self.group;
-        order.chunks_mut(chunk).for_each(|rows| rows.sort_by_key(|row| Reverse(length(row))));
+        order
+            .chunks_mut(chunk)
+            .for_each(|rows| rows.sort_by_key(|row| Reverse(length(row))));
         // The longest row goes first, so that too large a batch fails at once; of equal ones the first.
         let heads = (0..order.len()).step_by(chunk);
         if let Some(longest) = heads.min_by_key(|head| Reverse(length(&order[*head]))) {
@@ -87,7 +94,11 @@ impl LengthGrouped {
 
 impl Sampler for LengthGrouped {
     fn order(&mut self, len: usize) -> Result<Vec<usize>> {
-        ensure!(len == self.lengths.len(), "{} lengths for a data set of {len} rows", self.lengths.len());
+        ensure!(
+            len == self.lengths.len(),
+            "{} lengths for a data set of {len} rows",
+            self.lengths.len()
+        );
         Ok(self.arrange(default_randperm(len)?))
     }
 }
@@ -124,7 +135,10 @@ mod tests {
             epochs(&mut Sequential, 16, 1);
             [first, epochs(&mut sampler, 16, 1)].concat()
         });
-        assert_eq!(orders[1], [8, 12, 13, 5, 6, 9, 4, 2, 15, 7, 1, 14, 11, 10, 3, 0]);
+        assert_eq!(
+            orders[1],
+            [8, 12, 13, 5, 6, 9, 4, 2, 15, 7, 1, 14, 11, 10, 3, 0]
+        );
     }
 
     #[test]
@@ -148,15 +162,24 @@ mod tests {
     fn groups_by_length_as_the_reference() {
         let lengths = vec![3, 9, 1, 7, 5, 8, 2, 6, 4, 10, 11, 0, 12, 15, 14, 13];
         let permutation = seeded(0, || default_randperm(16).expect("a permutation"));
-        assert_eq!(permutation, [12, 10, 9, 6, 11, 8, 13, 5, 2, 14, 15, 0, 4, 3, 7, 1]);
+        assert_eq!(
+            permutation,
+            [12, 10, 9, 6, 11, 8, 13, 5, 2, 14, 15, 0, 4, 3, 7, 1]
+        );
         let cases = [
-            (lengths, vec![13, 10, 9, 6, 12, 5, 8, 11, 14, 15, 0, 2, 1, 3, 7, 4]),
+            (
+                lengths,
+                vec![13, 10, 9, 6, 12, 5, 8, 11, 14, 15, 0, 2, 1, 3, 7, 4],
+            ),
             (vec![1, 1, 2, 2, 1, 1, 2, 2], vec![7, 0, 4, 3, 2, 5, 6, 1]),
         ];
         for (lengths, expected) in cases {
             let len = lengths.len();
             let mut sampler = LengthGrouped::new(lengths, 2).expect("a sampler");
-            assert_eq!(seeded(0, || sampler.order(len).expect("an order")), expected);
+            assert_eq!(
+                seeded(0, || sampler.order(len).expect("an order")),
+                expected
+            );
         }
     }
 
@@ -166,10 +189,18 @@ mod tests {
             let lengths: Vec<usize> = (0..len).map(|row| row * 7919 % 101).collect();
             let mut sampler = LengthGrouped::new(lengths.clone(), 4).expect("a sampler");
             let mut order = seeded(1, || sampler.order(len).expect("an order"));
-            assert_eq!(order.first().map(|row| lengths[*row]), lengths.iter().max().copied());
+            assert_eq!(
+                order.first().map(|row| lengths[*row]),
+                lengths.iter().max().copied()
+            );
             order.sort_unstable();
             assert_eq!(order, (0..len).collect::<Vec<_>>());
         }
-        assert!(LengthGrouped::new(vec![1], 1).expect("a sampler").order(2).is_err());
+        assert!(
+            LengthGrouped::new(vec![1], 1)
+                .expect("a sampler")
+                .order(2)
+                .is_err()
+        );
     }
 }

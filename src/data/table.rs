@@ -82,11 +82,23 @@ pub struct Table {
 
 impl Table {
     /// A table of columns that are all `rows` long; errors name the rows as `sources` does.
-    pub fn new(columns: Vec<(Arc<str>, Column)>, rows: usize, sources: Arc<Sources>) -> Result<Self> {
+    pub fn new(
+        columns: Vec<(Arc<str>, Column)>,
+        rows: usize,
+        sources: Arc<Sources>,
+    ) -> Result<Self> {
         for (name, column) in &columns {
-            ensure!(column.len() == rows, "column {name:?} has {} rows; expected {rows}", column.len());
+            ensure!(
+                column.len() == rows,
+                "column {name:?} has {} rows; expected {rows}",
+                column.len()
+            );
         }
-        Ok(Self { columns, rows, sources })
+        Ok(Self {
+            columns,
+            rows,
+            sources,
+        })
     }
 
     /// A table of examples that did not come from a file.
@@ -99,7 +111,10 @@ impl Table {
             builder.end_rows(1);
         }
         let table = builder.finish();
-        table.columns.iter().try_for_each(|(name, _)| table.usable(name).map(|_| ()))?;
+        table
+            .columns
+            .iter()
+            .try_for_each(|(name, _)| table.usable(name).map(|_| ()))?;
         Ok(table)
     }
 
@@ -120,16 +135,23 @@ impl Table {
 
     /// A column, whatever it holds.
     pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|(column, _)| &**column == name).map(|(_, column)| column)
+        self.columns
+            .iter()
+            .find(|(column, _)| &**column == name)
+            .map(|(_, column)| column)
     }
 
     /// A column that is going to be used: an error if it is absent or a value did not fit.
     pub fn usable(&self, name: &str) -> Result<&Column> {
-        let column = self.column(name).ok_or_else(|| anyhow!("no column {name:?}"))?;
+        let column = self
+            .column(name)
+            .ok_or_else(|| anyhow!("no column {name:?}"))?;
         match column.cells() {
-            Cells::Unusable { row, reason } => {
-                Err(Failure::data(format!("{}: field {name:?} {reason}", self.sources.locate(*row))).into())
-            }
+            Cells::Unusable { row, reason } => Err(Failure::data(format!(
+                "{}: field {name:?} {reason}",
+                self.sources.locate(*row)
+            ))
+            .into()),
             _ => Ok(column),
         }
     }
@@ -152,8 +174,16 @@ impl Dataset for Table {
     }
 
     fn get(&self, index: usize) -> Result<Example> {
-        ensure!(index < self.rows, "row {index} of a data set with {} rows", self.rows);
-        let columns = self.columns.iter().map(|(name, column)| (name.clone(), column.get(index))).collect();
+        ensure!(
+            index < self.rows,
+            "row {index} of a data set with {} rows",
+            self.rows
+        );
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, column)| (name.clone(), column.get(index)))
+            .collect();
         Ok(Example { columns })
     }
 
@@ -168,9 +198,15 @@ impl Dataset for Table {
     fn row_lengths(&self, column: &str) -> Result<Vec<usize>> {
         let held = self.usable(column)?;
         let length = |row| {
-            held.row_len(row).filter(|_| !held.is_null(row)).ok_or_else(|| {
-                Failure::data(format!("{}: field {column:?} is no list, so it has no length", self.locate(row))).into()
-            })
+            held.row_len(row)
+                .filter(|_| !held.is_null(row))
+                .ok_or_else(|| {
+                    Failure::data(format!(
+                        "{}: field {column:?} is no list, so it has no length",
+                        self.locate(row)
+                    ))
+                    .into()
+                })
         };
         (0..self.rows).map(length).collect()
     }
@@ -188,7 +224,10 @@ pub struct TableBuilder {
 impl TableBuilder {
     /// A builder that is full after `max_rows` rows.
     pub fn new(max_rows: Option<usize>) -> Self {
-        Self { max_rows, ..Self::default() }
+        Self {
+            max_rows,
+            ..Self::default()
+        }
     }
 
     /// The rows that follow come from this file.
@@ -218,14 +257,22 @@ impl TableBuilder {
 
     /// How many rows may still come.
     pub fn room(&self) -> usize {
-        self.max_rows.map_or(usize::MAX, |max| max.saturating_sub(self.rows))
+        self.max_rows
+            .map_or(usize::MAX, |max| max.saturating_sub(self.rows))
     }
 
     /// The column `name`, made now if it is new, ready for the next row. `position` is where it most likely is.
     pub fn column(&mut self, name: &str, position: usize) -> &mut Column {
-        let is_there = |index: &usize| self.columns.get(*index).is_some_and(|(column, _)| &**column == name);
-        let index =
-            Some(position).filter(is_there).or_else(|| self.columns.iter().position(|(column, _)| &**column == name));
+        let is_there = |index: &usize| {
+            self.columns
+                .get(*index)
+                .is_some_and(|(column, _)| &**column == name)
+        };
+        let index = Some(position).filter(is_there).or_else(|| {
+            self.columns
+                .iter()
+                .position(|(column, _)| &**column == name)
+        });
         let index = index.unwrap_or_else(|| {
             let mut column = Column::default();
             (0..self.rows).for_each(|_| column.push(Cell::Null));
@@ -237,20 +284,35 @@ impl TableBuilder {
 
     /// The table.
     pub fn finish(mut self) -> Table {
-        self.columns.iter_mut().for_each(|(_, column)| column.settle());
-        Table { columns: self.columns, rows: self.rows, sources: Arc::new(self.sources) }
+        self.columns
+            .iter_mut()
+            .for_each(|(_, column)| column.settle());
+        Table {
+            columns: self.columns,
+            rows: self.rows,
+            sources: Arc::new(self.sources),
+        }
     }
 }
 
 /// Lengths that the table holds as a column of integers; `None` if there is no such column.
 pub fn given_lengths(table: &Table, column: &str) -> Result<Option<Vec<usize>>> {
-    let Some(Cells::Ints(numbers)) = table.column(column).map(Column::cells) else { return Ok(None) };
+    let Some(Cells::Ints(numbers)) = table.column(column).map(Column::cells) else {
+        return Ok(None);
+    };
     let length = |row| {
         usize::try_from(numbers.get(row)).map_err(|_| {
-            Failure::data(format!("{}: field {column:?} is negative; expected a length", table.locate(row))).into()
+            Failure::data(format!(
+                "{}: field {column:?} is negative; expected a length",
+                table.locate(row)
+            ))
+            .into()
         })
     };
-    (0..table.rows()).map(length).collect::<Result<_>>().map(Some)
+    (0..table.rows())
+        .map(length)
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 /// An example's value as a length, for data sets that are not tables.
@@ -270,7 +332,12 @@ mod tests {
     use super::{Cell, Dataset, Example, Table, TableBuilder, Unit, Value, given_lengths};
 
     fn example(columns: &[(&str, Value)]) -> Example {
-        Example { columns: columns.iter().map(|(name, value)| ((*name).into(), value.clone())).collect() }
+        Example {
+            columns: columns
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.clone()))
+                .collect(),
+        }
     }
 
     #[test]
@@ -286,13 +353,25 @@ mod tests {
         builder.end_rows(2);
         let table = builder.finish();
         let places: Vec<String> = (0..5).map(|row| table.locate(row)).collect();
-        assert_eq!(places, ["a.jsonl:1", "a.jsonl:2", "a.jsonl:5", "b.parquet row 1", "b.parquet row 2"]);
+        assert_eq!(
+            places,
+            [
+                "a.jsonl:1",
+                "a.jsonl:2",
+                "a.jsonl:5",
+                "b.parquet row 1",
+                "b.parquet row 2"
+            ]
+        );
     }
 
     #[test]
     fn examples_come_back_as_they_went_in() {
         let rows = [
-            example(&[("x", Value::Float(0.5)), ("words", Value::Texts(vec!["a".into(), "b".into()]))]),
+            example(&[
+                ("x", Value::Float(0.5)),
+                ("words", Value::Texts(vec!["a".into(), "b".into()])),
+            ]),
             example(&[("x", Value::Null), ("words", Value::Texts(vec![]))]),
         ];
         let table = Table::from_examples(&rows).expect("rows of one type");
@@ -303,10 +382,19 @@ mod tests {
 
     #[test]
     fn a_column_that_comes_late_or_stops_holds_nulls() {
-        let rows = [example(&[("a", Value::Int(1))]), example(&[("b", Value::Int(2))])];
+        let rows = [
+            example(&[("a", Value::Int(1))]),
+            example(&[("b", Value::Int(2))]),
+        ];
         let table = Table::from_examples(&rows).expect("rows");
-        assert_eq!(table.get(0).expect("a row"), example(&[("a", Value::Int(1)), ("b", Value::Null)]));
-        assert_eq!(table.get(1).expect("a row"), example(&[("a", Value::Null), ("b", Value::Int(2))]));
+        assert_eq!(
+            table.get(0).expect("a row"),
+            example(&[("a", Value::Int(1)), ("b", Value::Null)])
+        );
+        assert_eq!(
+            table.get(1).expect("a row"),
+            example(&[("a", Value::Null), ("b", Value::Int(2))])
+        );
     }
 
     #[test]
@@ -320,20 +408,41 @@ mod tests {
         }
         let table = builder.finish();
         let error = table.usable("label").expect_err("mixed types").to_string();
-        assert_eq!(error, "train.jsonl:17: field \"label\" is a string; expected an integer (as in the rows before)");
+        assert_eq!(
+            error,
+            "train.jsonl:17: field \"label\" is a string; expected an integer (as in the rows before)"
+        );
     }
 
     #[test]
     fn lengths_come_from_the_length_column_or_the_rows() {
         let rows = [
-            example(&[("input_ids", Value::Ints(vec![1, 2])), ("length", Value::Int(7))]),
-            example(&[("input_ids", Value::Ints(vec![1])), ("length", Value::Int(9))]),
+            example(&[
+                ("input_ids", Value::Ints(vec![1, 2])),
+                ("length", Value::Int(7)),
+            ]),
+            example(&[
+                ("input_ids", Value::Ints(vec![1])),
+                ("length", Value::Int(9)),
+            ]),
         ];
         let table = Table::from_examples(&rows).expect("rows");
-        assert_eq!(given_lengths(&table, "length").expect("lengths"), Some(vec![7, 9]));
-        assert_eq!(given_lengths(&table, "input_ids").expect("no lengths"), None);
+        assert_eq!(
+            given_lengths(&table, "length").expect("lengths"),
+            Some(vec![7, 9])
+        );
+        assert_eq!(
+            given_lengths(&table, "input_ids").expect("no lengths"),
+            None
+        );
         assert_eq!(table.row_lengths("input_ids").expect("lengths"), [2, 1]);
-        let error = table.row_lengths("length").expect_err("no rows").to_string();
-        assert_eq!(error, "row 0: field \"length\" is no list, so it has no length");
+        let error = table
+            .row_lengths("length")
+            .expect_err("no rows")
+            .to_string();
+        assert_eq!(
+            error,
+            "row 0: field \"length\" is no list, so it has no length"
+        );
     }
 }

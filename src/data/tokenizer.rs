@@ -14,13 +14,15 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{
-    AddedToken, EncodeInput, Encoding, InputSequence, PostProcessor, TruncationDirection, TruncationParams,
-    TruncationStrategy,
+    AddedToken, EncodeInput, Encoding, InputSequence, PostProcessor, TruncationDirection,
+    TruncationParams, TruncationStrategy,
 };
 
 use super::collator::{PaddingSettings, Side};
 use super::column::{Integers, Rows};
-use crate::checkpoint::layout::{SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_EXTRAS, VOCABULARY};
+use crate::checkpoint::layout::{
+    SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_EXTRAS, VOCABULARY,
+};
 use crate::error::Failure;
 
 const INPUT_IDS: &str = "input_ids";
@@ -82,12 +84,23 @@ pub struct Encodings {
 
 impl Encodings {
     fn push(&mut self, encoding: &Encoding, words: bool) {
-        let widen = |numbers: &[u32]| numbers.iter().map(|number| i64::from(*number)).collect::<Vec<_>>();
+        let widen = |numbers: &[u32]| {
+            numbers
+                .iter()
+                .map(|number| i64::from(*number))
+                .collect::<Vec<_>>()
+        };
         self.input_ids.push(widen(encoding.get_ids()));
         self.token_type_ids.push(widen(encoding.get_type_ids()));
-        self.attention_mask.push(widen(encoding.get_attention_mask()));
+        self.attention_mask
+            .push(widen(encoding.get_attention_mask()));
         if words {
-            self.word_ids.push(encoding.get_word_ids().iter().map(|word| word.map_or(-1, i64::from)));
+            self.word_ids.push(
+                encoding
+                    .get_word_ids()
+                    .iter()
+                    .map(|word| word.map_or(-1, i64::from)),
+            );
         }
     }
 
@@ -131,15 +144,29 @@ impl Tokenizer {
             special_tokens: read(SPECIAL_TOKENS)?.unwrap_or_default(),
         };
         let inner = load_tokenizer(folder, &config)?;
-        let pad_token_id = config.special_token("pad_token").and_then(|token| inner.token_to_id(&token)).map(i64::from);
-        let files = [TOKENIZER, TOKENIZER_CONFIG].iter().chain(TOKENIZER_EXTRAS).map(|name| folder.join(name));
+        let pad_token_id = config
+            .special_token("pad_token")
+            .and_then(|token| inner.token_to_id(&token))
+            .map(i64::from);
+        let files = [TOKENIZER, TOKENIZER_CONFIG]
+            .iter()
+            .chain(TOKENIZER_EXTRAS)
+            .map(|name| folder.join(name));
         Ok(Self {
             files: files.filter(|path| path.is_file()).collect(),
             model_max_length: config.model_max_length(),
             model_input_names: config.model_input_names(),
             pad_token_id,
-            pad_token_type_id: config.settings.get("pad_token_type_id").and_then(Value::as_i64).unwrap_or(0),
-            padding_side: if config.is_left("padding_side") { Side::Left } else { Side::Right },
+            pad_token_type_id: config
+                .settings
+                .get("pad_token_type_id")
+                .and_then(Value::as_i64)
+                .unwrap_or(0),
+            padding_side: if config.is_left("padding_side") {
+                Side::Left
+            } else {
+                Side::Right
+            },
             truncation_side: if config.is_left("truncation_side") {
                 TruncationDirection::Left
             } else {
@@ -157,7 +184,9 @@ impl Tokenizer {
     /// Copies the files of the tokenizer into a folder.
     pub fn save(&self, folder: &Path) -> Result<()> {
         for path in &self.files {
-            let name = path.file_name().context("a tokenizer file without a name")?;
+            let name = path
+                .file_name()
+                .context("a tokenizer file without a name")?;
             fs::copy(path, folder.join(name))
                 .with_context(|| format!("copying {} to {}", path.display(), folder.display()))?;
         }
@@ -180,27 +209,44 @@ impl Tokenizer {
             pad_token_id: self.pad_token_id,
             pad_token_type_id: self.pad_token_type_id,
             side: self.padding_side,
-            add_attention_mask: self.model_input_names.iter().any(|name| name == ATTENTION_MASK),
+            add_attention_mask: self
+                .model_input_names
+                .iter()
+                .any(|name| name == ATTENTION_MASK),
             ..PaddingSettings::default()
         }
     }
 
     /// Sets where rows are truncated: at `max_length`, or else at the smaller of the tokenizer's own limit and the
     /// model's number of positions. Returns the limit; `None`: rows are not truncated.
-    pub fn limit(&mut self, max_length: Option<usize>, positions: Option<usize>) -> Result<Option<usize>> {
+    pub fn limit(
+        &mut self,
+        max_length: Option<usize>,
+        positions: Option<usize>,
+    ) -> Result<Option<usize>> {
         if let (Some(wanted), Some(positions)) = (max_length, positions) {
             ensure!(
                 wanted <= positions,
-                Failure::usage(format!("max_length {wanted} is more than the model's {positions} positions"))
+                Failure::usage(format!(
+                    "max_length {wanted} is more than the model's {positions} positions"
+                ))
             );
         }
-        let own = [self.model_max_length, positions].into_iter().flatten().min();
+        let own = [self.model_max_length, positions]
+            .into_iter()
+            .flatten()
+            .min();
         let limit = max_length.or(own);
         if let Some(limit) = limit {
-            let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+            let special = self
+                .inner
+                .get_post_processor()
+                .map_or(0, |processor| processor.added_tokens(true));
             ensure!(
                 limit > special,
-                Failure::usage(format!("max_length {limit} leaves no room beside {special} special tokens"))
+                Failure::usage(format!(
+                    "max_length {limit} leaves no room beside {special} special tokens"
+                ))
             );
         }
         let truncation = |max_length| TruncationParams {
@@ -217,16 +263,24 @@ impl Tokenizer {
     }
 
     /// Encodes `count` rows with special tokens, in parallel; the result does not depend on the number of threads.
-    pub fn encode<'a>(&self, count: usize, input: impl Fn(usize) -> Input<'a> + Sync) -> Result<Encodings> {
+    pub fn encode<'a>(
+        &self,
+        count: usize,
+        input: impl Fn(usize) -> Input<'a> + Sync,
+    ) -> Result<Encodings> {
         let starts: Vec<usize> = (0..count).step_by(ROWS_AT_ONCE).collect();
         let encode_chunk = |start: &usize| {
             let mut chunk = Encodings::default();
             for row in *start..count.min(start + ROWS_AT_ONCE) {
-                self.encode_row(input(row), &mut chunk).with_context(|| format!("tokenizing row {row}"))?;
+                self.encode_row(input(row), &mut chunk)
+                    .with_context(|| format!("tokenizing row {row}"))?;
             }
             Ok(chunk)
         };
-        let chunks = starts.par_iter().map(encode_chunk).collect::<Result<Vec<_>>>()?;
+        let chunks = starts
+            .par_iter()
+            .map(encode_chunk)
+            .collect::<Result<Vec<_>>>()?;
         let mut encodings = Encodings::default();
         chunks.iter().for_each(|chunk| encodings.append(chunk));
         Ok(encodings)
@@ -235,7 +289,11 @@ impl Tokenizer {
     fn encode_row(&self, input: Input<'_>, encodings: &mut Encodings) -> Result<()> {
         let words = matches!(input, Input::One(Piece::Words(_)));
         // The fast way keeps neither offsets nor words.
-        let encoding = if words { self.inner.encode(input, true) } else { self.inner.encode_fast(input, true) };
+        let encoding = if words {
+            self.inner.encode(input, true)
+        } else {
+            self.inner.encode_fast(input, true)
+        };
         encodings.push(&encoding.map_err(|error| anyhow!(error))?, words);
         Ok(())
     }
@@ -254,10 +312,21 @@ impl Config {
     }
 
     fn model_input_names(&self) -> Vec<String> {
-        let given = self.settings.get("model_input_names").and_then(Value::as_array);
-        let names: Option<Vec<String>> =
-            given.map(|names| names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
-        names.unwrap_or_else(|| [INPUT_IDS, TOKEN_TYPE_IDS, ATTENTION_MASK].map(str::to_owned).to_vec())
+        let given = self
+            .settings
+            .get("model_input_names")
+            .and_then(Value::as_array);
+        let names: Option<Vec<String>> = given.map(|names| {
+            names
+                .iter()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect()
+        });
+        names.unwrap_or_else(|| {
+            [INPUT_IDS, TOKEN_TYPE_IDS, ATTENTION_MASK]
+                .map(str::to_owned)
+                .to_vec()
+        })
     }
 
     fn is_left(&self, side: &str) -> bool {
@@ -274,7 +343,9 @@ impl Config {
             .into_iter()
             .filter_map(|map| map.get(name))
             .find(|token| !token.is_null())?;
-        let content = written.as_str().or_else(|| written.get("content").and_then(Value::as_str))?;
+        let content = written
+            .as_str()
+            .or_else(|| written.get("content").and_then(Value::as_str))?;
         Some(content.to_owned())
     }
 }
@@ -284,8 +355,8 @@ fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     }
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let object =
-        serde_json::from_slice(&text).map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
+    let object = serde_json::from_slice(&text)
+        .map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
     Ok(Some(object))
 }
 
@@ -303,9 +374,12 @@ fn load_tokenizer(folder: &Path, config: &Config) -> Result<tokenizers::Tokenize
         return word_piece(&vocabulary, config)
             .with_context(|| format!("building the tokenizer of {}", vocabulary.display()));
     }
-    Err(Failure::data(format!("{}: no tokenizer: neither {TOKENIZER} nor {VOCABULARY} is there", folder.display()))
-        .hint("put the tokenizer's files beside the model, or name their folder")
-        .into())
+    Err(Failure::data(format!(
+        "{}: no tokenizer: neither {TOKENIZER} nor {VOCABULARY} is there",
+        folder.display()
+    ))
+    .hint("put the tokenizer's files beside the model, or name their folder")
+    .into())
 }
 
 /// What `tokenizer_config.json` says of the normalizer wins over `tokenizer.json`, as in the reference.
@@ -313,10 +387,19 @@ fn configure_normalizer(
     mut inner: tokenizers::Tokenizer,
     config: &Config,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let Some(NormalizerWrapper::BertNormalizer(written)) = inner.get_normalizer() else { return Ok(inner) };
+    let Some(NormalizerWrapper::BertNormalizer(written)) = inner.get_normalizer() else {
+        return Ok(inner);
+    };
     let wanted = bert_normalizer(*written, config);
-    let changed = (wanted.lowercase, wanted.strip_accents, wanted.handle_chinese_chars)
-        != (written.lowercase, written.strip_accents, written.handle_chinese_chars);
+    let changed = (
+        wanted.lowercase,
+        wanted.strip_accents,
+        wanted.handle_chinese_chars,
+    ) != (
+        written.lowercase,
+        written.strip_accents,
+        written.handle_chinese_chars,
+    );
     if changed {
         inner.with_normalizer(Some(wanted))?;
     }
@@ -325,37 +408,66 @@ fn configure_normalizer(
 
 fn bert_normalizer(base: BertNormalizer, config: &Config) -> BertNormalizer {
     let lowercase = config.flag("do_lower_case").unwrap_or(base.lowercase);
-    let chinese = config.flag("tokenize_chinese_chars").unwrap_or(base.handle_chinese_chars);
-    BertNormalizer::new(base.clean_text, chinese, config.flag("strip_accents").or(base.strip_accents), lowercase)
+    let chinese = config
+        .flag("tokenize_chinese_chars")
+        .unwrap_or(base.handle_chinese_chars);
+    BertNormalizer::new(
+        base.clean_text,
+        chinese,
+        config.flag("strip_accents").or(base.strip_accents),
+        lowercase,
+    )
 }
 
 /// BERT's WordPiece, as the reference builds it from a vocabulary.
 fn word_piece(vocabulary: &Path, config: &Config) -> Result<tokenizers::Tokenizer> {
     let failed = |error: tokenizers::Error| Failure::data(error.to_string());
-    let special = |name: &str, default: &str| config.special_token(name).unwrap_or_else(|| default.to_owned());
+    let special = |name: &str, default: &str| {
+        config
+            .special_token(name)
+            .unwrap_or_else(|| default.to_owned())
+    };
     let pieces = WordPiece::read_bytes(&fs::read(vocabulary)?).map_err(failed)?;
     let unknown = special("unk_token", "[UNK]");
-    let model = WordPiece::builder().vocab(pieces).unk_token(unknown.clone()).build().map_err(failed)?;
+    let model = WordPiece::builder()
+        .vocab(pieces)
+        .unk_token(unknown.clone())
+        .build()
+        .map_err(failed)?;
     let mut inner = tokenizers::Tokenizer::new(model);
     let number = |token: String| {
-        let id = inner
-            .token_to_id(&token)
-            .ok_or_else(|| Failure::data(format!("the vocabulary lacks the special token {token:?}")))?;
+        let id = inner.token_to_id(&token).ok_or_else(|| {
+            Failure::data(format!("the vocabulary lacks the special token {token:?}"))
+        })?;
         Ok::<_, Failure>((token, id))
     };
     let (unknown, _) = number(unknown)?;
-    let (separator, first) = (number(special("sep_token", "[SEP]"))?, number(special("cls_token", "[CLS]"))?);
+    let (separator, first) = (
+        number(special("sep_token", "[SEP]"))?,
+        number(special("cls_token", "[CLS]"))?,
+    );
     let mut tokens = vec![unknown, separator.0.clone(), first.0.clone()];
     tokens.extend(
-        [special("pad_token", "[PAD]"), special("mask_token", "[MASK]")]
-            .into_iter()
-            .filter(|token| inner.token_to_id(token).is_some()),
+        [
+            special("pad_token", "[PAD]"),
+            special("mask_token", "[MASK]"),
+        ]
+        .into_iter()
+        .filter(|token| inner.token_to_id(token).is_some()),
     );
-    inner.with_normalizer(Some(bert_normalizer(BertNormalizer::default(), config))).map_err(failed)?;
+    inner
+        .with_normalizer(Some(bert_normalizer(BertNormalizer::default(), config)))
+        .map_err(failed)?;
     inner.with_pre_tokenizer(Some(BertPreTokenizer));
     inner.with_post_processor(Some(BertProcessing::new(separator, first)));
     inner.with_decoder(Some(WordPieceDecoder::default()));
-    inner.add_special_tokens(tokens.into_iter().map(|token| AddedToken::from(token, true))).map_err(failed)?;
+    inner
+        .add_special_tokens(
+            tokens
+                .into_iter()
+                .map(|token| AddedToken::from(token, true)),
+        )
+        .map_err(failed)?;
     Ok(inner)
 }
 
@@ -378,13 +490,19 @@ mod tests {
     fn folder(without: &[&str], with: &[(&str, &str)]) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         toy().save(folder.path()).expect("the files are copied");
-        without.iter().for_each(|name| fs::remove_file(folder.path().join(name)).expect("a file is removed"));
-        with.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).expect("a file is written"));
+        without
+            .iter()
+            .for_each(|name| fs::remove_file(folder.path().join(name)).expect("a file is removed"));
+        with.iter().for_each(|(name, text)| {
+            fs::write(folder.path().join(name), text).expect("a file is written")
+        });
         folder
     }
 
     fn encode(tokenizer: &Tokenizer, inputs: &[Input<'static>]) -> Encodings {
-        tokenizer.encode(inputs.len(), |row| inputs[row].clone()).expect("rows are encoded")
+        tokenizer
+            .encode(inputs.len(), |row| inputs[row].clone())
+            .expect("rows are encoded")
     }
 
     fn text(text: &'static str) -> Input<'static> {
@@ -394,19 +512,38 @@ mod tests {
     #[test]
     fn texts_become_the_references_tokens() {
         // The first rows of the recorded first batch (tests/data/first_batch.json) check whole rows; these the corners.
-        let encodings = encode(&toy(), &[text("The soup was calm."), text(""), text("THE \u{e9}\u{4e2d} [MASK]")]);
-        assert_eq!(encodings.input_ids.get(0).len(), encodings.attention_mask.get(0).len());
+        let encodings = encode(
+            &toy(),
+            &[
+                text("The soup was calm."),
+                text(""),
+                text("THE \u{e9}\u{4e2d} [MASK]"),
+            ],
+        );
+        assert_eq!(
+            encodings.input_ids.get(0).len(),
+            encodings.attention_mask.get(0).len()
+        );
         assert_eq!(encodings.input_ids.get(1), [2, 3]);
         let last = encodings.input_ids.get(2);
-        assert_eq!((last[1], last[last.len() - 2]), (encodings.input_ids.get(0)[1], 4));
+        assert_eq!(
+            (last[1], last[last.len() - 2]),
+            (encodings.input_ids.get(0)[1], 4)
+        );
     }
 
     #[test]
     fn pairs_have_two_types_and_are_truncated_from_the_longer() {
         let mut tokenizer = toy();
-        let pair = Input::Pair(Piece::Text("the the the the the the"), Piece::Text("soup soup"));
+        let pair = Input::Pair(
+            Piece::Text("the the the the the the"),
+            Piece::Text("soup soup"),
+        );
         let whole = encode(&tokenizer, std::slice::from_ref(&pair));
-        assert_eq!(whole.token_type_ids.get(0), [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(
+            whole.token_type_ids.get(0),
+            [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+        );
         assert_eq!(tokenizer.limit(Some(8), None).expect("a limit"), Some(8));
         let cut = encode(&tokenizer, &[pair]);
         assert_eq!(cut.token_type_ids.get(0), [0, 0, 0, 0, 0, 1, 1, 1]);
@@ -417,7 +554,9 @@ mod tests {
     fn tokens_know_their_words() {
         let mut tokenizer = toy();
         let words = Input::One(Piece::Words(vec!["the", "xy", "", "soup"]));
-        let ids = encode(&tokenizer, std::slice::from_ref(&words)).word_ids.get(0);
+        let ids = encode(&tokenizer, std::slice::from_ref(&words))
+            .word_ids
+            .get(0);
         assert_eq!((ids[0], ids[1], ids[ids.len() - 1]), (-1, 0, -1));
         assert!(ids.contains(&3) && !ids.contains(&2));
         assert!(ids.iter().filter(|word| **word == 1).count() > 1, "{ids:?}");
@@ -430,18 +569,38 @@ mod tests {
         let mut tokenizer = toy();
         assert_eq!(tokenizer.limit(None, None).expect("a limit"), Some(128));
         assert_eq!(tokenizer.limit(None, Some(64)).expect("a limit"), Some(64));
-        assert_eq!(tokenizer.limit(Some(32), Some(64)).expect("a limit"), Some(32));
         assert_eq!(
-            tokenizer.limit(Some(65), Some(64)).expect_err("too long").to_string(),
+            tokenizer.limit(Some(32), Some(64)).expect("a limit"),
+            Some(32)
+        );
+        assert_eq!(
+            tokenizer
+                .limit(Some(65), Some(64))
+                .expect_err("too long")
+                .to_string(),
             "max_length 65 is more than the model's 64 positions"
         );
         assert_eq!(
-            tokenizer.limit(Some(3), None).expect_err("too short").to_string(),
+            tokenizer
+                .limit(Some(3), None)
+                .expect_err("too short")
+                .to_string(),
             "max_length 3 leaves no room beside 3 special tokens"
         );
-        let unlimited =
-            folder(&[], &[("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656}")]);
-        assert_eq!(Tokenizer::load(unlimited.path()).expect("a tokenizer").limit(None, None).expect("no limit"), None);
+        let unlimited = folder(
+            &[],
+            &[(
+                "tokenizer_config.json",
+                "{\"model_max_length\": 1000000000000000019884624838656}",
+            )],
+        );
+        assert_eq!(
+            Tokenizer::load(unlimited.path())
+                .expect("a tokenizer")
+                .limit(None, None)
+                .expect("no limit"),
+            None
+        );
     }
 
     #[test]
@@ -453,44 +612,89 @@ mod tests {
             Input::Pair(Piece::Text("a"), Piece::Text("b")),
         ];
         let (expected, found) = (encode(&toy(), &inputs), encode(&built, &inputs));
-        assert_eq!((found.input_ids, found.token_type_ids), (expected.input_ids, expected.token_type_ids));
+        assert_eq!(
+            (found.input_ids, found.token_type_ids),
+            (expected.input_ids, expected.token_type_ids)
+        );
         assert_eq!(built.vocabulary_size(), toy().vocabulary_size());
     }
 
     #[test]
     fn the_configuration_decides_case_sides_and_columns() {
         let config = "{\"do_lower_case\": false, \"padding_side\": \"left\", \"truncation_side\": \"left\", \"model_input_names\": [\"input_ids\"], \"pad_token\": {\"content\": \"[UNK]\"}}";
-        let folder = folder(&["special_tokens_map.json"], &[("tokenizer_config.json", config)]);
+        let folder = folder(
+            &["special_tokens_map.json"],
+            &[("tokenizer_config.json", config)],
+        );
         let mut tokenizer = Tokenizer::load(folder.path()).expect("a tokenizer");
         assert_eq!(
-            (tokenizer.padding().side, tokenizer.padding().pad_token_id, tokenizer.padding().add_attention_mask),
+            (
+                tokenizer.padding().side,
+                tokenizer.padding().pad_token_id,
+                tokenizer.padding().add_attention_mask
+            ),
             (Side::Left, Some(1), false)
         );
         assert_eq!(tokenizer.model_input_names(), ["input_ids"]);
-        assert_eq!(encode(&tokenizer, &[text("THE")]).input_ids.get(0), [2, 1, 3]);
+        assert_eq!(
+            encode(&tokenizer, &[text("THE")]).input_ids.get(0),
+            [2, 1, 3]
+        );
         tokenizer.limit(Some(4), None).expect("a limit");
-        let cut = encode(&tokenizer, &[text("the soup was calm")]).input_ids.get(0);
-        assert_eq!(cut[1..3], encode(&toy(), &[text("was calm")]).input_ids.get(0)[1..3]);
+        let cut = encode(&tokenizer, &[text("the soup was calm")])
+            .input_ids
+            .get(0);
+        assert_eq!(
+            cut[1..3],
+            encode(&toy(), &[text("was calm")]).input_ids.get(0)[1..3]
+        );
     }
 
     #[test]
     fn the_files_travel() {
         let names = |tokenizer: &Tokenizer| {
-            tokenizer.files().iter().map(|path| path.file_name().expect("a name").to_owned()).collect::<Vec<_>>()
+            tokenizer
+                .files()
+                .iter()
+                .map(|path| path.file_name().expect("a name").to_owned())
+                .collect::<Vec<_>>()
         };
         let copy = folder(&[], &[]);
-        assert_eq!(names(&Tokenizer::load(copy.path()).expect("a tokenizer")), names(&toy()));
-        assert_eq!(names(&toy()), ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]);
+        assert_eq!(
+            names(&Tokenizer::load(copy.path()).expect("a tokenizer")),
+            names(&toy())
+        );
+        assert_eq!(
+            names(&toy()),
+            [
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "vocab.txt"
+            ]
+        );
     }
 
     #[test]
     fn broken_folders_are_named() {
-        let message = |folder: &Path| format!("{:#}", Tokenizer::load(folder).expect_err("no tokenizer"));
+        let message =
+            |folder: &Path| format!("{:#}", Tokenizer::load(folder).expect_err("no tokenizer"));
         let empty = tempfile::tempdir().expect("a folder");
-        assert!(message(empty.path()).ends_with("no tokenizer: neither tokenizer.json nor vocab.txt is there"));
-        assert!(message(folder(&[], &[("tokenizer.json", "{}")]).path()).contains("tokenizer.json: not a tokenizer: "));
-        assert!(message(folder(&[], &[("tokenizer_config.json", "{")]).path()).contains("tokenizer_config.json: EOF"));
+        assert!(
+            message(empty.path())
+                .ends_with("no tokenizer: neither tokenizer.json nor vocab.txt is there")
+        );
+        assert!(
+            message(folder(&[], &[("tokenizer.json", "{}")]).path())
+                .contains("tokenizer.json: not a tokenizer: ")
+        );
+        assert!(
+            message(folder(&[], &[("tokenizer_config.json", "{")]).path())
+                .contains("tokenizer_config.json: EOF")
+        );
         let lacking = folder(&["tokenizer.json"], &[("vocab.txt", "[UNK]\na\n")]);
-        assert!(message(lacking.path()).ends_with("the vocabulary lacks the special token \"[SEP]\""));
+        assert!(
+            message(lacking.path()).ends_with("the vocabulary lacks the special token \"[SEP]\"")
+        );
     }
 }

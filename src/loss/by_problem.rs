@@ -26,7 +26,10 @@ impl Loss for ByProblem {
         let (logits, labels) = logits_and_labels(outputs, batch)?;
         let num_labels = logits.size().last().copied().unwrap_or(1) as usize;
         let integers = matches!(labels.f_kind()?, Kind::Int64 | Kind::Int);
-        match *self.problem.get_or_insert(ProblemType::infer(num_labels, integers)) {
+        match *self
+            .problem
+            .get_or_insert(ProblemType::infer(num_labels, integers))
+        {
             ProblemType::Regression => MeanSquaredError.loss(outputs, batch),
             ProblemType::SingleLabelClassification => CrossEntropy.loss(outputs, batch),
             ProblemType::MultiLabelClassification => BinaryCrossEntropy.loss(outputs, batch),
@@ -46,14 +49,32 @@ mod tests {
     fn the_first_labels_decide_and_the_choice_stays() {
         let cases = [
             (1, Tensor::from_slice(&[1_i64, 0]), ProblemType::Regression),
-            (3, Tensor::from_slice(&[1_i64, 0]), ProblemType::SingleLabelClassification),
-            (3, Tensor::from_slice(&[0.0_f32; 6]).view([2, 3]), ProblemType::MultiLabelClassification),
+            (
+                3,
+                Tensor::from_slice(&[1_i64, 0]),
+                ProblemType::SingleLabelClassification,
+            ),
+            (
+                3,
+                Tensor::from_slice(&[0.0_f32; 6]).view([2, 3]),
+                ProblemType::MultiLabelClassification,
+            ),
         ];
         for (outputs, labels, expected) in cases {
             let logits = Tensor::zeros([2, outputs], (Kind::Float, Device::Cpu));
-            let outputs = Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] };
+            let outputs = Outputs {
+                loss: None,
+                fields: vec![("logits".to_owned(), logits)],
+            };
             let mut loss = ByProblem::new(None);
-            let _ = loss.loss(&outputs, &Batch { columns: vec![("labels".into(), labels)] }).expect("a loss");
+            let _ = loss
+                .loss(
+                    &outputs,
+                    &Batch {
+                        columns: vec![("labels".into(), labels)],
+                    },
+                )
+                .expect("a loss");
             assert_eq!(loss.problem, Some(expected));
         }
     }

@@ -21,7 +21,11 @@ pub struct LabelSmoothing {
 impl LabelSmoothing {
     /// `shift_labels`: output i predicts label i + 1.
     pub fn new(epsilon: f64, shift_labels: bool) -> Self {
-        Self { epsilon, shift_labels, withheld: [COLUMN.to_owned()] }
+        Self {
+            epsilon,
+            shift_labels,
+            withheld: [COLUMN.to_owned()],
+        }
     }
 }
 
@@ -30,7 +34,11 @@ impl Loss for LabelSmoothing {
         let (logits, labels) = logits_and_labels(outputs, batch)?;
         check_classes(labels, logits.size().last().copied().unwrap_or(1))?;
         if logits.size().split_last().map(|(_, rows)| rows.to_vec()) != Some(labels.size()) {
-            let message = format!("labels of shape {:?} for outputs of shape {:?}", labels.size(), logits.size());
+            let message = format!(
+                "labels of shape {:?} for outputs of shape {:?}",
+                labels.size(),
+                logits.size()
+            );
             return Err(Failure::data(message).into());
         }
         let labels = labels.f_to_kind(Kind::Int64)?;
@@ -65,13 +73,21 @@ fn smooth(logits: &Tensor, labels: &Tensor, epsilon: f64) -> Result<Tensor> {
     let ignored = labels.f_eq(IGNORED)?;
     let mut nll = log_probabilities.f_gather(-1, &labels.f_clamp_min(0)?, false)?;
     // The inner sum in float32, also for half and double precision.
-    let mut uniform = log_probabilities.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
+    let mut uniform =
+        log_probabilities.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
     let nll = nll.f_masked_fill_(&ignored, 0.0)?;
     let uniform = uniform.f_masked_fill_(&ignored, 0.0)?;
-    let active = ignored.f_to_kind(Kind::Int64)?.f_sum(None)?.f_rsub_scalar(ignored.numel() as i64)?;
+    let active = ignored
+        .f_to_kind(Kind::Int64)?
+        .f_sum(None)?
+        .f_rsub_scalar(ignored.numel() as i64)?;
     let nll = nll.f_sum(None)?.f_div(&active)?;
-    let uniform = uniform.f_sum(None)?.f_div(&active.f_mul_scalar(num_classes)?)?;
-    Ok(nll.f_mul_scalar(1.0 - epsilon)?.f_add(&uniform.f_mul_scalar(epsilon)?)?)
+    let uniform = uniform
+        .f_sum(None)?
+        .f_div(&active.f_mul_scalar(num_classes)?)?;
+    Ok(nll
+        .f_mul_scalar(1.0 - epsilon)?
+        .f_add(&uniform.f_mul_scalar(epsilon)?)?)
 }
 
 #[cfg(test)]
@@ -85,20 +101,35 @@ mod tests {
     fn recorded() -> (Outputs, Batch) {
         // Spec 8, row 75.
         let factors = [1.0_f32, -0.5, 0.25, 2.0];
-        let logits: Vec<f32> = (0..12).map(|index| index as f32 * factors[index % 4]).collect();
+        let logits: Vec<f32> = (0..12)
+            .map(|index| index as f32 * factors[index % 4])
+            .collect();
         let logits = Tensor::from_slice(&logits).view([1, 3, 4]);
         let labels = Tensor::from_slice(&[1_i64, -100, 3]).view([1, 3]);
-        let outputs = Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] };
-        (outputs, Batch { columns: vec![("labels".into(), labels)] })
+        let outputs = Outputs {
+            loss: None,
+            fields: vec![("logits".to_owned(), logits)],
+        };
+        (
+            outputs,
+            Batch {
+                columns: vec![("labels".into(), labels)],
+            },
+        )
     }
 
     #[test]
     fn the_recorded_values_come_out() {
         let (outputs, batch) = recorded();
-        for (epsilon, shift, expected) in
-            [(0.1, false, 3.904_018_6), (0.0, false, 3.254_018_8), (0.1, true, 0.975_049_3)]
-        {
-            let loss = LabelSmoothing::new(epsilon, shift).loss(&outputs, &batch).expect("a loss").double_value(&[]);
+        for (epsilon, shift, expected) in [
+            (0.1, false, 3.904_018_6),
+            (0.0, false, 3.254_018_8),
+            (0.1, true, 0.975_049_3),
+        ] {
+            let loss = LabelSmoothing::new(epsilon, shift)
+                .loss(&outputs, &batch)
+                .expect("a loss")
+                .double_value(&[]);
             assert!((loss - expected).abs() < 1e-6, "{epsilon} {shift}: {loss}");
         }
     }
@@ -106,7 +137,10 @@ mod tests {
     #[test]
     fn it_is_cross_entropy_and_the_mean_of_all_classes() {
         // Spec 8, row 74.
-        let logits = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * 0.7).sin().view([8, 5]) * 3.0;
+        let logits = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * 0.7)
+            .sin()
+            .view([8, 5])
+            * 3.0;
         let labels = Tensor::from_slice(&[0_i64, 4, -100, 2, 1, -100, 3, 3]);
         let active = labels.ne(-100);
         let mean = -(logits
@@ -114,12 +148,20 @@ mod tests {
             .mean_dim([-1_i64].as_slice(), false, None)
             .masked_select(&active)
             .mean(None));
-        let outputs = Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] };
-        let batch = Batch { columns: vec![("labels".into(), labels)] };
+        let outputs = Outputs {
+            loss: None,
+            fields: vec![("logits".to_owned(), logits)],
+        };
+        let batch = Batch {
+            columns: vec![("labels".into(), labels)],
+        };
         let cross_entropy = CrossEntropy.loss(&outputs, &batch).expect("a loss");
         let expected = (cross_entropy * 0.9 + mean * 0.1).double_value(&[]);
         let mut smoothing = LabelSmoothing::new(0.1, false);
-        let loss = smoothing.loss(&outputs, &batch).expect("a loss").double_value(&[]);
+        let loss = smoothing
+            .loss(&outputs, &batch)
+            .expect("a loss")
+            .double_value(&[]);
         assert!((loss - expected).abs() < 1e-6, "{loss} {expected}");
         assert_eq!(smoothing.withheld_columns(), ["labels"]);
     }

@@ -13,15 +13,21 @@ pub const IGNORED: i64 = -100;
 pub const COLUMN: &str = "labels";
 
 /// `logits` and `labels`, or what there is instead.
-pub fn logits_and_labels<'a>(outputs: &'a Outputs, batch: &'a Batch) -> Result<(&'a Tensor, &'a Tensor)> {
+pub fn logits_and_labels<'a>(
+    outputs: &'a Outputs,
+    batch: &'a Batch,
+) -> Result<(&'a Tensor, &'a Tensor)> {
     let Some(logits) = outputs.logits() else {
         return Err(Failure::data("the model returned no output to compute a loss from").into());
     };
     let Some(labels) = batch.get(COLUMN) else {
         let columns: Vec<_> = batch.columns.iter().map(|(name, _)| &**name).collect();
-        return Err(Failure::data(format!("the batch has no labels; its columns are {}", columns.join(", ")))
-            .hint("name the column with --label_column")
-            .into());
+        return Err(Failure::data(format!(
+            "the batch has no labels; its columns are {}",
+            columns.join(", ")
+        ))
+        .hint("name the column with --label_column")
+        .into());
     };
     Ok((logits, labels))
 }
@@ -30,7 +36,9 @@ pub fn logits_and_labels<'a>(outputs: &'a Outputs, batch: &'a Batch) -> Result<(
 pub fn check_classes(labels: &Tensor, num_classes: i64) -> Result<()> {
     if labels.is_floating_point() {
         let message = "the labels are real numbers; a classification needs integers";
-        return Err(Failure::data(message).hint("for a regression the model needs one output").into());
+        return Err(Failure::data(message)
+            .hint("for a regression the model needs one output")
+            .into());
     }
     if labels.numel() == 0 {
         return Ok(());
@@ -47,13 +55,20 @@ pub fn check_classes(labels: &Tensor, num_classes: i64) -> Result<()> {
     if wrong.f_any()?.f_int64_value(&[])? == 0 {
         return Ok(());
     }
-    Err(out_of_range(labels.f_masked_select(&wrong)?.f_int64_value(&[0])?, num_classes))
+    Err(out_of_range(
+        labels.f_masked_select(&wrong)?.f_int64_value(&[0])?,
+        num_classes,
+    ))
 }
 
 fn out_of_range(label: i64, num_classes: i64) -> anyhow::Error {
-    let message =
-        format!("label {label} is out of range: the model has {num_classes} classes, 0 to {}", num_classes - 1);
-    Failure::data(message).hint("labels count from 0; -100 marks positions that take no part").into()
+    let message = format!(
+        "label {label} is out of range: the model has {num_classes} classes, 0 to {}",
+        num_classes - 1
+    );
+    Failure::data(message)
+        .hint("labels count from 0; -100 marks positions that take no part")
+        .into()
 }
 
 /// Labels in the type of `logits`, if they are not.
@@ -66,6 +81,12 @@ pub fn check_shapes(logits: &Tensor, labels: &Tensor) -> Result<()> {
     if logits.size() == labels.size() {
         return Ok(());
     }
-    let message = format!("the labels have shape {:?}, but the model's outputs {:?}", labels.size(), logits.size());
-    Err(Failure::data(message).hint("every example needs one number for each output").into())
+    let message = format!(
+        "the labels have shape {:?}, but the model's outputs {:?}",
+        labels.size(),
+        logits.size()
+    );
+    Err(Failure::data(message)
+        .hint("every example needs one number for each output")
+        .into())
 }

@@ -61,7 +61,10 @@ pub const BUILTIN: &[(&str, Make)] = &[
 /// The loss that the reference would use: smoothed if asked for, else the one of the model's head, else the model's own.
 pub fn for_model(model: &dyn Model, settings: &LossSettings) -> Box<dyn Loss> {
     if settings.label_smoothing_factor != 0.0 {
-        return Box::new(LabelSmoothing::new(settings.label_smoothing_factor, settings.shift_labels));
+        return Box::new(LabelSmoothing::new(
+            settings.label_smoothing_factor,
+            settings.shift_labels,
+        ));
     }
     match settings.task {
         Some(Task::SequenceClassification) if model.is_library_model() => {

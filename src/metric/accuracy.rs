@@ -23,7 +23,10 @@ impl Accuracy {
 
     /// For independent labels: a logit above 0 predicts 1.
     pub fn multi_label() -> Self {
-        Self { multi_label: true, ..Self::default() }
+        Self {
+            multi_label: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -38,8 +41,14 @@ impl Metric for Accuracy {
     }
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
-        let logits = batch.outputs.iter().find(|(name, _)| name == "logits").or(batch.outputs.first());
-        let (Some((_, logits)), Some((name, labels))) = (logits, batch.labels.first()) else { return Ok(()) };
+        let logits = batch
+            .outputs
+            .iter()
+            .find(|(name, _)| name == "logits")
+            .or(batch.outputs.first());
+        let (Some((_, logits)), Some((name, labels))) = (logits, batch.labels.first()) else {
+            return Ok(());
+        };
         let predicted = match (self.multi_label, logits.dim() == labels.dim() + 1) {
             (true, _) => logits.f_gt(0)?,
             (false, true) => logits.f_argmax(-1, false)?,
@@ -47,7 +56,11 @@ impl Metric for Accuracy {
         };
         ensure!(
             predicted.size() == labels.size(),
-            Failure::data(format!("outputs {:?} do not fit the labels {name} {:?}", logits.size(), labels.size()))
+            Failure::data(format!(
+                "outputs {:?} do not fit the labels {name} {:?}",
+                logits.size(),
+                labels.size()
+            ))
         );
         let counted = labels.f_ne(-100)?;
         let correct = predicted.f_eq_tensor(labels)?.f_logical_and(&counted)?;
@@ -57,7 +70,11 @@ impl Metric for Accuracy {
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
-        let accuracy = if self.counted == 0 { f64::NAN } else { self.correct as f64 / self.counted as f64 };
+        let accuracy = if self.counted == 0 {
+            f64::NAN
+        } else {
+            self.correct as f64 / self.counted as f64
+        };
         Ok(vec![("accuracy".to_owned(), accuracy)])
     }
 }
@@ -77,7 +94,13 @@ mod tests {
             let outputs = [("logits".to_owned(), logits.shallow_clone())];
             let labels = [("labels".to_owned(), labels.shallow_clone())];
             let inputs = Batch::default();
-            let batch = EvaluationBatch { outputs: &outputs, labels: &labels, inputs: &inputs, dataset: "", size: 1 };
+            let batch = EvaluationBatch {
+                outputs: &outputs,
+                labels: &labels,
+                inputs: &inputs,
+                dataset: "",
+                size: 1,
+            };
             metric.update(&batch).expect("a batch");
         }
         metric.compute().expect("a number")[0].1
@@ -87,14 +110,23 @@ mod tests {
     fn it_counts_labels_not_positions() {
         let logits = Tensor::from_slice2(&[[2.0, 1.0], [0.0, 1.0], [0.0, 3.0]]);
         let labels = Tensor::from_slice(&[0_i64, 0, 1]);
-        assert_eq!(accuracy(Accuracy::new(), &[(logits.shallow_clone(), labels)]), 2.0 / 3.0);
+        assert_eq!(
+            accuracy(Accuracy::new(), &[(logits.shallow_clone(), labels)]),
+            2.0 / 3.0
+        );
         let masked = Tensor::from_slice(&[0_i64, -100, 1]);
         assert_eq!(accuracy(Accuracy::new(), &[(logits, masked)]), 1.0);
         let ids = Tensor::from_slice(&[1_i64, 0]);
-        assert_eq!(accuracy(Accuracy::new(), &[(ids, Tensor::from_slice(&[1_i64, 1]))]), 0.5);
+        assert_eq!(
+            accuracy(Accuracy::new(), &[(ids, Tensor::from_slice(&[1_i64, 1]))]),
+            0.5
+        );
         let independent = Tensor::from_slice2(&[[2.0, -1.0], [-3.0, 1.0]]);
         let indicators = Tensor::from_slice2(&[[1.0, 0.0], [1.0, 1.0]]);
-        assert_eq!(accuracy(Accuracy::multi_label(), &[(independent, indicators)]), 0.75);
+        assert_eq!(
+            accuracy(Accuracy::multi_label(), &[(independent, indicators)]),
+            0.75
+        );
         assert!(accuracy(Accuracy::new(), &[]).is_nan());
     }
 }

@@ -99,9 +99,19 @@ pub struct Interface {
 
 /// The interface of the network that [`load`] would build, without its weights.
 pub fn interface(config: &ModelConfig, wanted: Option<Task>) -> Result<Interface> {
-    let arguments = choose(config, wanted)?.arguments.iter().map(|name| (*name).to_owned()).collect();
-    let positions = config.keys.get("max_position_embeddings").and_then(serde_json::Value::as_u64);
-    Ok(Interface { arguments, max_positions: positions.map(usize::try_from).transpose()? })
+    let arguments = choose(config, wanted)?
+        .arguments
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
+    let positions = config
+        .keys
+        .get("max_position_embeddings")
+        .and_then(serde_json::Value::as_u64);
+    Ok(Interface {
+        arguments,
+        max_positions: positions.map(usize::try_from).transpose()?,
+    })
 }
 
 /// Loads the weights of a folder into the architecture that its configuration names. Head weights that are missing are
@@ -110,37 +120,74 @@ pub fn load(options: &LoadOptions) -> Result<Loaded> {
     let mut config = ModelConfig::read(&options.path)?;
     let architecture = choose(&config, options.task)?;
     apply_labels(&mut config, options)?;
-    let initialization = Initialization { kind: options.kind, range: initializer_range(&config)? };
+    let initialization = Initialization {
+        kind: options.kind,
+        range: initializer_range(&config)?,
+    };
     let weights = read_weights(&options.path)?;
     let naming = (architecture.naming)(architecture.class);
     let source = ParameterSource::new(weights.tensors, weights.source, (naming, initialization));
-    let blueprint =
-        Blueprint { config: &config, task: architecture.task, class: architecture.class, kind: options.kind };
+    let blueprint = Blueprint {
+        config: &config,
+        task: architecture.task,
+        class: architecture.class,
+        kind: options.kind,
+    };
     let (model, report) = (architecture.build)(blueprint, source)?;
-    Ok(Loaded { model, report, config, task: architecture.task })
+    Ok(Loaded {
+        model,
+        report,
+        config,
+        task: architecture.task,
+    })
 }
 
 fn choose(config: &ModelConfig, wanted: Option<Task>) -> Result<&'static Architecture> {
     let source = config.source.display();
-    let hint = format!("native architectures are {}; any other model can come as a TorchScript file", supported());
+    let hint = format!(
+        "native architectures are {}; any other model can come as a TorchScript file",
+        supported()
+    );
     let Some(model_type) = config.model_type() else {
-        return Err(Failure::data(format!("{source}: no model_type")).hint(hint).into());
+        return Err(Failure::data(format!("{source}: no model_type"))
+            .hint(hint)
+            .into());
     };
-    let family: Vec<_> = ARCHITECTURES.iter().filter(|architecture| architecture.model_type == model_type).collect();
+    let family: Vec<_> = ARCHITECTURES
+        .iter()
+        .filter(|architecture| architecture.model_type == model_type)
+        .collect();
     if family.is_empty() {
-        return Err(Failure::data(format!("{source}: model_type {model_type:?} is not supported")).hint(hint).into());
+        return Err(Failure::data(format!(
+            "{source}: model_type {model_type:?} is not supported"
+        ))
+        .hint(hint)
+        .into());
     }
     let named = config.architectures();
-    let saved =
-        family.iter().find(|architecture| named.contains(&architecture.class)).map(|architecture| architecture.task);
+    let saved = family
+        .iter()
+        .find(|architecture| named.contains(&architecture.class))
+        .map(|architecture| architecture.task);
     let task = wanted.or(saved).unwrap_or(Task::SequenceClassification);
-    family.into_iter().find(|architecture| architecture.task == task).ok_or_else(|| {
-        Failure::data(format!("{source}: {model_type} is not implemented for {}", task.name())).hint(hint).into()
-    })
+    family
+        .into_iter()
+        .find(|architecture| architecture.task == task)
+        .ok_or_else(|| {
+            Failure::data(format!(
+                "{source}: {model_type} is not implemented for {}",
+                task.name()
+            ))
+            .hint(hint)
+            .into()
+        })
 }
 
 fn supported() -> String {
-    let classes: Vec<_> = ARCHITECTURES.iter().map(|architecture| architecture.class).collect();
+    let classes: Vec<_> = ARCHITECTURES
+        .iter()
+        .map(|architecture| architecture.class)
+        .collect();
     classes.join(", ")
 }
 
@@ -150,7 +197,9 @@ fn apply_labels(config: &mut ModelConfig, options: &LoadOptions) -> Result<()> {
     }
     if let Some(num_labels) = options.num_labels {
         if num_labels == 0 {
-            return Err(Failure::data("the data has no labels: a head needs at least one output").into());
+            return Err(
+                Failure::data("the data has no labels: a head needs at least one output").into(),
+            );
         }
         config.set_num_labels(num_labels);
     }
@@ -171,8 +220,11 @@ fn initializer_range(config: &ModelConfig) -> Result<f64> {
     if range.is_finite() && range >= 0.0 {
         return Ok(range);
     }
-    Err(Failure::data(format!("{}: initializer_range {range} is not a standard deviation", config.source.display()))
-        .into())
+    Err(Failure::data(format!(
+        "{}: initializer_range {range} is not a standard deviation",
+        config.source.display()
+    ))
+    .into())
 }
 
 #[cfg(test)]
@@ -210,14 +262,25 @@ mod tests {
             problem_type: None,
         };
         change(&mut config, &mut tensors, &mut options);
-        std::fs::write(folder.path().join("config.json"), Value::Object(config).to_string()).expect("written");
-        let pairs: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        Tensor::write_safetensors(&pairs, folder.path().join("model.safetensors")).expect("written");
+        std::fs::write(
+            folder.path().join("config.json"),
+            Value::Object(config).to_string(),
+        )
+        .expect("written");
+        let pairs: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        Tensor::write_safetensors(&pairs, folder.path().join("model.safetensors"))
+            .expect("written");
         load(&options)
     }
 
     fn rename(tensors: &mut Tensors, change: impl Fn(&str) -> Option<String>) {
-        *tensors = tensors.drain(..).filter_map(|(name, tensor)| Some((change(&name)?, tensor))).collect();
+        *tensors = tensors
+            .drain(..)
+            .filter_map(|(name, tensor)| Some((change(&name)?, tensor)))
+            .collect();
     }
 
     fn find<'a>(tensors: &'a [(String, Tensor)], name: &str) -> &'a Tensor {
@@ -231,21 +294,41 @@ mod tests {
         let loaded = load_changed(|config, tensors, options| {
             config.insert("architectures".to_owned(), json!(["BertModel"]));
             rename(tensors, |name| {
-                name.strip_prefix("bert.").filter(|name| !name.starts_with("pooler")).map(str::to_owned)
+                name.strip_prefix("bert.")
+                    .filter(|name| !name.starts_with("pooler"))
+                    .map(str::to_owned)
             });
-            options.labels = Some(vec!["no".to_owned(), "perhaps".to_owned(), "yes".to_owned()]);
+            options.labels = Some(vec![
+                "no".to_owned(),
+                "perhaps".to_owned(),
+                "yes".to_owned(),
+            ]);
             options.num_labels = Some(3);
         });
-        let Loaded { model, report, config, task } = loaded.expect("a model");
+        let Loaded {
+            model,
+            report,
+            config,
+            task,
+        } = loaded.expect("a model");
         assert_eq!(
             report.missing,
-            ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]
+            [
+                "bert.pooler.dense.weight",
+                "bert.pooler.dense.bias",
+                "classifier.weight",
+                "classifier.bias"
+            ]
         );
         assert!(
             report.unexpected.is_empty()
-                && report.messages()[0].contains("newly initialized: ['bert.pooler.dense.weight', ")
+                && report.messages()[0]
+                    .contains("newly initialized: ['bert.pooler.dense.weight', ")
         );
-        assert_eq!((config.num_labels(), task), (3, Task::SequenceClassification));
+        assert_eq!(
+            (config.num_labels(), task),
+            (3, Task::SequenceClassification)
+        );
 
         // Drawn in the order of the modules.
         torch::manual_seed(7).expect("a seed");
@@ -254,22 +337,40 @@ mod tests {
         let state = model.state_dict();
         assert!(find(&state, "bert.pooler.dense.weight").equal(&pooler));
         assert!(find(&state, "classifier.weight").equal(&classifier));
-        assert_eq!(find(&state, "classifier.bias").abs().sum(None).double_value(&[]), 0.0);
+        assert_eq!(
+            find(&state, "classifier.bias")
+                .abs()
+                .sum(None)
+                .double_value(&[]),
+            0.0
+        );
         let words = "bert.embeddings.word_embeddings.weight";
         assert!(find(&state, words).equal(find(&recorded().1, words)));
         assert!(
-            model.parameters().iter().all(|parameter| parameter.tensor.requires_grad() && parameter.tensor.is_leaf())
+            model
+                .parameters()
+                .iter()
+                .all(|parameter| parameter.tensor.requires_grad() && parameter.tensor.is_leaf())
         );
         let written = model.config().expect("a configuration");
-        assert_eq!(written["architectures"], json!(["BertForSequenceClassification"]));
-        assert_eq!(written["label2id"], json!({"no": 0, "perhaps": 1, "yes": 2}));
+        assert_eq!(
+            written["architectures"],
+            json!(["BertForSequenceClassification"])
+        );
+        assert_eq!(
+            written["label2id"],
+            json!({"no": 0, "perhaps": 1, "yes": 2})
+        );
     }
 
     #[test]
     fn old_names_and_buffers_are_accepted() {
         let loaded = load_changed(|_, tensors, _| {
             rename(tensors, |name| {
-                Some(name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
+                Some(
+                    name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                        .replace("LayerNorm.bias", "LayerNorm.beta"),
+                )
             });
             tensors.push((
                 "bert.embeddings.position_ids".to_owned(),
@@ -282,17 +383,23 @@ mod tests {
 
     #[test]
     fn another_task_leaves_the_pooler_unused() {
-        let loaded = load_changed(|_, _, options| options.task = Some(Task::TokenClassification)).expect("a model");
+        let loaded = load_changed(|_, _, options| options.task = Some(Task::TokenClassification))
+            .expect("a model");
         let mut unexpected = loaded.report.unexpected.clone();
         unexpected.sort();
-        assert_eq!(unexpected, ["bert.pooler.dense.bias", "bert.pooler.dense.weight"]);
+        assert_eq!(
+            unexpected,
+            ["bert.pooler.dense.bias", "bert.pooler.dense.weight"]
+        );
         assert_eq!(
             loaded.model.config().expect("a configuration")["architectures"],
             json!(["BertForTokenClassification"])
         );
         let mut model = loaded.model;
         let ids = Tensor::from_slice(&[2_i64, 5, 3]).view([1, 3]);
-        let batch = crate::data::Batch { columns: vec![("input_ids".into(), ids)] };
+        let batch = crate::data::Batch {
+            columns: vec![("input_ids".into(), ids)],
+        };
         let outputs = model.forward(&batch).expect("a pass");
         assert_eq!(outputs.logits().expect("logits").size(), [1, 3, 2]);
     }
@@ -316,7 +423,10 @@ mod tests {
                 |config, _, _| drop(config.insert("model_type".to_owned(), json!("llama"))),
                 &["model_type \"llama\" is not supported"],
             ),
-            (|config, _, _| drop(config.remove("model_type")), &["no model_type"]),
+            (
+                |config, _, _| drop(config.remove("model_type")),
+                &["no model_type"],
+            ),
             (
                 |config, _, _| drop(config.insert("num_attention_heads".to_owned(), json!(5))),
                 &["hidden_size 32 is not a multiple of num_attention_heads 5"],
@@ -326,19 +436,31 @@ mod tests {
                 &["reading the shape of the network"],
             ),
             (
-                |config, _, _| drop(config.insert("position_embedding_type".to_owned(), json!("relative_key"))),
+                |config, _, _| {
+                    drop(config.insert("position_embedding_type".to_owned(), json!("relative_key")))
+                },
                 &["position_embedding_type \"relative_key\" is not supported"],
             ),
-            (|_, tensors, _| tensors[0].1 = tensors[0].1.to_kind(Kind::Int8), &["holds Int8; expected floating point"]),
             (
-                |_, tensors, _| rename(tensors, |name| Some(name.trim_start_matches("bert.").to_owned())),
+                |_, tensors, _| tensors[0].1 = tensors[0].1.to_kind(Kind::Int8),
+                &["holds Int8; expected floating point"],
+            ),
+            (
+                |_, tensors, _| {
+                    rename(tensors, |name| {
+                        Some(name.trim_start_matches("bert.").to_owned())
+                    })
+                },
                 &["belongs to the head, but the names of the encoder lack `bert.`"],
             ),
         ];
         for (change, expected) in cases {
             let error = load_changed(change).expect_err(expected[0]);
             for expected in expected {
-                assert!(format!("{error:#}").contains(expected), "{expected}: {error:#}");
+                assert!(
+                    format!("{error:#}").contains(expected),
+                    "{expected}: {error:#}"
+                );
             }
             assert_eq!(crate::error::kind_of(&error), crate::error::Kind::Data);
         }
@@ -350,6 +472,9 @@ mod tests {
             config.insert("problem_type".to_owned(), json!("regression"));
             options.problem_type = Some(ProblemType::MultiLabelClassification);
         });
-        assert_eq!(loaded.expect("a model").config.problem_type, Some(ProblemType::MultiLabelClassification));
+        assert_eq!(
+            loaded.expect("a model").config.problem_type,
+            Some(ProblemType::MultiLabelClassification)
+        );
     }
 }

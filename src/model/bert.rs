@@ -19,9 +19,18 @@ use crate::error::Failure;
 /// Base-model prefix of the tensor names.
 pub const PREFIX: &str = "bert";
 /// Buffers that releases before 4.31 saved.
-pub const BUFFERS: &[&str] = &["bert.embeddings.position_ids", "bert.embeddings.token_type_ids"];
+pub const BUFFERS: &[&str] = &[
+    "bert.embeddings.position_ids",
+    "bert.embeddings.token_type_ids",
+];
 /// Arguments of `forward` that may be columns of a data set.
-pub(super) const ARGUMENTS: &[&str] = &["input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"];
+pub(super) const ARGUMENTS: &[&str] = &[
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "labels",
+];
 
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -74,7 +83,9 @@ impl Shape {
     fn read(config: &ModelConfig) -> Result<Self> {
         let shape: Self = section(config)?;
         match shape.problem() {
-            Some(problem) => Err(Failure::data(format!("{}: {problem}", config.source.display())).into()),
+            Some(problem) => {
+                Err(Failure::data(format!("{}: {problem}", config.source.display())).into())
+            }
             None => Ok(shape),
         }
     }
@@ -94,18 +105,37 @@ impl Shape {
         }
         if self.hidden_size % self.num_attention_heads != 0 {
             let (size, heads) = (self.hidden_size, self.num_attention_heads);
-            return Some(format!("hidden_size {size} is not a multiple of num_attention_heads {heads}"));
+            return Some(format!(
+                "hidden_size {size} is not a multiple of num_attention_heads {heads}"
+            ));
         }
-        let dropouts =
-            [self.hidden_dropout_prob, self.attention_probs_dropout_prob, self.classifier_dropout.unwrap_or(0.0)];
+        let dropouts = [
+            self.hidden_dropout_prob,
+            self.attention_probs_dropout_prob,
+            self.classifier_dropout.unwrap_or(0.0),
+        ];
         if let Some(value) = dropouts.iter().find(|value| !(0.0..=1.0).contains(*value)) {
-            return Some(format!("dropout probability {value} is not between 0 and 1"));
+            return Some(format!(
+                "dropout probability {value} is not between 0 and 1"
+            ));
         }
-        if let Some(row) = self.pad_token_id.filter(|row| !(0..self.vocab_size).contains(row)) {
-            return Some(format!("pad_token_id {row} is not in the vocabulary of {}", self.vocab_size));
+        if let Some(row) = self
+            .pad_token_id
+            .filter(|row| !(0..self.vocab_size).contains(row))
+        {
+            return Some(format!(
+                "pad_token_id {row} is not in the vocabulary of {}",
+                self.vocab_size
+            ));
         }
-        if let Some(kind) = self.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
-            return Some(format!("position_embedding_type {kind:?} is not supported; expected \"absolute\""));
+        if let Some(kind) = self
+            .position_embedding_type
+            .as_deref()
+            .filter(|kind| *kind != "absolute")
+        {
+            return Some(format!(
+                "position_embedding_type {kind:?} is not supported; expected \"absolute\""
+            ));
         }
         if self.is_decoder || self.add_cross_attention {
             return Some("BERT as a decoder is not supported".to_owned());
@@ -134,17 +164,30 @@ impl Embeddings {
         let words = [shape.vocab_size, width];
         let positions = [shape.max_position_embeddings, width];
         Ok(Self {
-            words: source.embedding((&name("word_embeddings"), "token id"), words, shape.pad_token_id)?,
-            positions: source.embedding((&name("position_embeddings"), "position"), positions, None)?,
+            words: source.embedding(
+                (&name("word_embeddings"), "token id"),
+                words,
+                shape.pad_token_id,
+            )?,
+            positions: source.embedding(
+                (&name("position_embeddings"), "position"),
+                positions,
+                None,
+            )?,
             token_types: source.embedding(
                 (&name("token_type_embeddings"), "token type id"),
                 [shape.type_vocab_size, width],
                 None,
             )?,
             norm: source.layer_norm(&name("LayerNorm"), width, shape.layer_norm_eps)?,
-            dropout: Dropout { probability: shape.hidden_dropout_prob },
-            position_ids_1p: Tensor::f_arange(shape.max_position_embeddings, (Kind::Int64, Device::Cpu))?
-                .f_unsqueeze(0)?,
+            dropout: Dropout {
+                probability: shape.hidden_dropout_prob,
+            },
+            position_ids_1p: Tensor::f_arange(
+                shape.max_position_embeddings,
+                (Kind::Int64, Device::Cpu),
+            )?
+            .f_unsqueeze(0)?,
         })
     }
 
@@ -152,18 +195,22 @@ impl Embeddings {
         let words_btd = self.words.forward(inputs.ids_bt)?;
         let types_btd = match inputs.token_types_bt {
             Some(types_bt) => self.token_types.forward(types_bt)?,
-            None => self.token_types.forward(&inputs.ids_bt.f_zeros_like()?.f_to_kind(Kind::Int64)?)?,
+            None => self
+                .token_types
+                .forward(&inputs.ids_bt.f_zeros_like()?.f_to_kind(Kind::Int64)?)?,
         };
         let mut sum_btd = words_btd.f_add(&types_btd)?;
         let positions_btd = match inputs.positions_bt {
             Some(positions_bt) => self.positions.forward(positions_bt)?,
             None => {
                 let ids_1t = self.position_ids_1p.f_narrow(1, 0, inputs.tokens)?;
-                self.positions.forward(&ids_1t.f_to(inputs.ids_bt.device())?)?
+                self.positions
+                    .forward(&ids_1t.f_to(inputs.ids_bt.device())?)?
             }
         };
         let sum_btd = sum_btd.f_add_(&positions_btd)?;
-        self.dropout.forward(&self.norm.forward(&sum_btd)?, training)
+        self.dropout
+            .forward(&self.norm.forward(&sum_btd)?, training)
     }
 }
 
@@ -185,7 +232,9 @@ impl SelfAttention {
             query: linear("query")?,
             key: linear("key")?,
             value: linear("value")?,
-            dropout: Dropout { probability: shape.attention_probs_dropout_prob },
+            dropout: Dropout {
+                probability: shape.attention_probs_dropout_prob,
+            },
             heads: shape.num_attention_heads,
             head_size: width / shape.num_attention_heads,
         })
@@ -193,7 +242,9 @@ impl SelfAttention {
 
     fn split_heads(&self, tensor_btd: &Tensor) -> Result<Tensor> {
         let size = tensor_btd.size();
-        Ok(tensor_btd.f_view([size[0], size[1], self.heads, self.head_size])?.f_permute([0, 2, 1, 3])?)
+        Ok(tensor_btd
+            .f_view([size[0], size[1], self.heads, self.head_size])?
+            .f_permute([0, 2, 1, 3])?)
     }
 
     /// The order of the projections is that of the reference: gradients of `hidden_btd` are summed in its reverse.
@@ -209,7 +260,10 @@ impl SelfAttention {
         let probabilities_bhtt = scores_bhtt.f_softmax(-1, None)?;
         let probabilities_bhtt = self.dropout.forward(&probabilities_bhtt, training)?;
 
-        let context_bthk = probabilities_bhtt.f_matmul(&value_bhtk)?.f_permute([0, 2, 1, 3])?.f_contiguous()?;
+        let context_bthk = probabilities_bhtt
+            .f_matmul(&value_bhtk)?
+            .f_permute([0, 2, 1, 3])?
+            .f_contiguous()?;
         let size = context_bthk.size();
         Ok(context_bthk.f_view([size[0], size[1], self.heads * self.head_size])?)
     }
@@ -224,16 +278,28 @@ struct Residual {
 }
 
 impl Residual {
-    fn make(source: &mut ParameterSource, name: &str, (inputs, shape): (i64, &Shape)) -> Result<Self> {
+    fn make(
+        source: &mut ParameterSource,
+        name: &str,
+        (inputs, shape): (i64, &Shape),
+    ) -> Result<Self> {
         Ok(Self {
             dense: source.linear(&format!("{name}.dense"), shape.hidden_size, inputs)?,
-            norm: source.layer_norm(&format!("{name}.LayerNorm"), shape.hidden_size, shape.layer_norm_eps)?,
-            dropout: Dropout { probability: shape.hidden_dropout_prob },
+            norm: source.layer_norm(
+                &format!("{name}.LayerNorm"),
+                shape.hidden_size,
+                shape.layer_norm_eps,
+            )?,
+            dropout: Dropout {
+                probability: shape.hidden_dropout_prob,
+            },
         })
     }
 
     fn forward(&self, hidden: &Tensor, input_btd: &Tensor, training: bool) -> Result<Tensor> {
-        let hidden_btd = self.dropout.forward(&self.dense.forward(hidden)?, training)?;
+        let hidden_btd = self
+            .dropout
+            .forward(&self.dense.forward(hidden)?, training)?;
         self.norm.forward(&hidden_btd.f_add(input_btd)?)
     }
 }
@@ -252,7 +318,11 @@ impl Layer {
         let (width, inner) = (shape.hidden_size, shape.intermediate_size);
         Ok(Self {
             attention: SelfAttention::make(source, &format!("{name}.attention.self"), shape)?,
-            attention_output: Residual::make(source, &format!("{name}.attention.output"), (width, shape))?,
+            attention_output: Residual::make(
+                source,
+                &format!("{name}.attention.output"),
+                (width, shape),
+            )?,
             intermediate: source.linear(&format!("{name}.intermediate.dense"), inner, width)?,
             activation: Activation::parse(&shape.hidden_act)?,
             output: Residual::make(source, &format!("{name}.output"), (inner, shape))?,
@@ -261,8 +331,12 @@ impl Layer {
 
     fn forward(&self, hidden_btd: &Tensor, mask_b11t: &Tensor, training: bool) -> Result<Tensor> {
         let context_btd = self.attention.forward(hidden_btd, mask_b11t, training)?;
-        let attended_btd = self.attention_output.forward(&context_btd, hidden_btd, training)?;
-        let inner_bti = self.activation.forward(&self.intermediate.forward(&attended_btd)?)?;
+        let attended_btd = self
+            .attention_output
+            .forward(&context_btd, hidden_btd, training)?;
+        let inner_bti = self
+            .activation
+            .forward(&self.intermediate.forward(&attended_btd)?)?;
         self.output.forward(&inner_bti, &attended_btd, training)
     }
 }
@@ -281,11 +355,18 @@ impl<'a> Inputs<'a> {
     fn of(batch: &'a Batch, max_positions: i64) -> Result<Self> {
         let Some(ids_bt) = batch.get("input_ids") else {
             let names: Vec<_> = batch.columns.iter().map(|(name, _)| &**name).collect();
-            return Err(Failure::data(format!("the batch has no column input_ids; it has {}", names.join(", "))).into());
+            return Err(Failure::data(format!(
+                "the batch has no column input_ids; it has {}",
+                names.join(", ")
+            ))
+            .into());
         };
         let size = ids_bt.size();
         let &[_, tokens] = size.as_slice() else {
-            return Err(Failure::data(format!("input_ids has shape {size:?}; expected examples x tokens")).into());
+            return Err(Failure::data(format!(
+                "input_ids has shape {size:?}; expected examples x tokens"
+            ))
+            .into());
         };
         if tokens > max_positions {
             return Err(Failure::data(format!(
@@ -295,9 +376,17 @@ impl<'a> Inputs<'a> {
             .into());
         }
         for name in ["attention_mask", "token_type_ids", "position_ids"] {
-            let other = batch.get(name).map(Tensor::size).filter(|other| *other != size);
-            if let Some(other) = other.filter(|other| !(name == "attention_mask" && other.len() == 3)) {
-                return Err(Failure::data(format!("{name} has shape {other:?}, but input_ids has {size:?}")).into());
+            let other = batch
+                .get(name)
+                .map(Tensor::size)
+                .filter(|other| *other != size);
+            if let Some(other) =
+                other.filter(|other| !(name == "attention_mask" && other.len() == 3))
+            {
+                return Err(Failure::data(format!(
+                    "{name} has shape {other:?}, but input_ids has {size:?}"
+                ))
+                .into());
             }
         }
         Ok(Self {
@@ -316,7 +405,10 @@ impl<'a> Inputs<'a> {
             Some(mask_bt) => mask_bt.f_unsqueeze(1)?.f_unsqueeze(2)?,
             None => self.ids_bt.f_ones_like()?.f_unsqueeze(1)?.f_unsqueeze(2)?,
         };
-        Ok(mask.f_to_kind(kind)?.f_rsub_scalar(1.0)?.f_mul_scalar(smallest(kind))?)
+        Ok(mask
+            .f_to_kind(kind)?
+            .f_rsub_scalar(1.0)?
+            .f_mul_scalar(smallest(kind))?)
     }
 }
 
@@ -350,7 +442,10 @@ pub struct Bert {
 }
 
 /// Makes the network for a task; wrong shapes are an error.
-pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(Box<dyn Model>, LoadReport)> {
+pub fn build(
+    blueprint: Blueprint<'_>,
+    mut source: ParameterSource,
+) -> Result<(Box<dyn Model>, LoadReport)> {
     let config = blueprint.config;
     let shape = Shape::read(config)?;
     let embeddings = Embeddings::make(&mut source, &shape)?;
@@ -360,11 +455,17 @@ pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(B
         .collect::<Result<_>>()?;
     let width = shape.hidden_size;
     let pooler = match blueprint.task {
-        Task::SequenceClassification => Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?),
+        Task::SequenceClassification => {
+            Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?)
+        }
         Task::TokenClassification => None,
     };
     let classifier = source.linear("classifier", i64::try_from(config.num_labels())?, width)?;
-    let Made { parameters, non_embedding_elements, report } = source.finish()?;
+    let Made {
+        parameters,
+        non_embedding_elements,
+        report,
+    } = source.finish()?;
     let model = Bert {
         config: config.clone(),
         class: blueprint.class,
@@ -372,7 +473,11 @@ pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(B
         embeddings,
         layers,
         pooler,
-        head_dropout: Dropout { probability: shape.classifier_dropout.unwrap_or(shape.hidden_dropout_prob) },
+        head_dropout: Dropout {
+            probability: shape
+                .classifier_dropout
+                .unwrap_or(shape.hidden_dropout_prob),
+        },
         classifier,
         parameters,
         non_embedding_elements,
@@ -386,7 +491,11 @@ pub fn build(blueprint: Blueprint<'_>, mut source: ParameterSource) -> Result<(B
 
 /// What [`Naming`] needs to know of BERT.
 pub fn naming(class: &'static str) -> Naming {
-    Naming { class, prefix: PREFIX, buffers: BUFFERS }
+    Naming {
+        class,
+        prefix: PREFIX,
+        buffers: BUFFERS,
+    }
 }
 
 impl Bert {
@@ -408,7 +517,10 @@ impl Model for Bert {
     }
 
     fn state_dict(&self) -> Vec<(String, Tensor)> {
-        self.parameters.iter().map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone())).collect()
+        self.parameters
+            .iter()
+            .map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone()))
+            .collect()
     }
 
     fn forward_arguments(&self) -> &[String] {
@@ -442,15 +554,21 @@ impl Model for Bert {
         let mask_b11t = inputs.extended_mask(self.kind)?;
         let mut hidden_btd = self.embeddings.forward(&inputs, self.training)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden_btd =
-                layer.forward(&hidden_btd, &mask_b11t, self.training).with_context(|| format!("layer {index}"))?;
+            hidden_btd = layer
+                .forward(&hidden_btd, &mask_b11t, self.training)
+                .with_context(|| format!("layer {index}"))?;
         }
         let pooled = match &self.pooler {
             Some(pooler) => pooler.forward(&hidden_btd.f_select(1, 0)?)?.f_tanh()?,
             None => hidden_btd,
         };
-        let logits = self.classifier.forward(&self.head_dropout.forward(&pooled, self.training)?)?;
-        Ok(Outputs { loss: None, fields: vec![("logits".to_owned(), logits)] })
+        let logits = self
+            .classifier
+            .forward(&self.head_dropout.forward(&pooled, self.training)?)?;
+        Ok(Outputs {
+            loss: None,
+            fields: vec![("logits".to_owned(), logits)],
+        })
     }
 
     fn floating_point_operations(&self, batch: &Batch) -> f64 {
@@ -473,7 +591,9 @@ mod tests {
     use crate::torch;
 
     fn fixture(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(name)
     }
 
     /// The recorded model with other dropout probabilities, in another type.
@@ -484,8 +604,11 @@ mod tests {
         config["hidden_dropout_prob"] = json!(dropout);
         config["attention_probs_dropout_prob"] = json!(dropout);
         std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
-        std::fs::copy(fixture("golden/init_toy/model.safetensors"), folder.path().join("model.safetensors"))
-            .expect("copied");
+        std::fs::copy(
+            fixture("golden/init_toy/model.safetensors"),
+            folder.path().join("model.safetensors"),
+        )
+        .expect("copied");
         let options = LoadOptions {
             path: folder.path().to_owned(),
             task: None,
@@ -494,7 +617,12 @@ mod tests {
             labels: None,
             problem_type: None,
         };
-        let Loaded { model, report, task, .. } = load(&options).expect("a model");
+        let Loaded {
+            model,
+            report,
+            task,
+            ..
+        } = load(&options).expect("a model");
         assert_eq!(report.messages(), Vec::<String>::new());
         assert_eq!(task, Task::SequenceClassification);
         model
@@ -512,13 +640,25 @@ mod tests {
     /// Rows padded to the longest.
     fn batch(section: &Value) -> Batch {
         let rows = section["input_ids"].as_array().expect("rows");
-        let width = rows.iter().map(|row| row.as_array().expect("ids").len()).max().expect("a row");
+        let width = rows
+            .iter()
+            .map(|row| row.as_array().expect("ids").len())
+            .max()
+            .expect("a row");
         let at = |row: &Value, column: usize| row.get(column).and_then(Value::as_i64);
         let grid = |value: &dyn Fn(Option<i64>) -> i64| {
-            let flat: Vec<i64> = rows.iter().flat_map(|row| (0..width).map(|column| value(at(row, column)))).collect();
+            let flat: Vec<i64> = rows
+                .iter()
+                .flat_map(|row| (0..width).map(|column| value(at(row, column))))
+                .collect();
             Tensor::from_slice(&flat).view([rows.len() as i64, width as i64])
         };
-        let labels: Vec<i64> = section["labels"].as_array().expect("labels").iter().filter_map(Value::as_i64).collect();
+        let labels: Vec<i64> = section["labels"]
+            .as_array()
+            .expect("labels")
+            .iter()
+            .filter_map(Value::as_i64)
+            .collect();
         Batch {
             columns: vec![
                 ("input_ids".into(), grid(&|id| id.unwrap_or(0))),
@@ -533,17 +673,30 @@ mod tests {
     fn the_recorded_forward_pass_comes_out() {
         let probe = recorded("probe");
         let batch = batch(&probe);
-        for (kind, tolerance) in [(Kind::Float, 1e-7), (Kind::Double, 1e-6), (Kind::BFloat16, 2e-3)] {
+        for (kind, tolerance) in [
+            (Kind::Float, 1e-7),
+            (Kind::Double, 1e-6),
+            (Kind::BFloat16, 2e-3),
+        ] {
             let mut model = model(0.1, kind);
             let outputs = tch::no_grad(|| model.forward(&batch)).expect("a pass");
-            let loss = ByProblem::new(None).loss(&outputs, &batch).expect("a loss").double_value(&[]);
-            assert!((loss - number(&probe["loss"])).abs() <= tolerance, "{kind:?}: {loss}");
+            let loss = ByProblem::new(None)
+                .loss(&outputs, &batch)
+                .expect("a loss")
+                .double_value(&[]);
+            assert!(
+                (loss - number(&probe["loss"])).abs() <= tolerance,
+                "{kind:?}: {loss}"
+            );
             let logits = outputs.logits().expect("logits");
             assert_eq!(logits.kind(), kind);
             for (row, expected) in probe["logits"].as_array().expect("rows").iter().enumerate() {
                 for (column, expected) in expected.as_array().expect("a row").iter().enumerate() {
                     let value = logits.double_value(&[row as i64, column as i64]);
-                    assert!((value - number(expected)).abs() <= tolerance, "{kind:?} {row} {column}: {value}");
+                    assert!(
+                        (value - number(expected)).abs() <= tolerance,
+                        "{kind:?} {row} {column}: {value}"
+                    );
                 }
             }
         }
@@ -565,9 +718,16 @@ mod tests {
             let outputs = model.forward(&batch).expect("a pass");
             let loss = ByProblem::new(None).loss(&outputs, &batch).expect("a loss");
             let value = loss.double_value(&[]);
-            assert!((value - number(&first[format!("loss_{which}_dropout")])).abs() <= 1e-7, "{dropout}: {value}");
+            assert!(
+                (value - number(&first[format!("loss_{which}_dropout")])).abs() <= 1e-7,
+                "{dropout}: {value}"
+            );
             loss.backward();
-            let tensors: Vec<_> = model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+            let tensors: Vec<_> = model
+                .parameters()
+                .iter()
+                .map(|parameter| parameter.tensor.shallow_clone())
+                .collect();
             let norm = torch::clip_gradients(&tensors, f64::INFINITY).expect("gradients");
             assert!(
                 (norm - number(&first[format!("gradient_norm_{which}_dropout")])).abs() <= 1e-6,
@@ -585,24 +745,42 @@ mod tests {
     #[test]
     fn names_decay_and_work_are_the_references() {
         let model = model(0.1, Kind::Float);
-        let names: Vec<_> = model.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let names: Vec<_> = model
+            .parameters()
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect();
         assert_eq!(names.len(), 41);
         assert_eq!(names[0], "bert.embeddings.word_embeddings.weight");
         assert_eq!(names[4], "bert.embeddings.LayerNorm.bias");
         assert_eq!(names[5], "bert.encoder.layer.0.attention.self.query.weight");
         assert_eq!(
             names[37..],
-            ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]
+            [
+                "bert.pooler.dense.weight",
+                "bert.pooler.dense.bias",
+                "classifier.weight",
+                "classifier.bias"
+            ]
         );
-        let decaying = model.parameters().iter().filter(|parameter| parameter.decay).count();
+        let decaying = model
+            .parameters()
+            .iter()
+            .filter(|parameter| parameter.decay)
+            .count();
         assert_eq!(decaying, 17, "group 0 of the recorded optimizer");
         for parameter in model.parameters() {
-            let expected = !parameter.name.contains("bias") && !parameter.name.contains("LayerNorm");
+            let expected =
+                !parameter.name.contains("bias") && !parameter.name.contains("LayerNorm");
             assert_eq!(parameter.decay, expected, "{}", parameter.name);
         }
         // total_flos of the recorded run: 23,184 tokens with padding.
-        let tokens =
-            Batch { columns: vec![("input_ids".into(), Tensor::zeros([16, 1449], (Kind::Int64, Device::Cpu)))] };
+        let tokens = Batch {
+            columns: vec![(
+                "input_ids".into(),
+                Tensor::zeros([16, 1449], (Kind::Int64, Device::Cpu)),
+            )],
+        };
         assert_eq!(model.floating_point_operations(&tokens), 2_541_986_496.0);
     }
 
@@ -611,7 +789,8 @@ mod tests {
         let mut model = model(0.0, Kind::Float);
         let mut batch = batch(&recorded("probe"));
         let labels = batch.take("labels").expect("labels");
-        let problem = |model: &dyn Model| model.config().expect("a configuration")["problem_type"].clone();
+        let problem =
+            |model: &dyn Model| model.config().expect("a configuration")["problem_type"].clone();
         model.forward(&batch).expect("a pass");
         assert_eq!(problem(&*model), Value::Null);
         batch.columns.push(("labels".into(), labels));
@@ -623,28 +802,53 @@ mod tests {
     fn inputs_that_do_not_fit_are_errors() {
         let ids = |values: &[i64]| Tensor::from_slice(values).view([1, values.len() as i64]);
         let cases: [(&str, Vec<(&str, Tensor)>); 6] = [
-            ("token id 180 is out of range: the model has 180", vec![("input_ids", ids(&[2, 180]))]),
+            (
+                "token id 180 is out of range: the model has 180",
+                vec![("input_ids", ids(&[2, 180]))],
+            ),
             (
                 "token type id 2 is out of range: the model has 2",
-                vec![("input_ids", ids(&[2, 3])), ("token_type_ids", ids(&[0, 2]))],
+                vec![
+                    ("input_ids", ids(&[2, 3])),
+                    ("token_type_ids", ids(&[0, 2])),
+                ],
             ),
-            ("a sequence has 129 tokens, but the model has 128 positions", vec![("input_ids", ids(&[5; 129]))]),
-            ("the batch has no column input_ids; it has text_ids", vec![("text_ids", ids(&[5]))]),
+            (
+                "a sequence has 129 tokens, but the model has 128 positions",
+                vec![("input_ids", ids(&[5; 129]))],
+            ),
+            (
+                "the batch has no column input_ids; it has text_ids",
+                vec![("text_ids", ids(&[5]))],
+            ),
             (
                 "input_ids has shape [2]; expected examples x tokens",
                 vec![("input_ids", Tensor::from_slice(&[1_i64, 2]))],
             ),
             (
                 "attention_mask has shape [1, 3], but input_ids has [1, 2]",
-                vec![("input_ids", ids(&[1, 2])), ("attention_mask", ids(&[1, 1, 1]))],
+                vec![
+                    ("input_ids", ids(&[1, 2])),
+                    ("attention_mask", ids(&[1, 1, 1])),
+                ],
             ),
         ];
         let mut model = model(0.0, Kind::Float);
         for (expected, columns) in cases {
-            let batch = Batch { columns: columns.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect() };
-            assert_eq!(model.forward(&batch).expect_err(expected).to_string(), expected);
+            let batch = Batch {
+                columns: columns
+                    .into_iter()
+                    .map(|(name, tensor)| (name.into(), tensor))
+                    .collect(),
+            };
+            assert_eq!(
+                model.forward(&batch).expect_err(expected).to_string(),
+                expected
+            );
         }
-        let bare = Batch { columns: vec![("input_ids".into(), ids(&[2, 5, 3]))] };
+        let bare = Batch {
+            columns: vec![("input_ids".into(), ids(&[2, 5, 3]))],
+        };
         let full = Batch {
             columns: vec![
                 ("input_ids".into(), ids(&[2, 5, 3])),
@@ -653,8 +857,17 @@ mod tests {
                 ("position_ids".into(), ids(&[0, 1, 2])),
             ],
         };
-        let mut logits =
-            |batch: &Batch| model.forward(batch).expect("a pass").logits().expect("logits").shallow_clone();
-        assert!(logits(&bare).equal(&logits(&full)), "what is left out has its default");
+        let mut logits = |batch: &Batch| {
+            model
+                .forward(batch)
+                .expect("a pass")
+                .logits()
+                .expect("logits")
+                .shallow_clone()
+        };
+        assert!(
+            logits(&bare).equal(&logits(&full)),
+            "what is left out has its default"
+        );
     }
 }

@@ -28,7 +28,11 @@ pub enum ProblemType {
 }
 
 impl ProblemType {
-    const ALL: [Self; 3] = [Self::Regression, Self::SingleLabelClassification, Self::MultiLabelClassification];
+    const ALL: [Self; 3] = [
+        Self::Regression,
+        Self::SingleLabelClassification,
+        Self::MultiLabelClassification,
+    ];
 
     /// The name in `config.json`.
     pub fn name(self) -> &'static str {
@@ -76,10 +80,17 @@ impl Task {
 
     /// The task with this name.
     pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|task| task.name()).collect();
-            Failure::usage(format!("task {name:?} is not known; expected {}", known.join(" or "))).into()
-        })
+        Self::ALL
+            .into_iter()
+            .find(|task| task.name() == name)
+            .ok_or_else(|| {
+                let known: Vec<_> = Self::ALL.iter().map(|task| task.name()).collect();
+                Failure::usage(format!(
+                    "task {name:?} is not known; expected {}",
+                    known.join(" or ")
+                ))
+                .into()
+            })
     }
 }
 
@@ -107,22 +118,32 @@ impl ModelConfig {
             ),
             _ => anyhow::Error::from(error).context(format!("reading {}", source.display())),
         })?;
-        let keys = serde_json::from_str::<Map<String, Value>>(&text)
-            .map_err(|error| Failure::data(format!("{}: not a JSON object: {error}", source.display())))?;
+        let keys = serde_json::from_str::<Map<String, Value>>(&text).map_err(|error| {
+            Failure::data(format!("{}: not a JSON object: {error}", source.display()))
+        })?;
         Self::new(keys, source)
     }
 
     /// A configuration from its keys; `source` is named in errors.
     pub fn new(keys: Map<String, Value>, source: PathBuf) -> Result<Self> {
-        let labels = labels_of(&keys).map_err(|message| Failure::data(format!("{}: {message}", source.display())))?;
+        let labels = labels_of(&keys)
+            .map_err(|message| Failure::data(format!("{}: {message}", source.display())))?;
         let problem_type = match keys.get("problem_type") {
             None | Some(Value::Null) => None,
             Some(value) => Some(value.as_str().and_then(ProblemType::parse).ok_or_else(|| {
                 let known = ProblemType::ALL.map(ProblemType::name).join(", ");
-                Failure::data(format!("{}: problem_type {value} is not one of {known}", source.display()))
+                Failure::data(format!(
+                    "{}: problem_type {value} is not one of {known}",
+                    source.display()
+                ))
             })?),
         };
-        Ok(Self { keys, source, labels, problem_type })
+        Ok(Self {
+            keys,
+            source,
+            labels,
+            problem_type,
+        })
     }
 
     /// The family of the network (`bert`).
@@ -133,7 +154,9 @@ impl ModelConfig {
     /// Class names of the networks that were saved with this configuration.
     pub fn architectures(&self) -> Vec<&str> {
         let names = self.keys.get("architectures").and_then(Value::as_array);
-        names.map(|names| names.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+        names
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default()
     }
 
     /// Number of outputs of the head.
@@ -143,7 +166,9 @@ impl ModelConfig {
 
     /// Whether the file names its classes itself (`id2label`), rather than leaving the default of two.
     pub fn has_own_labels(&self) -> bool {
-        self.keys.get("id2label").is_some_and(|value| !value.is_null())
+        self.keys
+            .get("id2label")
+            .is_some_and(|value| !value.is_null())
     }
 
     /// As assigning `num_labels`: names are kept if their number is the same, else they become `LABEL_<i>`.
@@ -155,13 +180,27 @@ impl ModelConfig {
 
     /// The longest sequence that the network has positions for.
     pub fn max_positions(&self) -> Option<usize> {
-        self.keys.get("max_position_embeddings").and_then(Value::as_u64).map(|positions| positions as usize)
+        self.keys
+            .get("max_position_embeddings")
+            .and_then(Value::as_u64)
+            .map(|positions| positions as usize)
     }
 
     /// Outputs left out of predictions by default.
     pub fn keys_to_ignore_at_inference(&self) -> Vec<String> {
-        let names = self.keys.get("keys_to_ignore_at_inference").and_then(Value::as_array);
-        names.map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
+        let names = self
+            .keys
+            .get("keys_to_ignore_at_inference")
+            .and_then(Value::as_array);
+        names
+            .map(|names| {
+                names
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     /// What is written beside weights of class `architecture` and type `kind`: the keys as read, the labels and the
@@ -173,13 +212,20 @@ impl ModelConfig {
         if keys.contains_key("dtype") {
             keys.insert("dtype".to_owned(), Value::from(dtype_name(kind)));
         }
-        keys.insert("transformers_version".to_owned(), Value::from(TRANSFORMERS_VERSION));
+        keys.insert(
+            "transformers_version".to_owned(),
+            Value::from(TRANSFORMERS_VERSION),
+        );
         keys.remove("num_labels");
         if self.has_own_labels() || self.labels != default_labels(2) {
             let ids = self.labels.iter().enumerate();
-            let id2label: Map<_, _> =
-                ids.clone().map(|(id, name)| (id.to_string(), Value::from(name.as_str()))).collect();
-            let mut label2id: Map<_, _> = ids.map(|(id, name)| (name.clone(), Value::from(id))).collect();
+            let id2label: Map<_, _> = ids
+                .clone()
+                .map(|(id, name)| (id.to_string(), Value::from(name.as_str())))
+                .collect();
+            let mut label2id: Map<_, _> = ids
+                .map(|(id, name)| (name.clone(), Value::from(id)))
+                .collect();
             label2id.sort_keys();
             keys.insert("id2label".to_owned(), Value::Object(id2label));
             keys.insert("label2id".to_owned(), Value::Object(label2id));
@@ -201,12 +247,24 @@ fn default_labels(num_labels: usize) -> Vec<String> {
 fn labels_of(keys: &Map<String, Value>) -> Result<Vec<String>, String> {
     match keys.get("id2label") {
         Some(Value::Object(id2label)) => {
-            let name = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            in_order(id2label.iter().map(|(id, value)| (id.parse().ok(), name(value))).collect(), "id2label")
+            let name = |value: &Value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            };
+            in_order(
+                id2label
+                    .iter()
+                    .map(|(id, value)| (id.parse().ok(), name(value)))
+                    .collect(),
+                "id2label",
+            )
         }
         Some(Value::Null) | None => match keys.get("num_labels") {
             Some(value) => match value.as_u64() {
-                Some(count) if (1..=1_000_000).contains(&count) => Ok(default_labels(count as usize)),
+                Some(count) if (1..=1_000_000).contains(&count) => {
+                    Ok(default_labels(count as usize))
+                }
                 _ => Err(format!("num_labels {value} is not a positive number")),
             },
             None => Ok(default_labels(2)),
@@ -223,7 +281,10 @@ fn in_order(mut pairs: Vec<(Option<u64>, String)>, key: &str) -> Result<Vec<Stri
     pairs.sort_by_key(|(id, _)| *id);
     for (expected, (id, name)) in pairs.iter().enumerate() {
         if *id != Some(expected as u64) {
-            return Err(format!("{key}: the ids are not 0 to {}: look at {name:?}", pairs.len() - 1));
+            return Err(format!(
+                "{key}: the ids are not 0 to {}: look at {name:?}",
+                pairs.len() - 1
+            ));
         }
     }
     Ok(pairs.into_iter().map(|(_, name)| name).collect())
@@ -253,7 +314,9 @@ mod tests {
     use tch::Kind;
 
     fn config(keys: Value) -> anyhow::Result<ModelConfig> {
-        let Value::Object(keys) = keys else { panic!("an object") };
+        let Value::Object(keys) = keys else {
+            panic!("an object")
+        };
         ModelConfig::new(keys, "config.json".into())
     }
 
@@ -261,11 +324,21 @@ mod tests {
     fn labels_come_from_the_file_or_are_two() {
         let cases = [
             (json!({}), vec!["LABEL_0", "LABEL_1"]),
-            (json!({"num_labels": 3}), vec!["LABEL_0", "LABEL_1", "LABEL_2"]),
-            (json!({"id2label": {"1": "yes", "0": "no"}, "num_labels": 7}), vec!["no", "yes"]),
+            (
+                json!({"num_labels": 3}),
+                vec!["LABEL_0", "LABEL_1", "LABEL_2"],
+            ),
+            (
+                json!({"id2label": {"1": "yes", "0": "no"}, "num_labels": 7}),
+                vec!["no", "yes"],
+            ),
         ];
         for (keys, labels) in cases {
-            assert_eq!(config(keys.clone()).expect("valid").labels, labels, "{keys}");
+            assert_eq!(
+                config(keys.clone()).expect("valid").labels,
+                labels,
+                "{keys}"
+            );
         }
         for keys in [
             json!({"id2label": {"0": "a", "2": "b"}}),
@@ -290,7 +363,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_was_read_and_what_changed() {
-        let mut config = config(json!({"zeta": [1], "model_type": "bert", "dtype": "float32"})).expect("valid");
+        let mut config =
+            config(json!({"zeta": [1], "model_type": "bert", "dtype": "float32"})).expect("valid");
         let written = config.to_json("BertForSequenceClassification", Kind::Float);
         assert_eq!(
             serde_json::to_string(&written).expect("JSON"),

@@ -36,7 +36,13 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// Normalises the last dimension.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        Ok(input.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        Ok(input.f_layer_norm(
+            self.weight.size(),
+            Some(&self.weight),
+            Some(&self.bias),
+            self.epsilon,
+            true,
+        )?)
     }
 }
 
@@ -67,8 +73,15 @@ impl Embedding {
             .iter()
             .filter_map(|id| id.f_int64_value(&[]).ok())
             .find(|id| !(0..rows).contains(id))?;
-        let message = format!("{} {wrong} is out of range: the model has {rows}", self.subject);
-        Some(Failure::data(message).hint("the tokenizer and the weights must belong to the same model").into())
+        let message = format!(
+            "{} {wrong} is out of range: the model has {rows}",
+            self.subject
+        );
+        Some(
+            Failure::data(message)
+                .hint("the tokenizer and the weights must belong to the same model")
+                .into(),
+        )
     }
 }
 
@@ -116,11 +129,18 @@ impl Activation {
 
     /// The function with this name.
     pub fn parse(name: &str) -> Result<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation).ok_or_else(|| {
-            let known: Vec<_> = Self::NAMES.iter().map(|(known, _)| *known).collect();
-            Failure::data(format!("activation function {name:?} is not supported; known are {}", known.join(", ")))
+        Self::NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, activation)| *activation)
+            .ok_or_else(|| {
+                let known: Vec<_> = Self::NAMES.iter().map(|(known, _)| *known).collect();
+                Failure::data(format!(
+                    "activation function {name:?} is not supported; known are {}",
+                    known.join(", ")
+                ))
                 .into()
-        })
+            })
     }
 
     /// Applies it to every element.
@@ -139,8 +159,12 @@ impl Activation {
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, in the order of the reference.
 fn gelu_new(input: &Tensor) -> Result<Tensor> {
     let cubic = input.f_pow_tensor_scalar(3.0)?.f_mul_scalar(0.044715)?;
-    let inner = input.f_add(&cubic)?.f_mul_scalar((2.0 / std::f64::consts::PI).sqrt())?;
-    Ok(input.f_mul_scalar(0.5)?.f_mul(&inner.f_tanh()?.f_add_scalar(1.0)?)?)
+    let inner = input
+        .f_add(&cubic)?
+        .f_mul_scalar((2.0 / std::f64::consts::PI).sqrt())?;
+    Ok(input
+        .f_mul_scalar(0.5)?
+        .f_mul(&inner.f_tanh()?.f_add_scalar(1.0)?)?)
 }
 
 #[cfg(test)]
@@ -161,10 +185,15 @@ mod tests {
         ];
         let input = Tensor::from_slice(&[0.5_f64, -1.5]);
         for (name, expected) in cases {
-            let output = Activation::parse(name).and_then(|activation| activation.forward(&input)).expect("a value");
+            let output = Activation::parse(name)
+                .and_then(|activation| activation.forward(&input))
+                .expect("a value");
             for (index, expected) in expected.iter().enumerate() {
                 let value = output.f_double_value(&[index as i64]).expect("a number");
-                assert!((value - expected).abs() < 1e-6, "{name}: {value} {expected}");
+                assert!(
+                    (value - expected).abs() < 1e-6,
+                    "{name}: {value} {expected}"
+                );
             }
         }
         assert!(Activation::parse("geglu").is_err());
@@ -173,11 +202,20 @@ mod tests {
     #[test]
     fn an_id_outside_the_table_is_named() {
         let weight = Tensor::zeros([4, 2], (Kind::Float, tch::Device::Cpu));
-        let embedding = Embedding { weight, padding: Some(0), subject: "token id" };
+        let embedding = Embedding {
+            weight,
+            padding: Some(0),
+            subject: "token id",
+        };
         assert!(embedding.forward(&Tensor::from_slice(&[0_i64, 3])).is_ok());
         for wrong in [4_i64, -1] {
-            let error = embedding.forward(&Tensor::from_slice(&[0_i64, wrong])).expect_err("out of range");
-            assert_eq!(error.to_string(), format!("token id {wrong} is out of range: the model has 4"));
+            let error = embedding
+                .forward(&Tensor::from_slice(&[0_i64, wrong]))
+                .expect_err("out of range");
+            assert_eq!(
+                error.to_string(),
+                format!("token id {wrong} is out of range: the model has 4")
+            );
         }
     }
 }

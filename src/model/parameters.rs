@@ -70,16 +70,26 @@ impl ParameterSource {
         (naming, initialization): (Naming, Initialization),
     ) -> Self {
         // As `has_prefix_module`: one name with the prefix is enough.
-        let prefixed = tensors.iter().any(|(name, _)| modern(name).starts_with(naming.prefix));
+        let prefixed = tensors
+            .iter()
+            .any(|(name, _)| modern(name).starts_with(naming.prefix));
         let mut loaded = HashMap::with_capacity(tensors.len());
         let mut names = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
             let plain = modern(&name);
-            let own = if prefixed { plain } else { format!("{}.{plain}", naming.prefix) };
+            let own = if prefixed {
+                plain
+            } else {
+                format!("{}.{plain}", naming.prefix)
+            };
             loaded.insert(own.clone(), tensor);
             names.push((name, own));
         }
-        let report = LoadReport { class: naming.class.to_owned(), source, ..LoadReport::default() };
+        let report = LoadReport {
+            class: naming.class.to_owned(),
+            source,
+            ..LoadReport::default()
+        };
         Self {
             naming,
             initialization,
@@ -100,10 +110,17 @@ impl ParameterSource {
         let complete = self.has_all(&names);
         let fresh_weight = || normal(&[outputs, inputs], kind, range);
         // A module that is loaded only in part is initialised as a whole before: the draw happens.
-        let drawn = if complete { None } else { Some(fresh_weight()?) };
-        let weight = self.parameter(&names[0], &[outputs, inputs], true, || drawn.map_or_else(fresh_weight, Ok))?;
-        let bias =
-            self.parameter(&names[1], &[outputs], false, || Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?))?;
+        let drawn = if complete {
+            None
+        } else {
+            Some(fresh_weight()?)
+        };
+        let weight = self.parameter(&names[0], &[outputs, inputs], true, || {
+            drawn.map_or_else(fresh_weight, Ok)
+        })?;
+        let bias = self.parameter(&names[1], &[outputs], false, || {
+            Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?)
+        })?;
         Ok(Linear { weight, bias })
     }
 
@@ -123,16 +140,27 @@ impl ParameterSource {
             Ok(weight)
         })?;
         self.embedding_elements += weight.numel();
-        Ok(Embedding { weight, padding, subject })
+        Ok(Embedding {
+            weight,
+            padding,
+            subject,
+        })
     }
 
     /// `torch.nn.LayerNorm` called `name`.
     pub fn layer_norm(&mut self, name: &str, size: i64, epsilon: f64) -> Result<LayerNorm> {
         let options = (self.initialization.kind, Device::Cpu);
-        let weight =
-            self.parameter(&format!("{name}.weight"), &[size], false, || Ok(Tensor::f_ones([size], options)?))?;
-        let bias = self.parameter(&format!("{name}.bias"), &[size], false, || Ok(Tensor::f_zeros([size], options)?))?;
-        Ok(LayerNorm { weight, bias, epsilon })
+        let weight = self.parameter(&format!("{name}.weight"), &[size], false, || {
+            Ok(Tensor::f_ones([size], options)?)
+        })?;
+        let bias = self.parameter(&format!("{name}.bias"), &[size], false, || {
+            Ok(Tensor::f_zeros([size], options)?)
+        })?;
+        Ok(LayerNorm {
+            weight,
+            bias,
+            epsilon,
+        })
     }
 
     fn has_all(&self, names: &[String]) -> bool {
@@ -154,7 +182,11 @@ impl ParameterSource {
             }
             Some(tensor) if tensor.size() != shape => {
                 let (name, found, expected) = (name.to_owned(), tensor.size(), shape.to_vec());
-                self.report.wrong_shapes.push(WrongShape { name, found, expected });
+                self.report.wrong_shapes.push(WrongShape {
+                    name,
+                    found,
+                    expected,
+                });
                 None
             }
             Some(tensor) => Some(self.adopt(name, &tensor)?),
@@ -164,16 +196,25 @@ impl ParameterSource {
             None => fresh().with_context(|| format!("initializing {name} with shape {shape:?}"))?,
         };
         let tensor = tensor.f_set_requires_grad(true)?;
-        self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone(), decay });
+        self.parameters.push(Parameter {
+            name: name.to_owned(),
+            tensor: tensor.shallow_clone(),
+            decay,
+        });
         Ok(tensor)
     }
 
     /// The tensor in our type; without a copy if it has it already and nobody else does.
     fn adopt(&mut self, name: &str, tensor: &Tensor) -> Result<Tensor> {
         if !tensor.is_floating_point() {
-            let message =
-                format!("{}: {name} holds {:?}; expected floating point", self.report.source.display(), tensor.kind());
-            return Err(Failure::data(message).hint("quantized weights cannot be trained").into());
+            let message = format!(
+                "{}: {name} holds {:?}; expected floating point",
+                self.report.source.display(),
+                tensor.kind()
+            );
+            return Err(Failure::data(message)
+                .hint("quantized weights cannot be trained")
+                .into());
         }
         let kind = self.initialization.kind;
         let tensor = tensor.f_detach()?.f_to_kind(kind)?.f_contiguous()?;
@@ -189,21 +230,34 @@ impl ParameterSource {
     pub fn finish(mut self) -> Result<Made> {
         let left = |own: &str| self.loaded.contains_key(own);
         let is_buffer = |own: &str| self.naming.buffers.contains(&own);
-        self.report.unexpected =
-            self.names.iter().filter(|(_, own)| left(own) && !is_buffer(own)).map(|(name, _)| name.clone()).collect();
+        self.report.unexpected = self
+            .names
+            .iter()
+            .filter(|(_, own)| left(own) && !is_buffer(own))
+            .map(|(name, _)| name.clone())
+            .collect();
         if !self.prefixed {
-            let corrupt =
-                self.report.unexpected.iter().find(|name| self.parameters.iter().any(|own| own.name == **name));
+            let corrupt = self
+                .report
+                .unexpected
+                .iter()
+                .find(|name| self.parameters.iter().any(|own| own.name == **name));
             if let Some(name) = corrupt {
                 let source = self.report.source.display();
                 let message = format!(
                     "{source}: tensor {name} belongs to the head, but the names of the encoder lack `{}.`",
                     self.naming.prefix
                 );
-                return Err(Failure::data(message).hint("the weights were not saved properly").into());
+                return Err(Failure::data(message)
+                    .hint("the weights were not saved properly")
+                    .into());
             }
         }
-        let elements: usize = self.parameters.iter().map(|parameter| parameter.tensor.numel()).sum();
+        let elements: usize = self
+            .parameters
+            .iter()
+            .map(|parameter| parameter.tensor.numel())
+            .sum();
         Ok(Made {
             non_embedding_elements: elements - self.embedding_elements,
             parameters: self.parameters,
@@ -214,7 +268,11 @@ impl ParameterSource {
 
 /// The name without the spelling of TensorFlow checkpoints.
 fn modern(name: &str) -> String {
-    if name.contains("beta") { name.replace("beta", "bias") } else { name.replace("gamma", "weight") }
+    if name.contains("beta") {
+        name.replace("beta", "bias")
+    } else {
+        name.replace("gamma", "weight")
+    }
 }
 
 fn normal(shape: &[i64], kind: Kind, range: f64) -> Result<Tensor> {

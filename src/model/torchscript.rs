@@ -44,23 +44,39 @@ pub struct Script {
 
 /// Loads a module.
 pub fn load(options: &ScriptOptions) -> Result<Script> {
-    let ScriptOptions { path, kind, label_names } = options;
+    let ScriptOptions {
+        path,
+        kind,
+        label_names,
+    } = options;
     let mut module = ScriptModule::load(path).map_err(|error| {
-        Failure::data(format!("{} is not a TorchScript module: {error:#}", path.display()))
-            .hint("save it with torch.jit.save(torch.jit.script(module), FILE) or torch.jit.trace")
+        Failure::data(format!(
+            "{} is not a TorchScript module: {error:#}",
+            path.display()
+        ))
+        .hint("save it with torch.jit.save(torch.jit.script(module), FILE) or torch.jit.trace")
     })?;
-    module.set_dtype(*kind).with_context(|| format!("converting the parameters to {kind:?}"))?;
+    module
+        .set_dtype(*kind)
+        .with_context(|| format!("converting the parameters to {kind:?}"))?;
     let norms = module.layer_norms()?;
-    let parameters = module.parameters()?.into_iter().map(|(name, tensor)| Parameter {
-        decay: !name.contains("bias") && !is_inside(&name, &norms),
-        name,
-        tensor,
-    });
+    let parameters = module
+        .parameters()?
+        .into_iter()
+        .map(|(name, tensor)| Parameter {
+            decay: !name.contains("bias") && !is_inside(&name, &norms),
+            name,
+            tensor,
+        });
     let parameters: Vec<_> = parameters.collect();
     let arguments = module.arguments()?;
-    let labels = label_names
-        .clone()
-        .unwrap_or_else(|| arguments.iter().filter(|name| name.contains("label")).cloned().collect());
+    let labels = label_names.clone().unwrap_or_else(|| {
+        arguments
+            .iter()
+            .filter(|name| name.contains("label"))
+            .cloned()
+            .collect()
+    });
     Ok(Script {
         required: module.required_arguments()?.into_iter().collect(),
         buffers: module.buffers()?,
@@ -75,7 +91,10 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
 /// Whether a parameter belongs to one of the modules, directly or deeper.
 fn is_inside(parameter: &str, modules: &[String]) -> bool {
     modules.iter().any(|module| {
-        module.is_empty() || parameter.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        module.is_empty()
+            || parameter
+                .strip_prefix(module.as_str())
+                .is_some_and(|rest| rest.starts_with('.'))
     })
 }
 
@@ -85,7 +104,9 @@ impl Script {
         let (mut names, mut tensors) = (Vec::new(), Vec::new());
         for name in &self.arguments {
             match batch.get(name) {
-                Some(tensor) if tensor.is_floating_point() => tensors.push(tensor.f_to_kind(self.kind)?),
+                Some(tensor) if tensor.is_floating_point() => {
+                    tensors.push(tensor.f_to_kind(self.kind)?)
+                }
                 Some(tensor) => tensors.push(tensor.shallow_clone()),
                 None if self.required.contains(name) => return Err(self.missing(name, batch)),
                 None => continue,
@@ -102,7 +123,9 @@ impl Script {
             self.arguments.join(", "),
             columns.join(", ")
         );
-        Failure::data(message).hint("columns are passed by name: rename the column or the argument").into()
+        Failure::data(message)
+            .hint("columns are passed by name: rename the column or the argument")
+            .into()
     }
 }
 
@@ -110,12 +133,26 @@ impl Script {
 fn outputs_of(output: ScriptOutput, has_labels: bool) -> Result<Outputs> {
     let mut fields = output.fields;
     if output.is_dictionary {
-        let loss = fields.iter().position(|(name, _)| name == "loss").map(|index| fields.remove(index).1);
-        return Ok(Outputs { loss: loss.map(scalar).transpose()?, fields });
+        let loss = fields
+            .iter()
+            .position(|(name, _)| name == "loss")
+            .map(|index| fields.remove(index).1);
+        return Ok(Outputs {
+            loss: loss.map(scalar).transpose()?,
+            fields,
+        });
     }
-    let loss = if has_labels && !fields.is_empty() { Some(scalar(fields.remove(0).1)?) } else { None };
+    let loss = if has_labels && !fields.is_empty() {
+        Some(scalar(fields.remove(0).1)?)
+    } else {
+        None
+    };
     for (index, (name, _)) in fields.iter_mut().enumerate() {
-        *name = if index == 0 { "logits".to_owned() } else { format!("output_{index}") };
+        *name = if index == 0 {
+            "logits".to_owned()
+        } else {
+            format!("output_{index}")
+        };
     }
     Ok(Outputs { loss, fields })
 }
@@ -128,7 +165,9 @@ fn scalar(loss: Tensor) -> Result<Tensor> {
         "forward was given labels, so its first output is the loss; it has shape {:?}, not one number",
         loss.size()
     );
-    Err(Failure::data(message).hint("return (loss, outputs...) or a dictionary with `loss`").into())
+    Err(Failure::data(message)
+        .hint("return (loss, outputs...) or a dictionary with `loss`")
+        .into())
 }
 
 impl Model for Script {
@@ -137,9 +176,15 @@ impl Model for Script {
     }
 
     fn state_dict(&self) -> Vec<(String, Tensor)> {
-        let parameters = self.parameters.iter().map(|parameter| (&parameter.name, &parameter.tensor));
+        let parameters = self
+            .parameters
+            .iter()
+            .map(|parameter| (&parameter.name, &parameter.tensor));
         let buffers = self.buffers.iter().map(|(name, tensor)| (name, tensor));
-        parameters.chain(buffers).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+        parameters
+            .chain(buffers)
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect()
     }
 
     fn forward_arguments(&self) -> &[String] {
@@ -147,8 +192,15 @@ impl Model for Script {
     }
 
     fn main_input(&self) -> &str {
-        let inputs = || self.arguments.iter().filter(|name| !self.labels.contains(name));
-        inputs().find(|name| *name == "input_ids").or_else(|| inputs().next()).map_or("input_ids", String::as_str)
+        let inputs = || {
+            self.arguments
+                .iter()
+                .filter(|name| !self.labels.contains(name))
+        };
+        inputs()
+            .find(|name| *name == "input_ids")
+            .or_else(|| inputs().next())
+            .map_or("input_ids", String::as_str)
     }
 
     fn label_names(&self) -> Vec<String> {
@@ -170,7 +222,10 @@ impl Model for Script {
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         let (names, tensors) = self.call_arguments(batch)?;
         let has_labels = names.iter().any(|name| self.labels.contains(name));
-        let output = self.module.forward(&names, &tensors).context("calling the TorchScript module")?;
+        let output = self
+            .module
+            .forward(&names, &tensors)
+            .context("calling the TorchScript module")?;
         outputs_of(output, has_labels)
     }
 
@@ -190,16 +245,32 @@ mod tests {
     use crate::model::Model;
 
     fn script(name: &str, kind: Kind) -> Script {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torchscript").join(name);
-        load(&ScriptOptions { path, kind, label_names: None }).expect("a module")
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/torchscript")
+            .join(name);
+        load(&ScriptOptions {
+            path,
+            kind,
+            label_names: None,
+        })
+        .expect("a module")
     }
 
     fn batch(columns: &[(&str, Tensor)]) -> Batch {
-        Batch { columns: columns.iter().map(|(name, tensor)| ((*name).into(), tensor.shallow_clone())).collect() }
+        Batch {
+            columns: columns
+                .iter()
+                .map(|(name, tensor)| ((*name).into(), tensor.shallow_clone()))
+                .collect(),
+        }
     }
 
     fn names(outputs: &crate::model::Outputs) -> Vec<&str> {
-        outputs.fields.iter().map(|(name, _)| name.as_str()).collect()
+        outputs
+            .fields
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     #[test]
@@ -211,8 +282,14 @@ mod tests {
             assert_eq!(module.forward_arguments(), ["input_x", "labels"]);
             assert_eq!(module.label_names(), ["labels"]);
             assert_eq!(module.main_input(), "input_x");
-            let outputs = module.forward(&batch(&[x.shared(), labels.shared()])).expect("a pass");
-            assert_eq!(outputs.loss.as_ref().expect("a loss").double_value(&[]), 17.0, "{file}");
+            let outputs = module
+                .forward(&batch(&[x.shared(), labels.shared()]))
+                .expect("a pass");
+            assert_eq!(
+                outputs.loss.as_ref().expect("a loss").double_value(&[]),
+                17.0,
+                "{file}"
+            );
             assert_eq!(names(&outputs), [output]);
             outputs.loss.expect("a loss").backward();
             assert_eq!(
@@ -229,8 +306,11 @@ mod tests {
     #[test]
     fn state_decay_and_optional_arguments() {
         let mut module = script("layers.pt", Kind::Double);
-        let decay: Vec<_> =
-            module.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.decay)).collect();
+        let decay: Vec<_> = module
+            .parameters()
+            .iter()
+            .map(|parameter| (parameter.name.as_str(), parameter.decay))
+            .collect();
         let expected = [
             ("scale", true),
             ("block.dense.weight", true),
@@ -241,41 +321,84 @@ mod tests {
             ("batch.bias", false),
         ];
         assert_eq!(decay, expected);
-        let kinds: Vec<_> =
-            module.state_dict().iter().skip(7).map(|(name, tensor)| (name.clone(), tensor.kind())).collect();
+        let kinds: Vec<_> = module
+            .state_dict()
+            .iter()
+            .skip(7)
+            .map(|(name, tensor)| (name.clone(), tensor.kind()))
+            .collect();
         let buffers = [
             ("batch.running_mean", Kind::Double),
             ("batch.running_var", Kind::Double),
             ("batch.num_batches_tracked", Kind::Int64),
         ];
         assert_eq!(kinds, buffers.map(|(name, kind)| (name.to_owned(), kind)));
-        assert!(module.parameters().iter().all(|parameter| parameter.tensor.kind() == Kind::Double));
+        assert!(
+            module
+                .parameters()
+                .iter()
+                .all(|parameter| parameter.tensor.kind() == Kind::Double)
+        );
 
         let x = Tensor::from_slice(&[1.0_f32, -1.0, 0.5, 2.0]).view([2, 2]);
         let labels = Tensor::from_slice(&[0_i64, 2]);
         module.set_training(true).expect("a mode");
-        let outputs = module.forward(&batch(&[("my_labels", labels), ("x", x.shallow_clone())])).expect("a pass");
-        assert_eq!((names(&outputs), outputs.loss.is_some()), (vec!["logits", "output_1"], true));
+        let outputs = module
+            .forward(&batch(&[("my_labels", labels), ("x", x.shallow_clone())]))
+            .expect("a pass");
+        assert_eq!(
+            (names(&outputs), outputs.loss.is_some()),
+            (vec!["logits", "output_1"], true)
+        );
         let counted = |module: &Script| {
-            module.buffers.iter().find(|(name, _)| name.ends_with("tracked")).expect("a counter").1.int64_value(&[])
+            module
+                .buffers
+                .iter()
+                .find(|(name, _)| name.ends_with("tracked"))
+                .expect("a counter")
+                .1
+                .int64_value(&[])
         };
         assert_eq!(counted(&module), 1, "in training mode statistics are kept");
         module.set_training(false).expect("a mode");
         let shift = Tensor::from_slice(&[10.0_f32]);
-        let shifted = module.forward(&batch(&[("x", x.shallow_clone()), ("shift", shift)])).expect("a pass");
+        let shifted = module
+            .forward(&batch(&[("x", x.shallow_clone()), ("shift", shift)]))
+            .expect("a pass");
         let plain = module.forward(&batch(&[("x", x)])).expect("a pass");
-        assert!((&shifted.fields[0].1 - &plain.fields[0].1 - 10.0).abs().max().double_value(&[]) < 1e-12);
+        assert!(
+            (&shifted.fields[0].1 - &plain.fields[0].1 - 10.0)
+                .abs()
+                .max()
+                .double_value(&[])
+                < 1e-12
+        );
         assert_eq!(counted(&module), 1);
     }
 
     #[test]
     fn a_missing_argument_is_named() {
         let mut module = script("layers.pt", Kind::Float);
-        let error = module.forward(&batch(&[("y", Tensor::from(1.0))])).expect_err("x is missing");
-        assert_eq!(error.to_string(), "forward(x, shift, my_labels) needs x, but the batch has only y");
+        let error = module
+            .forward(&batch(&[("y", Tensor::from(1.0))]))
+            .expect_err("x is missing");
+        assert_eq!(
+            error.to_string(),
+            "forward(x, shift, my_labels) needs x, but the batch has only y"
+        );
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        let error = load(&ScriptOptions { path, kind: Kind::Float, label_names: None }).expect_err("no module");
-        assert!(error.to_string().contains("Cargo.toml is not a TorchScript module"), "{error}");
+        let error = load(&ScriptOptions {
+            path,
+            kind: Kind::Float,
+            label_names: None,
+        })
+        .expect_err("no module");
+        assert!(
+            error
+                .to_string()
+                .contains("Cargo.toml is not a TorchScript module"),
+            "{error}"
+        );
     }
 
     trait Shared {

@@ -65,11 +65,26 @@ impl LoadReport {
         if self.wrong_shapes.is_empty() {
             return Ok(self);
         }
-        let mut message = format!("{}: the weights do not fit {}", self.source.display(), self.class);
-        for WrongShape { name, found, expected } in &self.wrong_shapes {
-            let _ = write!(message, "; {name} has shape {found:?} in the file and {expected:?} in the model");
+        let mut message = format!(
+            "{}: the weights do not fit {}",
+            self.source.display(),
+            self.class
+        );
+        for WrongShape {
+            name,
+            found,
+            expected,
+        } in &self.wrong_shapes
+        {
+            let _ = write!(
+                message,
+                "; {name} has shape {found:?} in the file and {expected:?} in the model"
+            );
         }
-        let head = self.wrong_shapes.iter().all(|wrong| wrong.name.starts_with("classifier."));
+        let head = self
+            .wrong_shapes
+            .iter()
+            .all(|wrong| wrong.name.starts_with("classifier."));
         Err(Failure::data(message)
             .hint(if head {
                 "the head was trained for another number of labels: use data with those labels, or remove the \
@@ -92,31 +107,49 @@ pub fn apply(model: &dyn Model, tensors: &[(String, Tensor)]) -> Result<()> {
     let own = model.state_dict();
     let report = compare(&own, tensors).fit()?;
     if report.missing.len() == own.len() && !own.is_empty() {
-        let message = format!("none of the {} tensors of the model is in the checkpoint", own.len());
-        return Err(Failure::data(message).hint("the checkpoint belongs to another model").into());
+        let message = format!(
+            "none of the {} tensors of the model is in the checkpoint",
+            own.len()
+        );
+        return Err(Failure::data(message)
+            .hint("the checkpoint belongs to another model")
+            .into());
     }
     if !report.missing.is_empty() {
-        tracing::warn!("the checkpoint has no {}; they keep their values", listed(&report.missing));
+        tracing::warn!(
+            "the checkpoint has no {}; they keep their values",
+            listed(&report.missing)
+        );
     }
     if !report.unexpected.is_empty() {
-        tracing::warn!("the model has no {}; the checkpoint's are not used", listed(&report.unexpected));
+        tracing::warn!(
+            "the model has no {}; the checkpoint's are not used",
+            listed(&report.unexpected)
+        );
     }
     let given = by_name(tensors);
     for (name, target) in &own {
         if let Some(tensor) = given.get(name.as_str()) {
-            tch::no_grad(|| target.shallow_clone().f_copy_(tensor)).with_context(|| format!("copying {name}"))?;
+            tch::no_grad(|| target.shallow_clone().f_copy_(tensor))
+                .with_context(|| format!("copying {name}"))?;
         }
     }
     Ok(())
 }
 
 fn by_name(tensors: &[(String, Tensor)]) -> HashMap<&str, &Tensor> {
-    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect()
 }
 
 fn compare(own: &[(String, Tensor)], tensors: &[(String, Tensor)]) -> LoadReport {
     let (given, known) = (by_name(tensors), by_name(own));
-    let unexpected = tensors.iter().map(|(name, _)| name).filter(|name| !known.contains_key(name.as_str()));
+    let unexpected = tensors
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| !known.contains_key(name.as_str()));
     let mut report = LoadReport {
         class: "the model".to_owned(),
         source: PathBuf::from("checkpoint"),
@@ -127,7 +160,11 @@ fn compare(own: &[(String, Tensor)], tensors: &[(String, Tensor)]) -> LoadReport
         match given.get(name.as_str()).map(|tensor| tensor.size()) {
             None => report.missing.push(name.clone()),
             Some(found) if found != target.size() => {
-                report.wrong_shapes.push(WrongShape { name: name.clone(), found, expected: target.size() });
+                report.wrong_shapes.push(WrongShape {
+                    name: name.clone(),
+                    found,
+                    expected: target.size(),
+                });
             }
             Some(_) => {}
         }
@@ -161,7 +198,10 @@ mod tests {
             &self.0
         }
         fn state_dict(&self) -> Vec<(String, Tensor)> {
-            self.0.iter().map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone())).collect()
+            self.0
+                .iter()
+                .map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone()))
+                .collect()
         }
         fn forward_arguments(&self) -> &[String] {
             &[]
@@ -187,16 +227,26 @@ mod tests {
     }
 
     fn values(model: &Two) -> Vec<f32> {
-        model.0.iter().flat_map(|parameter| Vec::<f32>::try_from(parameter.tensor.detach()).expect("floats")).collect()
+        model
+            .0
+            .iter()
+            .flat_map(|parameter| Vec::<f32>::try_from(parameter.tensor.detach()).expect("floats"))
+            .collect()
     }
 
     #[test]
     fn weights_are_copied_in_place_and_the_rest_is_reported() {
         let model = Two::new();
         let before = model.0[0].tensor.data_ptr();
-        let tensors = [("a".to_owned(), Tensor::from_slice(&[5.0_f64, 6.0])), ("c".to_owned(), Tensor::from(1.0))];
+        let tensors = [
+            ("a".to_owned(), Tensor::from_slice(&[5.0_f64, 6.0])),
+            ("c".to_owned(), Tensor::from(1.0)),
+        ];
         let report = compare(&model.state_dict(), &tensors);
-        assert_eq!((report.missing, report.unexpected), (vec!["b".to_owned()], vec!["c".to_owned()]));
+        assert_eq!(
+            (report.missing, report.unexpected),
+            (vec!["b".to_owned()], vec!["c".to_owned()])
+        );
         apply(&model, &tensors).expect("it fits");
         assert_eq!(values(&model), [5.0, 6.0, 1.0, 2.0]);
         assert_eq!(model.0[0].tensor.data_ptr(), before);
@@ -206,15 +256,21 @@ mod tests {
     #[test]
     fn what_does_not_fit_changes_nothing() {
         let model = Two::new();
-        let wrong =
-            [("a".to_owned(), Tensor::from_slice(&[5.0_f32, 6.0])), ("b".to_owned(), Tensor::from_slice(&[5.0_f32]))];
+        let wrong = [
+            ("a".to_owned(), Tensor::from_slice(&[5.0_f32, 6.0])),
+            ("b".to_owned(), Tensor::from_slice(&[5.0_f32])),
+        ];
         let error = apply(&model, &wrong).expect_err("a wrong shape");
         assert_eq!(
             error.to_string(),
             "checkpoint: the weights do not fit the model; b has shape [1] in the file and [2] in the model"
         );
-        let error = apply(&model, &[("x".to_owned(), Tensor::from(1.0))]).expect_err("nothing in common");
-        assert_eq!(error.to_string(), "none of the 2 tensors of the model is in the checkpoint");
+        let error =
+            apply(&model, &[("x".to_owned(), Tensor::from(1.0))]).expect_err("nothing in common");
+        assert_eq!(
+            error.to_string(),
+            "none of the 2 tensors of the model is in the checkpoint"
+        );
         assert_eq!(values(&model), [1.0, 2.0, 1.0, 2.0]);
     }
 }

@@ -83,13 +83,18 @@ impl Adafactor {
         }
         groups::check(&groups)?;
         let count = groups.iter().map(|group| group.parameters.len()).sum();
-        Ok(Self { groups, settings, slots: (0..count).map(|_| None).collect() })
+        Ok(Self {
+            groups,
+            settings,
+            slots: (0..count).map(|_| None).collect(),
+        })
     }
 
     fn read_entry(&self, name: &str, parameter: &Tensor, mut entry: Entry) -> Result<Slot> {
         let like = wide(parameter)?;
         let shape = parameter.size();
-        let mut take = |key: &str, shape: &[i64]| state::take(&mut entry, key, (name, shape, &like));
+        let mut take =
+            |key: &str, shape: &[i64]| state::take(&mut entry, key, (name, shape, &like));
         let second = match shape.as_slice() {
             [.., _, _] => SecondMoment::Factored {
                 row: take(ROW, &row_shape(&shape))?,
@@ -97,11 +102,20 @@ impl Adafactor {
             },
             _ => SecondMoment::Full(take(FULL, &shape)?),
         };
-        let first = self.settings.beta1.map(|_| take(FIRST, &shape)).transpose()?;
+        let first = self
+            .settings
+            .beta1
+            .map(|_| take(FIRST, &shape))
+            .transpose()?;
         let rms = take(RMS, &[])?;
         let step = state::take_step(&mut entry, name)?;
         state::nothing_left(&entry, name)?;
-        Ok(Slot { step, second, first, rms })
+        Ok(Slot {
+            step,
+            second,
+            first,
+            rms,
+        })
     }
 }
 
@@ -122,7 +136,9 @@ fn column_shape(shape: &[i64]) -> Vec<i64> {
 }
 
 fn root_mean_square(tensor: &Tensor) -> Result<Tensor> {
-    Ok(tensor.f_norm()?.f_div_scalar((tensor.numel() as f64).sqrt())?)
+    Ok(tensor
+        .f_norm()?
+        .f_div_scalar((tensor.numel() as f64).sqrt())?)
 }
 
 impl Slot {
@@ -131,12 +147,23 @@ impl Slot {
         let shape = gradient.size();
         let second = if shape.len() >= 2 {
             let (row, column) = (row_shape(&shape), column_shape(&shape));
-            SecondMoment::Factored { row: Tensor::f_zeros(row, options)?, column: Tensor::f_zeros(column, options)? }
+            SecondMoment::Factored {
+                row: Tensor::f_zeros(row, options)?,
+                column: Tensor::f_zeros(column, options)?,
+            }
         } else {
             SecondMoment::Full(gradient.f_zeros_like()?)
         };
-        let first = settings.beta1.map(|_| gradient.f_zeros_like()).transpose()?;
-        Ok(Self { step: 0.0, second, first, rms: Tensor::f_zeros([] as [i64; 0], options)? })
+        let first = settings
+            .beta1
+            .map(|_| gradient.f_zeros_like())
+            .transpose()?;
+        Ok(Self {
+            step: 0.0,
+            second,
+            first,
+            rms: Tensor::f_zeros([] as [i64; 0], options)?,
+        })
     }
 
     /// One update of `parameter` from `gradient`, both wide.
@@ -150,7 +177,9 @@ impl Slot {
         self.rms = root_mean_square(parameter)?;
         let rate = self.rate(group, settings)?;
         let decay = 1.0 - self.step.powf(settings.decay_rate);
-        let squares = gradient.f_pow_tensor_scalar(2)?.f_add_scalar(settings.epsilon.0)?;
+        let squares = gradient
+            .f_pow_tensor_scalar(2)?
+            .f_add_scalar(settings.epsilon.0)?;
         let mut update = self.second.normalize(&squares, gradient, decay)?;
         let mut excess = root_mean_square(&update)?.f_div_scalar(settings.clip_threshold)?;
         let mut update = update.f_div_(&excess.f_clamp_min_(1.0)?)?;
@@ -170,7 +199,11 @@ impl Slot {
 
     fn rate(&self, group: &ParameterGroup, settings: &AdafactorSettings) -> Result<f64> {
         let relative = if settings.relative_step {
-            let least = if settings.warmup_init { 1e-6 * self.step } else { 1e-2 };
+            let least = if settings.warmup_init {
+                1e-6 * self.step
+            } else {
+                1e-2
+            };
             f64::min(least, 1.0 / self.step.sqrt())
         } else {
             group.learning_rate
@@ -194,10 +227,21 @@ impl SecondMoment {
         match self {
             Self::Factored { row, column } => {
                 let mut row = row.f_mul_scalar_(decay)?;
-                add_scaled(&mut row, &squares.f_mean_dim([-1_i64].as_slice(), false, None)?, 1.0 - decay)?;
+                add_scaled(
+                    &mut row,
+                    &squares.f_mean_dim([-1_i64].as_slice(), false, None)?,
+                    1.0 - decay,
+                )?;
                 let mut column = column.f_mul_scalar_(decay)?;
-                add_scaled(&mut column, &squares.f_mean_dim([-2_i64].as_slice(), false, None)?, 1.0 - decay)?;
-                let row = row.f_div(&row.f_mean_dim([-1_i64].as_slice(), true, None)?)?.f_rsqrt_()?.f_unsqueeze(-1)?;
+                add_scaled(
+                    &mut column,
+                    &squares.f_mean_dim([-2_i64].as_slice(), false, None)?,
+                    1.0 - decay,
+                )?;
+                let row = row
+                    .f_div(&row.f_mean_dim([-1_i64].as_slice(), true, None)?)?
+                    .f_rsqrt_()?
+                    .f_unsqueeze(-1)?;
                 let column = column.f_unsqueeze(-2)?.f_rsqrt()?;
                 Ok(row.f_mul(&column)?.f_mul_(gradient)?)
             }
@@ -245,12 +289,18 @@ impl Optimizer for Adafactor {
 
     fn step(&mut self) -> Result<()> {
         let (groups, settings) = (&self.groups, &self.settings);
-        let parameters =
-            groups.iter().flat_map(|group| group.parameters.iter().map(move |parameter| (group, parameter)));
+        let parameters = groups.iter().flat_map(|group| {
+            group
+                .parameters
+                .iter()
+                .map(move |parameter| (group, parameter))
+        });
         tch::no_grad(|| {
             parameters
                 .zip(&mut self.slots)
-                .try_for_each(|((group, parameter), slot)| step_parameter(slot, parameter, group, settings))
+                .try_for_each(|((group, parameter), slot)| {
+                    step_parameter(slot, parameter, group, settings)
+                })
         })
     }
 }
@@ -260,8 +310,13 @@ impl Stateful for Adafactor {
         let mut tensors = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
             let Some(slot) = slot else { continue };
-            let mut push = |key: &str, tensor: &Tensor| tensors.push((state::name(index, key), tensor.shallow_clone()));
-            push("step", &Tensor::f_from_slice(&[slot.step as f32])?.f_reshape([] as [i64; 0])?);
+            let mut push = |key: &str, tensor: &Tensor| {
+                tensors.push((state::name(index, key), tensor.shallow_clone()))
+            };
+            push(
+                "step",
+                &Tensor::f_from_slice(&[slot.step as f32])?.f_reshape([] as [i64; 0])?,
+            );
             slot.first.iter().for_each(|first| push(FIRST, first));
             match &slot.second {
                 SecondMoment::Factored { row, column } => {
@@ -272,7 +327,13 @@ impl Stateful for Adafactor {
             }
             push(RMS, &slot.rms);
         }
-        let AdafactorSettings { epsilon, clip_threshold, decay_rate, beta1, .. } = self.settings;
+        let AdafactorSettings {
+            epsilon,
+            clip_threshold,
+            decay_rate,
+            beta1,
+            ..
+        } = self.settings;
         let own = [
             ("eps", json!([epsilon.0, epsilon.1])),
             ("clip_threshold", json!(clip_threshold)),
@@ -282,15 +343,27 @@ impl Stateful for Adafactor {
             ("relative_step", json!(self.settings.relative_step)),
             ("warmup_init", json!(self.settings.warmup_init)),
         ];
-        Ok(PartState { tensors, json: state::groups_json(&self.groups, &own) })
+        Ok(PartState {
+            tensors,
+            json: state::groups_json(&self.groups, &own),
+        })
     }
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let incoming = state::read(&self.groups, state)?;
-        let named = self.groups.iter().flat_map(|group| group.names.iter().zip(&group.parameters));
-        let slots = named.zip(incoming.entries).map(|((name, parameter), entry)| {
-            Ok(if entry.is_empty() { None } else { Some(self.read_entry(name, parameter, entry)?) })
-        });
+        let named = self
+            .groups
+            .iter()
+            .flat_map(|group| group.names.iter().zip(&group.parameters));
+        let slots = named
+            .zip(incoming.entries)
+            .map(|((name, parameter), entry)| {
+                Ok(if entry.is_empty() {
+                    None
+                } else {
+                    Some(self.read_entry(name, parameter, entry)?)
+                })
+            });
         self.slots = slots.collect::<Result<_>>()?;
         state::apply_groups(&mut self.groups, &incoming.groups);
         Ok(())
@@ -330,23 +403,41 @@ mod tests {
 
     fn values(optimizer: &Adafactor) -> Vec<f32> {
         let flat = |group: &ParameterGroup| {
-            Vec::<f32>::try_from(group.parameters[0].detach().to_kind(Kind::Float).flatten(0, -1))
+            Vec::<f32>::try_from(
+                group.parameters[0]
+                    .detach()
+                    .to_kind(Kind::Float)
+                    .flatten(0, -1),
+            )
         };
-        optimizer.groups().iter().flat_map(|group| flat(group).expect("floats")).collect()
+        optimizer
+            .groups()
+            .iter()
+            .flat_map(|group| flat(group).expect("floats"))
+            .collect()
     }
 
     #[test]
     fn two_steps_give_the_recorded_values() {
         let expected = [
             [0.912_540, 1.870_456, 3.073_923, 3.862_020, 0.9, -0.9],
-            [0.824_358, 1.739_948, 3.149_250, 3.723_400, 0.833_729, -0.833_729],
+            [
+                0.824_358, 1.739_948, 3.149_250, 3.723_400, 0.833_729, -0.833_729,
+            ],
         ];
-        for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::Double, 2e-6), (Kind::BFloat16, 2e-2)] {
+        for (kind, tolerance) in [
+            (Kind::Float, 2e-6),
+            (Kind::Double, 2e-6),
+            (Kind::BFloat16, 2e-2),
+        ] {
             let mut optimizer = optimizer(AdafactorSettings::as_trainer(), kind);
             for (factors, expected) in [(1.0, 1.0), (2.0, 0.5)].into_iter().zip(expected) {
                 step(&mut optimizer, factors);
                 for (value, expected) in values(&optimizer).iter().zip(expected) {
-                    assert!((value - expected).abs() < tolerance, "{kind:?}: {value} {expected}");
+                    assert!(
+                        (value - expected).abs() < tolerance,
+                        "{kind:?}: {value} {expected}"
+                    );
                 }
             }
         }
@@ -362,16 +453,28 @@ mod tests {
             ..AdafactorSettings::as_trainer()
         };
         for settings in [AdafactorSettings::as_trainer(), general] {
-            let (mut whole, mut resumed) = (optimizer(settings, Kind::Float), optimizer(settings, Kind::Float));
+            let (mut whole, mut resumed) = (
+                optimizer(settings, Kind::Float),
+                optimizer(settings, Kind::Float),
+            );
             assert!(whole.state().expect("a state").tensors.is_empty());
             step(&mut whole, (1.0, 1.0));
             step(&mut whole, (-1.0, 3.0));
             let state = whole.state().expect("a state");
-            let tensors = state.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
+            let tensors = state
+                .tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor.copy()))
+                .collect();
             for (from, to) in whole.groups().iter().zip(resumed.groups()) {
                 tch::no_grad(|| to.parameters[0].shallow_clone().copy_(&from.parameters[0]));
             }
-            resumed.load_state(PartState { tensors, json: state.json }).expect("it fits");
+            resumed
+                .load_state(PartState {
+                    tensors,
+                    json: state.json,
+                })
+                .expect("it fits");
             step(&mut whole, (0.5, 2.0));
             step(&mut resumed, (0.5, 2.0));
             assert_eq!(values(&whole), values(&resumed));
@@ -384,7 +487,12 @@ mod tests {
         step(&mut whole, (1.0, 1.0));
         let mut state = whole.state().expect("a state");
         state.tensors.retain(|(name, _)| !name.ends_with("_row"));
-        let error = optimizer(AdafactorSettings::as_trainer(), Kind::Float).load_state(state).expect_err("incomplete");
-        assert_eq!(error.to_string(), "the optimizer state does not fit: w has no exp_avg_sq_row");
+        let error = optimizer(AdafactorSettings::as_trainer(), Kind::Float)
+            .load_state(state)
+            .expect_err("incomplete");
+        assert_eq!(
+            error.to_string(),
+            "the optimizer state does not fit: w has no exp_avg_sq_row"
+        );
     }
 }

@@ -33,7 +33,12 @@ struct Moments {
 impl Moments {
     fn new(count: usize) -> Self {
         let undefined = || (0..count).map(|_| Tensor::new()).collect();
-        Self { exp_avgs: undefined(), exp_avg_sqs: undefined(), steps: undefined(), absent: count }
+        Self {
+            exp_avgs: undefined(),
+            exp_avg_sqs: undefined(),
+            steps: undefined(),
+            absent: count,
+        }
     }
 
     fn set(&mut self, index: usize, [exp_avg, exp_avg_sq, step]: [Tensor; 3]) {
@@ -58,20 +63,37 @@ impl Moments {
 
 impl AdamW {
     /// Over groups; `fused` is `adamw_torch_fused`.
-    pub fn new(groups: Vec<ParameterGroup>, settings: OptimizerSettings, fused: bool) -> Result<Self> {
+    pub fn new(
+        groups: Vec<ParameterGroup>,
+        settings: OptimizerSettings,
+        fused: bool,
+    ) -> Result<Self> {
         groups::check(&groups)?;
-        for (name, value) in [("adam_beta1", settings.beta1), ("adam_beta2", settings.beta2)] {
+        for (name, value) in [
+            ("adam_beta1", settings.beta1),
+            ("adam_beta2", settings.beta2),
+        ] {
             if !(0.0..1.0).contains(&value) {
-                return Err(Failure::usage(format!("{name} {value} is not at least 0 and below 1")).into());
+                return Err(Failure::usage(format!(
+                    "{name} {value} is not at least 0 and below 1"
+                ))
+                .into());
             }
         }
         if !settings.epsilon.is_finite() || settings.epsilon < 0.0 {
-            return Err(
-                Failure::usage(format!("adam_epsilon {} is not a number of at least 0", settings.epsilon)).into()
-            );
+            return Err(Failure::usage(format!(
+                "adam_epsilon {} is not a number of at least 0",
+                settings.epsilon
+            ))
+            .into());
         }
         let count = groups.iter().map(|group| group.parameters.len()).sum();
-        Ok(Self { groups, settings, fused, moments: Moments::new(count) })
+        Ok(Self {
+            groups,
+            settings,
+            fused,
+            moments: Moments::new(count),
+        })
     }
 
     /// Makes the moments of parameters that have a gradient for the first time.
@@ -89,7 +111,11 @@ impl AdamW {
 
     /// As torch: beside the parameter for the fused kernel, else on the host.
     fn step_tensor(&self, step: f64, parameter: &Tensor) -> Result<Tensor> {
-        let device = if self.fused { parameter.device() } else { Device::Cpu };
+        let device = if self.fused {
+            parameter.device()
+        } else {
+            Device::Cpu
+        };
         Ok(Tensor::f_full([] as [i64; 0], step, (Kind::Float, device))?)
     }
 
@@ -105,7 +131,9 @@ impl AdamW {
     }
 
     fn named(&self) -> impl Iterator<Item = (&String, &Tensor)> {
-        self.groups.iter().flat_map(|group| group.names.iter().zip(&group.parameters))
+        self.groups
+            .iter()
+            .flat_map(|group| group.names.iter().zip(&group.parameters))
     }
 
     fn read_entry(&self, name: &str, parameter: &Tensor, mut entry: Entry) -> Result<[Tensor; 3]> {
@@ -147,7 +175,11 @@ impl Optimizer for AdamW {
         for group in &self.groups {
             let range = first..first + group.parameters.len();
             first = range.end;
-            torch::adamw_step(&group.parameters, &self.moments.of(range), self.parameters(group))?;
+            torch::adamw_step(
+                &group.parameters,
+                &self.moments.of(range),
+                self.parameters(group),
+            )?;
         }
         Ok(())
     }
@@ -157,14 +189,26 @@ impl Stateful for AdamW {
     fn state(&self) -> Result<PartState> {
         let mut tensors = Vec::new();
         for index in (0..self.moments.steps.len()).filter(|index| self.moments.is_present(*index)) {
-            let Moments { exp_avgs, exp_avg_sqs, steps, .. } = &self.moments;
-            for (key, list) in [("step", steps), ("exp_avg", exp_avgs), ("exp_avg_sq", exp_avg_sqs)] {
+            let Moments {
+                exp_avgs,
+                exp_avg_sqs,
+                steps,
+                ..
+            } = &self.moments;
+            for (key, list) in [
+                ("step", steps),
+                ("exp_avg", exp_avgs),
+                ("exp_avg_sq", exp_avg_sqs),
+            ] {
                 tensors.push((state::name(index, key), list[index].shallow_clone()));
             }
         }
         let mut own = self.group_settings().to_vec();
         own.push(("decoupled_weight_decay", json!(true)));
-        Ok(PartState { tensors, json: state::groups_json(&self.groups, &own) })
+        Ok(PartState {
+            tensors,
+            json: state::groups_json(&self.groups, &own),
+        })
     }
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
@@ -178,11 +222,19 @@ impl Stateful for AdamW {
         self.moments = moments;
         state::apply_groups(&mut self.groups, &incoming.groups);
         if let Some(saved) = incoming.groups.first() {
-            let beta = |index: usize| saved.get("betas").and_then(|betas| betas.get(index)).and_then(Value::as_f64);
+            let beta = |index: usize| {
+                saved
+                    .get("betas")
+                    .and_then(|betas| betas.get(index))
+                    .and_then(Value::as_f64)
+            };
             self.settings = OptimizerSettings {
                 beta1: state::adopted(("adam_beta1", self.settings.beta1), beta(0)),
                 beta2: state::adopted(("adam_beta2", self.settings.beta2), beta(1)),
-                epsilon: state::adopted(("adam_epsilon", self.settings.epsilon), state::number(saved, "eps")),
+                epsilon: state::adopted(
+                    ("adam_epsilon", self.settings.epsilon),
+                    state::number(saved, "eps"),
+                ),
             };
         }
         Ok(())
@@ -196,7 +248,11 @@ mod tests {
     use crate::optim::{Optimizer, OptimizerSettings, ParameterGroup};
     use tch::Tensor;
 
-    const SETTINGS: OptimizerSettings = OptimizerSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-3 };
+    const SETTINGS: OptimizerSettings = OptimizerSettings {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-3,
+    };
 
     fn optimizer(fused: bool) -> AdamW {
         let parameter = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
@@ -208,14 +264,23 @@ mod tests {
             initial_learning_rate: 0.1,
             weight_decay: 0.2,
         };
-        AdamW::new(vec![group(vec![idle, parameter], &["idle", "p"]), group(vec![], &[])], SETTINGS, fused)
-            .expect("valid")
+        AdamW::new(
+            vec![
+                group(vec![idle, parameter], &["idle", "p"]),
+                group(vec![], &[]),
+            ],
+            SETTINGS,
+            fused,
+        )
+        .expect("valid")
     }
 
     fn step(optimizer: &mut AdamW, t: f64) {
         let parameter = &optimizer.groups()[0].parameters[1];
         parameter.grad().defined().then(|| parameter.grad().zero_());
-        (parameter * (Tensor::from_slice(&[0.01_f32, -0.5]) * t)).sum(None).backward();
+        (parameter * (Tensor::from_slice(&[0.01_f32, -0.5]) * t))
+            .sum(None)
+            .backward();
         optimizer.step().expect("a step");
     }
 
@@ -224,8 +289,15 @@ mod tests {
     }
 
     fn copied(state: PartState) -> PartState {
-        let tensors = state.tensors.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
-        PartState { tensors, json: state.json }
+        let tensors = state
+            .tensors
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.copy()))
+            .collect();
+        PartState {
+            tensors,
+            json: state.json,
+        }
     }
 
     #[test]
@@ -235,8 +307,13 @@ mod tests {
             for t in 1..=3 {
                 step(&mut optimizer, f64::from(t));
             }
-            let [a, b] = values(&optimizer)[..] else { panic!("two values") };
-            assert!((a - 0.673_358).abs() < 2e-6 && (b + 1.596_356).abs() < 2e-6, "{fused}: {a} {b}");
+            let [a, b] = values(&optimizer)[..] else {
+                panic!("two values")
+            };
+            assert!(
+                (a - 0.673_358).abs() < 2e-6 && (b + 1.596_356).abs() < 2e-6,
+                "{fused}: {a} {b}"
+            );
         }
     }
 
@@ -244,22 +321,39 @@ mod tests {
     fn the_state_is_torchs_and_goes_on_bit_for_bit() {
         for fused in [false, true] {
             let mut whole = optimizer(fused);
-            assert!(whole.state().expect("a state").tensors.is_empty(), "made at the first step");
+            assert!(
+                whole.state().expect("a state").tensors.is_empty(),
+                "made at the first step"
+            );
             step(&mut whole, 1.0);
             whole.groups_mut()[0].learning_rate = 0.05;
             let state = copied(whole.state().expect("a state"));
-            let names: Vec<_> = state.tensors.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<_> = state
+                .tensors
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
             assert_eq!(
                 names,
                 ["state.1.step", "state.1.exp_avg", "state.1.exp_avg_sq"],
                 "a parameter without gradient has none"
             );
-            assert_eq!(state.json["param_groups"][0]["params"], serde_json::json!([0, 1]));
+            assert_eq!(
+                state.json["param_groups"][0]["params"],
+                serde_json::json!([0, 1])
+            );
             assert_eq!(state.json["param_groups"][0]["lr"], 0.05);
-            assert_eq!(state.json["param_groups"][1]["params"], serde_json::json!([]));
+            assert_eq!(
+                state.json["param_groups"][1]["params"],
+                serde_json::json!([])
+            );
 
             let mut resumed = optimizer(fused);
-            tch::no_grad(|| resumed.groups()[0].parameters[1].shallow_clone().copy_(&whole.groups()[0].parameters[1]));
+            tch::no_grad(|| {
+                resumed.groups()[0].parameters[1]
+                    .shallow_clone()
+                    .copy_(&whole.groups()[0].parameters[1])
+            });
             resumed.load_state(state).expect("it fits");
             for t in [2.0, 3.0] {
                 step(&mut whole, t);
@@ -275,10 +369,19 @@ mod tests {
         step(&mut whole, 1.0);
         type Spoil = fn(&mut PartState);
         let spoils: [(Spoil, &str); 6] = [
-            (|state| state.tensors[1].1 = Tensor::from_slice(&[1.0_f32]), "exp_avg of p has shape [1], not [2]"),
-            (|state| state.tensors[0].0 = "state.9.step".to_owned(), "tensor state.9.step belongs to no parameter"),
+            (
+                |state| state.tensors[1].1 = Tensor::from_slice(&[1.0_f32]),
+                "exp_avg of p has shape [1], not [2]",
+            ),
+            (
+                |state| state.tensors[0].0 = "state.9.step".to_owned(),
+                "tensor state.9.step belongs to no parameter",
+            ),
             (|state| drop(state.tensors.remove(2)), "p has no exp_avg_sq"),
-            (|state| state.tensors[2].0 = "state.1.other".to_owned(), "p has no exp_avg_sq"),
+            (
+                |state| state.tensors[2].0 = "state.1.other".to_owned(),
+                "p has no exp_avg_sq",
+            ),
             (
                 |state| drop(state.json["param_groups"].as_array_mut().map(Vec::pop)),
                 "it has 1 parameter groups, the model 2",
@@ -293,7 +396,10 @@ mod tests {
             spoil(&mut state);
             let mut other = optimizer(false);
             let error = other.load_state(state).expect_err(expected);
-            assert_eq!(error.to_string(), format!("the optimizer state does not fit: {expected}"));
+            assert_eq!(
+                error.to_string(),
+                format!("the optimizer state does not fit: {expected}")
+            );
             assert!(other.state().expect("a state").tensors.is_empty());
         }
     }

@@ -17,13 +17,24 @@ pub struct Member<'a> {
 }
 
 /// Both groups in model order; an empty one is kept.
-pub fn build(parameters: &[Member<'_>], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
+pub fn build(
+    parameters: &[Member<'_>],
+    learning_rate: f64,
+    weight_decay: f64,
+) -> Vec<ParameterGroup> {
     let group = |decay: bool, weight_decay: f64| {
-        let members =
-            || parameters.iter().filter(move |parameter| parameter.decay == decay && parameter.tensor.requires_grad());
+        let members = || {
+            parameters.iter().filter(move |parameter| {
+                parameter.decay == decay && parameter.tensor.requires_grad()
+            })
+        };
         ParameterGroup {
-            parameters: members().map(|parameter| parameter.tensor.shallow_clone()).collect(),
-            names: members().map(|parameter| parameter.name.to_owned()).collect(),
+            parameters: members()
+                .map(|parameter| parameter.tensor.shallow_clone())
+                .collect(),
+            names: members()
+                .map(|parameter| parameter.name.to_owned())
+                .collect(),
             learning_rate,
             initial_learning_rate: learning_rate,
             weight_decay,
@@ -35,9 +46,14 @@ pub fn build(parameters: &[Member<'_>], learning_rate: f64, weight_decay: f64) -
 /// What torch's constructors refuse.
 pub(super) fn check(groups: &[ParameterGroup]) -> Result<(), Failure> {
     for group in groups {
-        for (name, value) in [("learning_rate", group.learning_rate), ("weight_decay", group.weight_decay)] {
+        for (name, value) in [
+            ("learning_rate", group.learning_rate),
+            ("weight_decay", group.weight_decay),
+        ] {
             if !value.is_finite() || value < 0.0 {
-                return Err(Failure::usage(format!("{name} {value} is not a number of at least 0")));
+                return Err(Failure::usage(format!(
+                    "{name} {value} is not a number of at least 0"
+                )));
             }
         }
     }
@@ -54,7 +70,11 @@ mod tests {
         // Spec 8, row 70; `a.weight` is frozen.
         let frozen = Tensor::from_slice(&[1.0_f32, 2.0]);
         let trainable = frozen.copy().set_requires_grad(true);
-        let member = |name, tensor, decay| Member { name, tensor, decay };
+        let member = |name, tensor, decay| Member {
+            name,
+            tensor,
+            decay,
+        };
         let parameters = [
             member("a.weight", &frozen, true),
             member("b.weight", &trainable, true),
@@ -66,6 +86,13 @@ mod tests {
         assert_eq!(groups[1].names, ["b.bias", "norm.weight"]);
         assert_eq!([groups[0].weight_decay, groups[1].weight_decay], [0.1, 0.0]);
         let empty = build(&parameters[2..], 0.5, 0.1);
-        assert_eq!([empty.len(), empty[0].parameters.len(), empty[1].parameters.len()], [2, 0, 2]);
+        assert_eq!(
+            [
+                empty.len(),
+                empty[0].parameters.len(),
+                empty[1].parameters.len()
+            ],
+            [2, 0, 2]
+        );
     }
 }

@@ -68,12 +68,18 @@ pub const BUILTIN: &[(&str, Make)] = &[
 ];
 
 /// Makes the optimizer with this name.
-pub fn create(name: &str, groups: Vec<ParameterGroup>, settings: OptimizerSettings) -> Result<Box<dyn Optimizer>> {
+pub fn create(
+    name: &str,
+    groups: Vec<ParameterGroup>,
+    settings: OptimizerSettings,
+) -> Result<Box<dyn Optimizer>> {
     let Some((_, make)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
         let known: Vec<_> = BUILTIN.iter().map(|(known, _)| *known).collect();
-        return Err(
-            Failure::usage(format!("optimizer {name:?} is not implemented; known are {}", known.join(", "))).into()
-        );
+        return Err(Failure::usage(format!(
+            "optimizer {name:?} is not implemented; known are {}",
+            known.join(", ")
+        ))
+        .into());
     };
     make(groups, settings)
 }

@@ -31,9 +31,9 @@ impl Optimizer for Sgd {
     }
 
     fn step(&mut self) -> Result<()> {
-        self.groups
-            .iter()
-            .try_for_each(|group| torch::sgd_step(&group.parameters, group.learning_rate, group.weight_decay))
+        self.groups.iter().try_for_each(|group| {
+            torch::sgd_step(&group.parameters, group.learning_rate, group.weight_decay)
+        })
     }
 }
 
@@ -48,15 +48,23 @@ impl Stateful for Sgd {
             ("differentiable", json!(false)),
             ("fused", Value::Null),
         ];
-        Ok(PartState { tensors: Vec::new(), json: state::groups_json(&self.groups, &own) })
+        Ok(PartState {
+            tensors: Vec::new(),
+            json: state::groups_json(&self.groups, &own),
+        })
     }
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let incoming = state::read(&self.groups, state)?;
         let names = self.groups.iter().flat_map(|group| &group.names);
-        names.zip(&incoming.entries).try_for_each(|(name, entry)| state::nothing_left(entry, name))?;
-        if let Some(momentum) =
-            incoming.groups.iter().filter_map(|group| state::number(group, "momentum")).find(|value| *value != 0.0)
+        names
+            .zip(&incoming.entries)
+            .try_for_each(|(name, entry)| state::nothing_left(entry, name))?;
+        if let Some(momentum) = incoming
+            .groups
+            .iter()
+            .filter_map(|group| state::number(group, "momentum"))
+            .find(|value| *value != 0.0)
         {
             return Err(state::misfit(format!("it was written with momentum {momentum}")).into());
         }
@@ -76,14 +84,27 @@ mod tests {
     /// The first batch of data D (spec appendix A) for a model y = a x + b at a = b = 0.
     fn first_batch() -> (Tensor, Tensor) {
         let rows = [32, 26, 19, 6, 10, 17, 50, 11];
-        let x: Vec<f32> = rows.iter().map(|i| ((37 * i) % 64) as f32 / 16.0 - 2.0).collect();
-        let y: Vec<f32> =
-            rows.iter().zip(&x).map(|(i, x)| 2.0 * x + 3.0 + if i % 2 == 0 { 0.1 } else { -0.1 }).collect();
+        let x: Vec<f32> = rows
+            .iter()
+            .map(|i| ((37 * i) % 64) as f32 / 16.0 - 2.0)
+            .collect();
+        let y: Vec<f32> = rows
+            .iter()
+            .zip(&x)
+            .map(|(i, x)| 2.0 * x + 3.0 + if i % 2 == 0 { 0.1 } else { -0.1 })
+            .collect();
         (Tensor::from_slice(&x), Tensor::from_slice(&y))
     }
 
     fn groups(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) -> Vec<ParameterGroup> {
-        let members: Vec<_> = parameters.iter().map(|tensor| Member { name: "p", tensor, decay: true }).collect();
+        let members: Vec<_> = parameters
+            .iter()
+            .map(|tensor| Member {
+                name: "p",
+                tensor,
+                decay: true,
+            })
+            .collect();
         groups::build(&members, learning_rate, weight_decay)
     }
 
@@ -98,7 +119,10 @@ mod tests {
         clip::clip(&parameters, Some(1.0)).expect("gradients");
         optimizer.step().expect("a step");
         let (a, b) = (a.double_value(&[]), b.double_value(&[]));
-        assert!((a - 0.076_212_2).abs() < 1e-6 && (b - 0.064_743_4).abs() < 1e-6, "{a} {b}");
+        assert!(
+            (a - 0.076_212_2).abs() < 1e-6 && (b - 0.064_743_4).abs() < 1e-6,
+            "{a} {b}"
+        );
         assert!((a.hypot(b) - 0.1).abs() < 1e-6);
     }
 
@@ -109,10 +133,15 @@ mod tests {
         let mut first = make(0.2);
         first.groups_mut()[0].learning_rate = 0.1;
         let mut second = make(0.2);
-        second.load_state(first.state().expect("a state")).expect("it fits");
+        second
+            .load_state(first.state().expect("a state"))
+            .expect("it fits");
         assert_eq!(second.groups()[0].learning_rate, 0.1);
         (&parameters[0] * 2.0).backward();
         second.step().expect("a step");
-        assert!((parameters[0].double_value(&[]) - (1.0 - 0.1 * 2.5)).abs() < 1e-6, "L2 decay");
+        assert!(
+            (parameters[0].double_value(&[]) - (1.0 - 0.1 * 2.5)).abs() < 1e-6,
+            "L2 decay"
+        );
     }
 }

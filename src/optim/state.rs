@@ -30,8 +30,14 @@ pub fn groups_json(groups: &[ParameterGroup], own: &[(&str, Value)]) -> Value {
         let mut object = Map::new();
         object.insert("weight_decay".to_owned(), Value::from(group.weight_decay));
         object.insert("lr".to_owned(), Value::from(group.learning_rate));
-        object.extend(own.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        object.insert("initial_lr".to_owned(), Value::from(group.initial_learning_rate));
+        object.extend(
+            own.iter()
+                .map(|(key, value)| ((*key).to_owned(), value.clone())),
+        );
+        object.insert(
+            "initial_lr".to_owned(),
+            Value::from(group.initial_learning_rate),
+        );
         let indices = first..first + group.parameters.len();
         first = indices.end;
         object.insert("params".to_owned(), indices.collect());
@@ -50,7 +56,12 @@ pub fn name(index: usize, key: &str) -> String {
 pub fn read(groups: &[ParameterGroup], state: PartState) -> Result<Incoming> {
     let saved = saved_groups(&state.json)?;
     if saved.len() != groups.len() {
-        return Err(misfit(format!("it has {} parameter groups, the model {}", saved.len(), groups.len())).into());
+        return Err(misfit(format!(
+            "it has {} parameter groups, the model {}",
+            saved.len(),
+            groups.len()
+        ))
+        .into());
     }
     // The file's index of a parameter -> ours.
     let mut positions = BTreeMap::new();
@@ -59,7 +70,10 @@ pub fn read(groups: &[ParameterGroup], state: PartState) -> Result<Incoming> {
         let indices = parameter_indices(group, number)?;
         if indices.len() != own.parameters.len() {
             let (found, expected) = (indices.len(), own.parameters.len());
-            return Err(misfit(format!("group {number} has {found} parameters, the model's {expected}")).into());
+            return Err(misfit(format!(
+                "group {number} has {found} parameters, the model's {expected}"
+            ))
+            .into());
         }
         for index in indices {
             positions.insert(index, count);
@@ -68,27 +82,46 @@ pub fn read(groups: &[ParameterGroup], state: PartState) -> Result<Incoming> {
     }
     let mut entries: Vec<Entry> = (0..count).map(|_| Entry::new()).collect();
     for (name, tensor) in state.tensors {
-        let parts = name.strip_prefix("state.").and_then(|rest| rest.split_once('.'));
-        let place = parts.and_then(|(index, key)| Some((*positions.get(&index.parse().ok()?)?, key)));
+        let parts = name
+            .strip_prefix("state.")
+            .and_then(|rest| rest.split_once('.'));
+        let place =
+            parts.and_then(|(index, key)| Some((*positions.get(&index.parse().ok()?)?, key)));
         let Some((position, key)) = place else {
             return Err(misfit(format!("tensor {name} belongs to no parameter")).into());
         };
         entries[position].insert(key.to_owned(), tensor);
     }
-    Ok(Incoming { entries, groups: saved })
+    Ok(Incoming {
+        entries,
+        groups: saved,
+    })
 }
 
 fn saved_groups(json: &Value) -> Result<Vec<Map<String, Value>>, Failure> {
-    let groups = json.get("param_groups").and_then(Value::as_array).ok_or_else(|| misfit("it has no param_groups"))?;
+    let groups = json
+        .get("param_groups")
+        .and_then(Value::as_array)
+        .ok_or_else(|| misfit("it has no param_groups"))?;
     groups
         .iter()
-        .map(|group| group.as_object().cloned().ok_or_else(|| misfit("a parameter group is not an object")))
+        .map(|group| {
+            group
+                .as_object()
+                .cloned()
+                .ok_or_else(|| misfit("a parameter group is not an object"))
+        })
         .collect()
 }
 
 fn parameter_indices(group: &Map<String, Value>, number: usize) -> Result<Vec<u64>, Failure> {
     let indices = group.get("params").and_then(Value::as_array);
-    let indices = indices.and_then(|indices| indices.iter().map(Value::as_u64).collect::<Option<Vec<_>>>());
+    let indices = indices.and_then(|indices| {
+        indices
+            .iter()
+            .map(Value::as_u64)
+            .collect::<Option<Vec<_>>>()
+    });
     indices.ok_or_else(|| misfit(format!("group {number} does not list its params")))
 }
 
@@ -107,9 +140,15 @@ pub fn number(group: &Map<String, Value>, key: &str) -> Option<f64> {
 pub fn apply_groups(groups: &mut [ParameterGroup], saved: &[Map<String, Value>]) {
     for (index, (group, saved)) in groups.iter_mut().zip(saved).enumerate() {
         group.learning_rate = number(saved, "lr").unwrap_or(group.learning_rate);
-        group.initial_learning_rate = number(saved, "initial_lr").unwrap_or(group.initial_learning_rate);
-        group.weight_decay =
-            adopted((&format!("weight_decay of group {index}"), group.weight_decay), number(saved, "weight_decay"));
+        group.initial_learning_rate =
+            number(saved, "initial_lr").unwrap_or(group.initial_learning_rate);
+        group.weight_decay = adopted(
+            (
+                &format!("weight_decay of group {index}"),
+                group.weight_decay,
+            ),
+            number(saved, "weight_decay"),
+        );
     }
 }
 
@@ -125,20 +164,39 @@ pub fn adopted((name, present): (&str, f64), saved: Option<f64>) -> f64 {
 }
 
 /// Takes `key` out of an entry, checks its shape, and makes it ours: of the type and on the device of `like`.
-pub fn take(entry: &mut Entry, key: &str, (parameter, shape, like): (&str, &[i64], &Tensor)) -> Result<Tensor> {
-    let tensor = entry.remove(key).ok_or_else(|| misfit(format!("{parameter} has no {key}")))?;
+pub fn take(
+    entry: &mut Entry,
+    key: &str,
+    (parameter, shape, like): (&str, &[i64], &Tensor),
+) -> Result<Tensor> {
+    let tensor = entry
+        .remove(key)
+        .ok_or_else(|| misfit(format!("{parameter} has no {key}")))?;
     if tensor.size() != shape {
-        return Err(misfit(format!("{key} of {parameter} has shape {:?}, not {shape:?}", tensor.size())).into());
+        return Err(misfit(format!(
+            "{key} of {parameter} has shape {:?}, not {shape:?}",
+            tensor.size()
+        ))
+        .into());
     }
     // Always a copy: the step changes it in place, and the file's tensor may be shared.
-    Ok(tensor.f_detach()?.f_to_device(like.device())?.f_to_dtype(like.f_kind()?, false, true)?)
+    Ok(tensor
+        .f_detach()?
+        .f_to_device(like.device())?
+        .f_to_dtype(like.f_kind()?, false, true)?)
 }
 
 /// Takes a step count, which is one number of any type.
 pub fn take_step(entry: &mut Entry, parameter: &str) -> Result<f64> {
-    let step = entry.remove("step").ok_or_else(|| misfit(format!("{parameter} has no step")))?;
+    let step = entry
+        .remove("step")
+        .ok_or_else(|| misfit(format!("{parameter} has no step")))?;
     if step.numel() != 1 {
-        return Err(misfit(format!("step of {parameter} has shape {:?}, not one number", step.size())).into());
+        return Err(misfit(format!(
+            "step of {parameter} has shape {:?}, not one number",
+            step.size()
+        ))
+        .into());
     }
     Ok(step.f_reshape([] as [i64; 0])?.f_double_value(&[])?)
 }

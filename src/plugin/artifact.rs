@@ -21,14 +21,20 @@ pub(super) struct Artifact {
 
 impl Artifact {
     pub(super) fn of(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self {
+            folder: folder.to_owned(),
+        }
     }
 
     fn size(&self) -> std::io::Result<u64> {
         let mut total = 0;
         for entry in fs::read_dir(&self.folder)? {
             let metadata = entry?.metadata()?;
-            total += if metadata.is_file() { metadata.len() } else { 0 };
+            total += if metadata.is_file() {
+                metadata.len()
+            } else {
+                0
+            };
         }
         Ok(total)
     }
@@ -36,12 +42,16 @@ impl Artifact {
 
 impl State {
     fn artifact(&self) -> wasmtime::Result<&Artifact> {
-        self.artifact.as_ref().ok_or_else(|| wasmtime::Error::msg("no artifact belongs to this call"))
+        self.artifact
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("no artifact belongs to this call"))
     }
 }
 
 fn denied<T>(grant: &str) -> Result<T, HostError> {
-    Err(HostError::denied(format!("needs the grant artifact:{grant}, which this version cannot give")))
+    Err(HostError::denied(format!(
+        "needs the grant artifact:{grant}, which this version cannot give"
+    )))
 }
 
 impl artifact::Host for State {}
@@ -68,7 +78,13 @@ impl artifact::HostArtifact for State {
         denied("read")
     }
 
-    fn upload(&mut self, _: Resource<Handle>, _: String, _: String, _: Vec<(String, String)>) -> Result<u16, HostError> {
+    fn upload(
+        &mut self,
+        _: Resource<Handle>,
+        _: String,
+        _: String,
+        _: Vec<(String, String)>,
+    ) -> Result<u16, HostError> {
         denied("upload")
     }
 

@@ -31,7 +31,12 @@ impl Batch {
         Self {
             outputs: share(batch.outputs),
             labels: share(batch.labels),
-            inputs: batch.inputs.columns.iter().map(|(name, tensor)| (name.to_string(), tensor.shallow_clone())).collect(),
+            inputs: batch
+                .inputs
+                .columns
+                .iter()
+                .map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()))
+                .collect(),
             dataset: batch.dataset.to_owned(),
             size: batch.size as u64,
         }
@@ -39,7 +44,10 @@ impl Batch {
 }
 
 pub(super) fn share(tensors: &[(String, Tensor)]) -> Named {
-    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+        .collect()
 }
 
 fn names(tensors: &Named) -> Vec<String> {
@@ -48,13 +56,24 @@ fn names(tensors: &Named) -> Vec<String> {
 
 impl State {
     fn batch(&self) -> wasmtime::Result<&Batch> {
-        self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("no batch belongs to this call"))
+        self.batch
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("no batch belongs to this call"))
     }
 
-    fn lend(&mut self, part: fn(&Batch) -> &Named, name: &str) -> Result<Option<Resource<tensor::Handle>>, HostError> {
-        let batch = self.batch.as_ref().ok_or_else(|| HostError::stale("no batch belongs to this call"))?;
+    fn lend(
+        &mut self,
+        part: fn(&Batch) -> &Named,
+        name: &str,
+    ) -> Result<Option<Resource<tensor::Handle>>, HostError> {
+        let batch = self
+            .batch
+            .as_ref()
+            .ok_or_else(|| HostError::stale("no batch belongs to this call"))?;
         let found = part(batch).iter().find(|(known, _)| known == name);
-        found.map(|(_, tensor)| self.tensors.lend(tensor)).transpose()
+        found
+            .map(|(_, tensor)| self.tensors.lend(tensor))
+            .transpose()
     }
 }
 
@@ -65,7 +84,11 @@ impl data::HostBatch for State {
         Ok(names(&self.batch()?.outputs))
     }
 
-    fn output(&mut self, _: Resource<Handle>, name: String) -> Result<Option<Resource<tensor::Handle>>, HostError> {
+    fn output(
+        &mut self,
+        _: Resource<Handle>,
+        name: String,
+    ) -> Result<Option<Resource<tensor::Handle>>, HostError> {
         self.lend(|batch| &batch.outputs, &name)
     }
 
@@ -73,7 +96,11 @@ impl data::HostBatch for State {
         Ok(names(&self.batch()?.labels))
     }
 
-    fn label(&mut self, _: Resource<Handle>, name: String) -> Result<Option<Resource<tensor::Handle>>, HostError> {
+    fn label(
+        &mut self,
+        _: Resource<Handle>,
+        name: String,
+    ) -> Result<Option<Resource<tensor::Handle>>, HostError> {
         self.lend(|batch| &batch.labels, &name)
     }
 
@@ -81,7 +108,11 @@ impl data::HostBatch for State {
         Ok(names(&self.batch()?.inputs))
     }
 
-    fn input(&mut self, _: Resource<Handle>, name: String) -> Result<Option<Resource<tensor::Handle>>, HostError> {
+    fn input(
+        &mut self,
+        _: Resource<Handle>,
+        name: String,
+    ) -> Result<Option<Resource<tensor::Handle>>, HostError> {
         self.lend(|batch| &batch.inputs, &name)
     }
 

@@ -3,7 +3,12 @@
 //! One private world has every hook. It is never instantiated as such, because no component exports all of it: each
 //! hook's `GuestIndices` finds out whether a component has that one (see `instance.rs`).
 
-#![allow(missing_docs, clippy::all, clippy::too_many_lines, clippy::too_many_arguments)]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::too_many_arguments
+)]
 
 wasmtime::component::bindgen!({
     path: "wit",

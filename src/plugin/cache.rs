@@ -29,14 +29,23 @@ impl Sealed {
 
     fn seal(key: [u8; KEY_LENGTH], name: &str, code: Vec<u8>) -> Self {
         let seal = seal_of(&key, name, &code);
-        Self { key, name: name.to_owned(), seal, code }
+        Self {
+            key,
+            name: name.to_owned(),
+            seal,
+            code,
+        }
     }
 
     /// The code, after its seal was checked.
     pub(super) fn verified_bytes(&self) -> Result<&[u8]> {
         // blake3's comparison takes the same time wherever the first difference is.
         let expected = blake3::Hash::from_bytes(seal_of(&self.key, &self.name, &self.code));
-        ensure!(expected == blake3::Hash::from_bytes(self.seal), "the seal of {} is broken", self.name);
+        ensure!(
+            expected == blake3::Hash::from_bytes(self.seal),
+            "the seal of {} is broken",
+            self.name
+        );
         Ok(&self.code)
     }
 }
@@ -44,7 +53,10 @@ impl Sealed {
 /// The name is part of what is sealed, so that one entry cannot stand in for another.
 fn seal_of(key: &[u8; KEY_LENGTH], name: &str, code: &[u8]) -> [u8; SEAL_LENGTH] {
     let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(code);
+    hasher
+        .update(&(name.len() as u64).to_le_bytes())
+        .update(name.as_bytes())
+        .update(code);
     *hasher.finalize().as_bytes()
 }
 
@@ -58,10 +70,17 @@ pub(super) struct Cache {
 impl Cache {
     /// Opens or makes the folder and its key.
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        ensure_private(&fs::metadata(folder)?).with_context(|| format!("the plugin cache {}", folder.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        ensure_private(&fs::metadata(folder)?)
+            .with_context(|| format!("the plugin cache {}", folder.display()))?;
         let key = read_or_make_key(&folder.join(KEY_FILE))?;
-        Ok(Self { folder: folder.to_owned(), key })
+        Ok(Self {
+            folder: folder.to_owned(),
+            key,
+        })
     }
 
     /// The entry of that name, unless it is absent, damaged or not ours.
@@ -71,7 +90,12 @@ impl Cache {
         file.read_exact(&mut seal).ok()?;
         let mut code = Vec::new();
         file.read_to_end(&mut code).ok()?;
-        let entry = Sealed { key: self.key, name: name.to_owned(), seal, code };
+        let entry = Sealed {
+            key: self.key,
+            name: name.to_owned(),
+            seal,
+            code,
+        };
         if let Err(error) = entry.verified_bytes() {
             tracing::warn!("{error}; compiling the plugin again");
             return None;
@@ -81,7 +105,9 @@ impl Cache {
 
     /// Writes an entry; another process that writes the same one at the same time does no harm.
     pub(super) fn put(&self, name: &str, code: &[u8]) -> Result<()> {
-        let aside = self.folder.join(format!("{name}.{}.tmp", std::process::id()));
+        let aside = self
+            .folder
+            .join(format!("{name}.{}.tmp", std::process::id()));
         let written = write_private(&aside, &[&seal_of(&self.key, name, code), code])
             .and_then(|()| Ok(fs::rename(&aside, self.path(name))?));
         if written.is_err() {
@@ -112,18 +138,30 @@ fn read_or_make_key(path: &Path) -> Result<[u8; KEY_LENGTH]> {
     let mut file = File::open(path)?;
     ensure_private(&file.metadata()?).with_context(|| format!("the key {}", path.display()))?;
     let mut key = [0; KEY_LENGTH];
-    file.read_exact(&mut key).with_context(|| format!("reading the key {}", path.display()))?;
+    file.read_exact(&mut key)
+        .with_context(|| format!("reading the key {}", path.display()))?;
     Ok(key)
 }
 
 fn ensure_private(metadata: &fs::Metadata) -> Result<()> {
-    ensure!(metadata.uid() == rustix::process::geteuid().as_raw(), "belongs to another user");
-    ensure!(metadata.mode() & 0o077 == 0, "can be reached by other users");
+    ensure!(
+        metadata.uid() == rustix::process::geteuid().as_raw(),
+        "belongs to another user"
+    );
+    ensure!(
+        metadata.mode() & 0o077 == 0,
+        "can be reached by other users"
+    );
     Ok(())
 }
 
 fn write_private(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -132,7 +170,9 @@ fn write_private(path: &Path, parts: &[&[u8]]) -> Result<()> {
 
 fn new_key() -> Result<[u8; KEY_LENGTH]> {
     let mut key = [0; KEY_LENGTH];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut key)).context("reading /dev/urandom")?;
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut key))
+        .context("reading /dev/urandom")?;
     Ok(key)
 }
 
@@ -154,7 +194,10 @@ mod tests {
         assert!(cache.get("a").is_none());
         cache.put("a", b"native code").expect("written");
         let entry = cache.get("a").expect("the entry");
-        assert_eq!(entry.verified_bytes().expect("the seal holds"), b"native code");
+        assert_eq!(
+            entry.verified_bytes().expect("the seal holds"),
+            b"native code"
+        );
         let path = cache.path("a");
         let good = fs::read(&path).expect("a file");
         for position in 0..good.len() {
@@ -187,7 +230,10 @@ mod tests {
         let (_folder, cache) = cache();
         let key = cache.folder.join(KEY_FILE);
         assert_eq!(fs::metadata(&key).expect("a key").mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(&cache.folder).expect("a folder").mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&cache.folder).expect("a folder").mode() & 0o777,
+            0o700
+        );
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("changed");
         assert!(Cache::open(&cache.folder).is_err());
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("changed");

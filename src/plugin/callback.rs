@@ -30,10 +30,17 @@ impl Hooked {
     pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
         let borrowed = instance.borrow();
         let name = borrowed.name().to_owned();
-        let (every_steps, main_rank_only) =
-            borrowed.settings().map_or((1, false), |settings| (settings.every_steps, settings.main_rank_only));
+        let (every_steps, main_rank_only) = borrowed.settings().map_or((1, false), |settings| {
+            (settings.every_steps, settings.main_rank_only)
+        });
         drop(borrowed);
-        Self { name, instance, every_steps, main_rank_only, unsaved: Cell::default() }
+        Self {
+            name,
+            instance,
+            every_steps,
+            main_rank_only,
+            unsaved: Cell::default(),
+        }
     }
 
     /// Whether a component has a callback at all.
@@ -45,7 +52,9 @@ impl Hooked {
     fn skips(&self, kind: EventKind, step: u64) -> bool {
         match kind {
             // `on_step_begin` comes before the step is counted.
-            EventKind::StepBegin | EventKind::SubstepEnd => !(step + 1).is_multiple_of(self.every_steps),
+            EventKind::StepBegin | EventKind::SubstepEnd => {
+                !(step + 1).is_multiple_of(self.every_steps)
+            }
             EventKind::StepEnd => !step.is_multiple_of(self.every_steps),
             _ => false,
         }
@@ -94,7 +103,9 @@ impl Callback for Hooked {
 
     fn state(&self) -> Option<Value> {
         match self.instance.borrow_mut().save_state() {
-            Ok(saved) => saved.map(|Saved { version, bytes }| json!({"version": version, "bytes": bytes})),
+            Ok(saved) => {
+                saved.map(|Saved { version, bytes }| json!({"version": version, "bytes": bytes}))
+            }
             Err(error) => {
                 self.unsaved.set(Some(error));
                 None
@@ -103,14 +114,25 @@ impl Callback for Hooked {
     }
 
     fn load_state(&mut self, state: &Value) -> Result<()> {
-        let subject = || Failure::data(format!("the state of plugin `{}` in the checkpoint cannot be read", self.name));
+        let subject = || {
+            Failure::data(format!(
+                "the state of plugin `{}` in the checkpoint cannot be read",
+                self.name
+            ))
+        };
         let bytes = serde_json::from_value(state["bytes"].clone()).with_context(subject)?;
         let version = serde_json::from_value(state["version"].clone()).with_context(subject)?;
-        self.instance.borrow_mut().restore_state(Saved { version, bytes })
+        self.instance
+            .borrow_mut()
+            .restore_state(Saved { version, bytes })
     }
 
     fn take_emitted(&mut self) -> Vec<(String, f64)> {
-        self.instance.borrow_mut().state_mut().map(|state| state.view.take_emitted()).unwrap_or_default()
+        self.instance
+            .borrow_mut()
+            .state_mut()
+            .map(|state| state.view.take_emitted())
+            .unwrap_or_default()
     }
 }
 
@@ -149,18 +171,54 @@ fn hook_of(kind: EventKind) -> Hook {
 fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Returned<()> {
     let ctx = Resource::new_borrow(0);
     let outcome: Option<Returned<()>> = match event {
-        Event::InitEnd => hooks.train.as_ref().map(|hook| hook.call_on_init_end(store, ctx)),
-        Event::TrainBegin => hooks.train.as_ref().map(|hook| hook.call_on_train_begin(store, ctx)),
-        Event::TrainEnd => hooks.train.as_ref().map(|hook| hook.call_on_train_end(store, ctx)),
-        Event::EpochBegin => hooks.epoch.as_ref().map(|hook| hook.call_on_epoch_begin(store, ctx)),
-        Event::EpochEnd => hooks.epoch.as_ref().map(|hook| hook.call_on_epoch_end(store, ctx)),
-        Event::StepBegin => hooks.step.as_ref().map(|hook| hook.call_on_step_begin(store, ctx)),
-        Event::SubstepEnd => hooks.substep.as_ref().map(|hook| hook.call_on_substep_end(store, ctx)),
-        Event::StepEnd => hooks.step.as_ref().map(|hook| hook.call_on_step_end(store, ctx)),
-        Event::Evaluate(metrics) => hooks.eval.as_ref().map(|hook| hook.call_on_evaluate(store, ctx, metrics)),
-        Event::Predict(metrics) => hooks.eval.as_ref().map(|hook| hook.call_on_predict(store, ctx, metrics)),
-        Event::Log(logs) => hooks.log.as_ref().map(|hook| hook.call_on_log(store, ctx, logs)),
-        Event::PredictionStep => hooks.prediction_step.as_ref().map(|hook| hook.call_on_prediction_step(store, ctx)),
+        Event::InitEnd => hooks
+            .train
+            .as_ref()
+            .map(|hook| hook.call_on_init_end(store, ctx)),
+        Event::TrainBegin => hooks
+            .train
+            .as_ref()
+            .map(|hook| hook.call_on_train_begin(store, ctx)),
+        Event::TrainEnd => hooks
+            .train
+            .as_ref()
+            .map(|hook| hook.call_on_train_end(store, ctx)),
+        Event::EpochBegin => hooks
+            .epoch
+            .as_ref()
+            .map(|hook| hook.call_on_epoch_begin(store, ctx)),
+        Event::EpochEnd => hooks
+            .epoch
+            .as_ref()
+            .map(|hook| hook.call_on_epoch_end(store, ctx)),
+        Event::StepBegin => hooks
+            .step
+            .as_ref()
+            .map(|hook| hook.call_on_step_begin(store, ctx)),
+        Event::SubstepEnd => hooks
+            .substep
+            .as_ref()
+            .map(|hook| hook.call_on_substep_end(store, ctx)),
+        Event::StepEnd => hooks
+            .step
+            .as_ref()
+            .map(|hook| hook.call_on_step_end(store, ctx)),
+        Event::Evaluate(metrics) => hooks
+            .eval
+            .as_ref()
+            .map(|hook| hook.call_on_evaluate(store, ctx, metrics)),
+        Event::Predict(metrics) => hooks
+            .eval
+            .as_ref()
+            .map(|hook| hook.call_on_predict(store, ctx, metrics)),
+        Event::Log(logs) => hooks
+            .log
+            .as_ref()
+            .map(|hook| hook.call_on_log(store, ctx, logs)),
+        Event::PredictionStep => hooks
+            .prediction_step
+            .as_ref()
+            .map(|hook| hook.call_on_prediction_step(store, ctx)),
         Event::Save(folder) => hooks.checkpoint.as_ref().map(|hook| {
             store.data_mut().artifact = Some(Artifact::of(folder));
             hook.call_on_save(store, ctx, Resource::new_borrow(0))

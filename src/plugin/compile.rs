@@ -48,7 +48,11 @@ pub(super) struct Job<'a> {
 
 /// Compiled code, from the cache if it is there.
 pub(super) fn compiled(job: &Job<'_>) -> Result<Sealed> {
-    let entry = format!("{}-{}", job.digest, engine::compatibility(engine::engine()?));
+    let entry = format!(
+        "{}-{}",
+        job.digest,
+        engine::compatibility(engine::engine()?)
+    );
     let cache = job.cache.and_then(|folder| match Cache::open(folder) {
         Ok(cache) => Some(cache),
         Err(error) => {
@@ -61,7 +65,9 @@ pub(super) fn compiled(job: &Job<'_>) -> Result<Sealed> {
     }
     let code = match job.compiler {
         Some(program) => in_child(program, job)?,
-        None => engine::compile(job.bytes).map_err(|error| refusal(job.name, &format!("{error:#}")))?,
+        None => {
+            engine::compile(job.bytes).map_err(|error| refusal(job.name, &format!("{error:#}")))?
+        }
     };
     if let Some(Err(error)) = cache.map(|cache| cache.put(&entry, &code)) {
         tracing::warn!("the compiled plugin `{}` is not kept: {error:#}", job.name);
@@ -70,16 +76,35 @@ pub(super) fn compiled(job: &Job<'_>) -> Result<Sealed> {
 }
 
 fn refusal(name: &str, reason: &str) -> Failure {
-    Failure::data(format!("plugin `{name}`: cannot be compiled: {}", printable(reason, 2048)))
+    Failure::data(format!(
+        "plugin `{name}`: cannot be compiled: {}",
+        printable(reason, 2048)
+    ))
 }
 
 fn in_child(program: &Path, job: &Job<'_>) -> Result<Vec<u8>> {
-    let Limits { compile_memory, compile_time, .. } = job.limits;
+    let Limits {
+        compile_memory,
+        compile_time,
+        ..
+    } = job.limits;
     let seconds = compile_time.as_secs().max(1);
     let mut command = Command::new(program);
-    command.arg(COMPILE_ARGUMENT).arg(compile_memory.to_string()).arg(seconds.to_string());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().with_context(|| format!("starting {} to compile plugin `{}`", program.display(), job.name))?;
+    command
+        .arg(COMPILE_ARGUMENT)
+        .arg(compile_memory.to_string())
+        .arg(seconds.to_string());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| {
+        format!(
+            "starting {} to compile plugin `{}`",
+            program.display(),
+            job.name
+        )
+    })?;
     let outcome = Exchange::start(child, job.bytes)?.finish(*compile_time * PATIENCE)?;
     if outcome.status.success() {
         return Ok(outcome.code);
@@ -121,7 +146,11 @@ impl Exchange {
             let _ = errors.take(64 << 10).read_to_end(&mut bytes);
             bytes
         });
-        Ok(Self { child, code, messages })
+        Ok(Self {
+            child,
+            code,
+            messages,
+        })
     }
 
     fn finish(mut self, patience: Duration) -> Result<Outcome> {
@@ -130,41 +159,71 @@ impl Exchange {
         if timed_out {
             self.child.kill()?;
         }
-        let code = received.unwrap_or_else(|_| Ok(Vec::new())).context("reading from the compile process")?;
+        let code = received
+            .unwrap_or_else(|_| Ok(Vec::new()))
+            .context("reading from the compile process")?;
         if code.len() as u64 > MAX_CODE {
             self.child.kill()?;
-            bail!(Failure::data("a plugin's compiled code is larger than 1 GiB"));
+            bail!(Failure::data(
+                "a plugin's compiled code is larger than 1 GiB"
+            ));
         }
         let status = self.child.wait()?;
         let messages = self.messages.join().unwrap_or_default();
-        Ok(Outcome { status, timed_out, code, messages: String::from_utf8_lossy(&messages).into_owned() })
+        Ok(Outcome {
+            status,
+            timed_out,
+            code,
+            messages: String::from_utf8_lossy(&messages).into_owned(),
+        })
     }
 }
 
 fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
     let signal = outcome.status.signal();
     let over_time = outcome.timed_out
-        || [Signal::XCPU, Signal::KILL].iter().any(|known| signal == Some(known.as_raw()));
-    let out_of_memory = signal == Some(Signal::ABORT.as_raw()) || outcome.messages.contains("memory allocation");
+        || [Signal::XCPU, Signal::KILL]
+            .iter()
+            .any(|known| signal == Some(known.as_raw()));
+    let out_of_memory =
+        signal == Some(Signal::ABORT.as_raw()) || outcome.messages.contains("memory allocation");
     let limit = match (over_time, out_of_memory) {
         (true, _) => Limit::CompileTime,
         (_, true) => Limit::CompileMemory,
         _ => {
-            let last = outcome.messages.lines().rev().find(|line| !line.trim().is_empty());
+            let last = outcome
+                .messages
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty());
             let status = outcome.status.to_string();
-            return refusal(job.name, last.unwrap_or(&status).trim_start_matches("error: "));
+            return refusal(
+                job.name,
+                last.unwrap_or(&status).trim_start_matches("error: "),
+            );
         }
     };
     let (name, key) = (job.name, limit.key());
-    let text = format!("plugin `{name}`: compiling it went over the limit `{key}` of {}", job.limits.show(limit));
-    Failure::data(text).hint(format!("raise it with --plugin_limit {name}.{key}={}", job.limits.raised(limit)))
+    let text = format!(
+        "plugin `{name}`: compiling it went over the limit `{key}` of {}",
+        job.limits.show(limit)
+    );
+    Failure::data(text).hint(format!(
+        "raise it with --plugin_limit {name}.{key}={}",
+        job.limits.raised(limit)
+    ))
 }
 
 /// The life of a compile child. `arguments` are those after [`COMPILE_ARGUMENT`]; an error is for standard error.
 pub fn compile_child(arguments: &[OsString]) -> Result<()> {
-    let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.to_str()?.parse().ok()).collect();
+    let numbers: Vec<u64> = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str()?.parse().ok())
+        .collect();
     let [memory, seconds] = numbers[..] else {
-        bail!(Failure::usage(format!("{COMPILE_ARGUMENT} needs bytes of memory and seconds; it is for internal use")));
+        bail!(Failure::usage(format!(
+            "{COMPILE_ARGUMENT} needs bytes of memory and seconds; it is for internal use"
+        )));
     };
     for (resource, limit) in [
         (Resource::Data, memory),
@@ -172,12 +231,24 @@ pub fn compile_child(arguments: &[OsString]) -> Result<()> {
         (Resource::Core, 0),
         (Resource::Fsize, 0),
     ] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(limit),
+                maximum: Some(limit),
+            },
+        )?;
     }
     let mut component = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut component).context("reading the component")?;
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut component)
+        .context("reading the component")?;
     let code = engine::compile(&component)?;
-    std::io::stdout().lock().write_all(&code).context("handing over the compiled code")
+    std::io::stdout()
+        .lock()
+        .write_all(&code)
+        .context("handing over the compiled code")
 }
 
 #[cfg(test)]
@@ -187,16 +258,53 @@ mod tests {
     #[test]
     fn how_a_child_ended_becomes_one_error() {
         let limits = Limits::default();
-        let job = Job { name: "acc", digest: "", bytes: b"", limits: &limits, compiler: None, cache: None };
+        let job = Job {
+            name: "acc",
+            digest: "",
+            bytes: b"",
+            limits: &limits,
+            compiler: None,
+            cache: None,
+        };
         let exited = |code: i32| ExitStatus::from_raw(code << 8);
         for (status, timed_out, messages, text) in [
-            (ExitStatus::from_raw(24), false, "", "compiling it went over the limit `compile_time` of 120s"),
-            (ExitStatus::from_raw(9), true, "", "compiling it went over the limit `compile_time` of 120s"),
-            (ExitStatus::from_raw(6), false, "memory allocation of 9 bytes failed", "over the limit `compile_memory` of 4 GiB"),
-            (exited(70), false, "error: invalid type index\n", "plugin `acc`: cannot be compiled: invalid type index"),
-            (exited(3), false, "", "plugin `acc`: cannot be compiled: exit status: 3"),
+            (
+                ExitStatus::from_raw(24),
+                false,
+                "",
+                "compiling it went over the limit `compile_time` of 120s",
+            ),
+            (
+                ExitStatus::from_raw(9),
+                true,
+                "",
+                "compiling it went over the limit `compile_time` of 120s",
+            ),
+            (
+                ExitStatus::from_raw(6),
+                false,
+                "memory allocation of 9 bytes failed",
+                "over the limit `compile_memory` of 4 GiB",
+            ),
+            (
+                exited(70),
+                false,
+                "error: invalid type index\n",
+                "plugin `acc`: cannot be compiled: invalid type index",
+            ),
+            (
+                exited(3),
+                false,
+                "",
+                "plugin `acc`: cannot be compiled: exit status: 3",
+            ),
         ] {
-            let outcome = Outcome { status, timed_out, code: Vec::new(), messages: messages.to_owned() };
+            let outcome = Outcome {
+                status,
+                timed_out,
+                code: Vec::new(),
+                messages: messages.to_owned(),
+            };
             let failure = explain(&job, &outcome);
             assert!(failure.message.contains(text), "{}", failure.message);
         }

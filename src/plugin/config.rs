@@ -13,24 +13,42 @@ use crate::error::Failure;
 const MAX_DEPTH: usize = 16;
 
 /// The configuration as the plugin gets it.
-pub(super) fn resolve(name: &str, manifest: Option<&Manifest>, given: &Map<String, Value>) -> Result<Value> {
+pub(super) fn resolve(
+    name: &str,
+    manifest: Option<&Manifest>,
+    given: &Map<String, Value>,
+) -> Result<Value> {
     let mut config = Value::Object(given.clone());
     let Some(schema) = manifest.and_then(|manifest| manifest.config.as_ref()) else {
         if !given.is_empty() {
-            tracing::warn!("plugin `{name}` has no schema for its configuration: the values are passed on unchecked");
+            tracing::warn!(
+                "plugin `{name}` has no schema for its configuration: the values are passed on unchecked"
+            );
         }
         return Ok(config);
     };
     fill_defaults(schema, &mut config, MAX_DEPTH);
-    let validator = jsonschema::options().offline().build(schema).map_err(|error| {
-        let reason = printable(&error.to_string(), 512);
-        Failure::data(format!("plugin `{name}`: the schema in its manifest cannot be used: {reason}"))
-    })?;
-    let problems: Vec<String> = validator.iter_errors(&config).map(|error| describe(name, schema, &error)).collect();
+    let validator = jsonschema::options()
+        .offline()
+        .build(schema)
+        .map_err(|error| {
+            let reason = printable(&error.to_string(), 512);
+            Failure::data(format!(
+                "plugin `{name}`: the schema in its manifest cannot be used: {reason}"
+            ))
+        })?;
+    let problems: Vec<String> = validator
+        .iter_errors(&config)
+        .map(|error| describe(name, schema, &error))
+        .collect();
     if problems.is_empty() {
         return Ok(config);
     }
-    Err(Failure::usage(format!("configuration of plugin `{name}`: {}", problems.join("; "))).into())
+    Err(Failure::usage(format!(
+        "configuration of plugin `{name}`: {}",
+        problems.join("; ")
+    ))
+    .into())
 }
 
 fn describe(name: &str, schema: &Value, error: &jsonschema::ValidationError<'_>) -> String {
@@ -40,8 +58,15 @@ fn describe(name: &str, schema: &Value, error: &jsonschema::ValidationError<'_>)
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             let known = properties_at(schema, &path);
             let tell = |key: &String| match nearest(key, known.iter().map(String::as_str)) {
-                Some(close) => format!("unknown key `{}` (did you mean `{close}`?)", printable(key, 64)),
-                None => format!("unknown key `{}` (known: {})", printable(key, 64), known.join(", ")),
+                Some(close) => format!(
+                    "unknown key `{}` (did you mean `{close}`?)",
+                    printable(key, 64)
+                ),
+                None => format!(
+                    "unknown key `{}` (known: {})",
+                    printable(key, 64),
+                    known.join(", ")
+                ),
             };
             unexpected.iter().map(tell).collect::<Vec<_>>().join("; ")
         }
@@ -59,13 +84,21 @@ fn properties_at(schema: &Value, path: &str) -> Vec<String> {
     let descend = |place: &Value, key: &str| place.get("properties")?.get(key).cloned();
     let steps = path.split('/').filter(|step| !step.is_empty());
     let place = steps.fold(Some(schema.clone()), |place, key| descend(&place?, key));
-    let properties = place.as_ref().and_then(|place| place.get("properties")).and_then(Value::as_object);
-    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+    let properties = place
+        .as_ref()
+        .and_then(|place| place.get("properties"))
+        .and_then(Value::as_object);
+    properties
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
 /// JSON Schema states defaults but fills none in.
 fn fill_defaults(schema: &Value, value: &mut Value, depth: usize) {
-    let (Some(properties), Some(object)) = (schema.get("properties").and_then(Value::as_object), value.as_object_mut()) else {
+    let (Some(properties), Some(object)) = (
+        schema.get("properties").and_then(Value::as_object),
+        value.as_object_mut(),
+    ) else {
         return;
     };
     for (key, part) in properties {
@@ -100,20 +133,34 @@ mod tests {
             },
         }});
         let manifest: Manifest = serde_json::from_value(manifest).expect("a manifest");
-        resolve("stop", Some(&manifest), given.as_object().expect("an object"))
+        resolve(
+            "stop",
+            Some(&manifest),
+            given.as_object().expect("an object"),
+        )
     }
 
     #[test]
     fn defaults_are_filled_in_at_every_depth() {
         let config = with_schema(&json!({"metric": "loss"})).expect("valid");
-        assert_eq!(config, json!({"metric": "loss", "patience": 1, "nested": {"deep": true}}));
-        let config = with_schema(&json!({"metric": "loss", "patience": 3, "nested": {"deep": false}})).expect("valid");
-        assert_eq!(config, json!({"metric": "loss", "patience": 3, "nested": {"deep": false}}));
+        assert_eq!(
+            config,
+            json!({"metric": "loss", "patience": 1, "nested": {"deep": true}})
+        );
+        let config =
+            with_schema(&json!({"metric": "loss", "patience": 3, "nested": {"deep": false}}))
+                .expect("valid");
+        assert_eq!(
+            config,
+            json!({"metric": "loss", "patience": 3, "nested": {"deep": false}})
+        );
     }
 
     #[test]
     fn all_findings_come_in_one_message() {
-        let error = with_schema(&json!({"patiense": 2, "patience": 0, "colour": "red"})).expect_err("not valid").to_string();
+        let error = with_schema(&json!({"patiense": 2, "patience": 0, "colour": "red"}))
+            .expect_err("not valid")
+            .to_string();
         for part in [
             "configuration of plugin `stop`: ",
             "unknown key `patiense` (did you mean `patience`?)",
@@ -128,7 +175,8 @@ mod tests {
     #[test]
     fn without_a_schema_values_pass_unchecked() {
         let given = json!({"anything": [1, 2]});
-        let config = resolve("free", None, given.as_object().expect("an object")).expect("passed on");
+        let config =
+            resolve("free", None, given.as_object().expect("an object")).expect("passed on");
         assert_eq!(config, given);
     }
 }

@@ -47,7 +47,11 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every_steps: 1, main_rank_only: false, declared: Vec::new() }
+        Self {
+            every_steps: 1,
+            main_rank_only: false,
+            declared: Vec::new(),
+        }
     }
 }
 
@@ -122,7 +126,8 @@ impl View {
         });
         self.best_metric = state.best_metric;
         self.learning_rates.clear();
-        self.learning_rates.extend_from_slice(context.learning_rates);
+        self.learning_rates
+            .extend_from_slice(context.learning_rates);
         self.gradient_norm = context.gradient_norm;
         self.flags = Flags::of(context.control);
         self.changed = false;
@@ -159,7 +164,10 @@ impl View {
             Emitted::Number(number) => number,
             Emitted::Scalar(tensor) => tensor.f_double_value(&[]).unwrap_or(f64::NAN),
         };
-        self.emitted.drain(..).map(|(name, value)| (name, read(value))).collect()
+        self.emitted
+            .drain(..)
+            .map(|(name, value)| (name, read(value)))
+            .collect()
     }
 
     /// The log history only grows, except when another training begins: then it is read anew.
@@ -170,7 +178,9 @@ impl View {
             self.seen_entries = 0;
         }
         for entry in &entries[self.seen_entries..] {
-            let numbers = entry.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
+            let numbers = entry
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
             self.latest.extend(numbers);
         }
         self.seen_entries = entries.len();
@@ -183,7 +193,9 @@ impl View {
             return Ok(());
         }
         if self.emitted.len() == MAX_EMITTED {
-            return Err(HostError::limit(format!("more than {MAX_EMITTED} names emitted between two log entries")));
+            return Err(HostError::limit(format!(
+                "more than {MAX_EMITTED} names emitted between two log entries"
+            )));
         }
         self.emitted.push((name, value));
         Ok(())
@@ -196,10 +208,16 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
         return Err("a metric has an empty name".to_owned());
     }
     if name.len() > MAX_NAME {
-        return Err(format!("the metric name `{}` is longer than {MAX_NAME} bytes", printable(name, 40)));
+        return Err(format!(
+            "the metric name `{}` is longer than {MAX_NAME} bytes",
+            printable(name, 40)
+        ));
     }
     if name.chars().any(is_unsafe) {
-        return Err(format!("the metric name `{}` has control characters", printable(name, MAX_NAME)));
+        return Err(format!(
+            "the metric name `{}` has control characters",
+            printable(name, MAX_NAME)
+        ));
     }
     Ok(())
 }
@@ -246,7 +264,9 @@ impl run::HostRun for State {
 
 impl run::HostCtx for State {
     fn progress(&mut self, _: Resource<Ctx>) -> wasmtime::Result<Progress> {
-        self.view.progress.ok_or_else(|| wasmtime::Error::msg("no call is in progress"))
+        self.view
+            .progress
+            .ok_or_else(|| wasmtime::Error::msg("no call is in progress"))
     }
 
     fn metric(&mut self, _: Resource<Ctx>, name: String) -> wasmtime::Result<Option<f64>> {
@@ -265,17 +285,39 @@ impl run::HostCtx for State {
         Ok(self.view.gradient_norm)
     }
 
-    fn parameters(&mut self, _: Resource<Ctx>, _: String) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
-        Err(HostError::denied("reading parameters needs the grant tensor:params, which this version cannot give"))
+    fn parameters(
+        &mut self,
+        _: Resource<Ctx>,
+        _: String,
+    ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
+        Err(HostError::denied(
+            "reading parameters needs the grant tensor:params, which this version cannot give",
+        ))
     }
 
-    fn gradients(&mut self, _: Resource<Ctx>, _: String) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
-        Err(HostError::denied("reading gradients needs the grant tensor:grads, which this version cannot give"))
+    fn gradients(
+        &mut self,
+        _: Resource<Ctx>,
+        _: String,
+    ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
+        Err(HostError::denied(
+            "reading gradients needs the grant tensor:grads, which this version cannot give",
+        ))
     }
 
-    fn rng(&mut self, _: Resource<Ctx>, purpose: String) -> wasmtime::Result<Resource<rng::Handle>> {
-        let step = self.view.progress.map_or(0, |progress| progress.global_step);
-        Ok(self.wasi.table.push(rng::Handle::new(&self.facts.random_key, &purpose, step))?)
+    fn rng(
+        &mut self,
+        _: Resource<Ctx>,
+        purpose: String,
+    ) -> wasmtime::Result<Resource<rng::Handle>> {
+        let step = self
+            .view
+            .progress
+            .map_or(0, |progress| progress.global_step);
+        Ok(self
+            .wasi
+            .table
+            .push(rng::Handle::new(&self.facts.random_key, &purpose, step))?)
     }
 
     fn is_stopping(&mut self, _: Resource<Ctx>) -> wasmtime::Result<bool> {
@@ -327,10 +369,18 @@ impl run::HostCtx for State {
         self.view.emit(name, Emitted::Number(value))
     }
 
-    fn emit_tensor(&mut self, _: Resource<Ctx>, name: String, value: Resource<tensor::Handle>) -> Result<(), HostError> {
+    fn emit_tensor(
+        &mut self,
+        _: Resource<Ctx>,
+        name: String,
+        value: Resource<tensor::Handle>,
+    ) -> Result<(), HostError> {
         let tensor = self.tensors.share(&value)?;
         if tensor.numel() != 1 {
-            return Err(HostError::data(format!("a tensor of shape {:?} is not one value", tensor.size())));
+            return Err(HostError::data(format!(
+                "a tensor of shape {:?} is not one value",
+                tensor.size()
+            )));
         }
         // A copy, because the operand may be a piece of something that changes or is large.
         let mut copy = Tensor::f_empty([0_i64; 0], (tensor.f_kind()?, tensor.device()))?;
@@ -354,17 +404,29 @@ impl run::HostSetup for State {
         Ok(())
     }
 
-    fn declare_metric(&mut self, _: Resource<Setup>, name: String, unit: String, better: Better) -> wasmtime::Result<()> {
+    fn declare_metric(
+        &mut self,
+        _: Resource<Setup>,
+        name: String,
+        unit: String,
+        better: Better,
+    ) -> wasmtime::Result<()> {
         check_name(&name).map_err(wasmtime::Error::msg)?;
         if self.settings.declared.len() == MAX_DECLARED {
-            return Err(wasmtime::Error::msg(format!("more than {MAX_DECLARED} metrics declared")));
+            return Err(wasmtime::Error::msg(format!(
+                "more than {MAX_DECLARED} metrics declared"
+            )));
         }
         let higher_is_better = match better {
             Better::High => Some(true),
             Better::Low => Some(false),
             Better::Neither => None,
         };
-        self.settings.declared.push(Declared { name, unit: printable(&unit, MAX_NAME), higher_is_better });
+        self.settings.declared.push(Declared {
+            name,
+            unit: printable(&unit, MAX_NAME),
+            higher_is_better,
+        });
         Ok(())
     }
 
@@ -380,7 +442,14 @@ mod tests {
     use super::*;
 
     fn context<'a>(state: &'a TrainerState, control: &'a mut Control) -> Context<'a> {
-        Context { state, control, learning_rates: &[0.1], gradient_norm: None, elapsed_seconds: 1.5, micro_step: 4 }
+        Context {
+            state,
+            control,
+            learning_rates: &[0.1],
+            gradient_norm: None,
+            elapsed_seconds: 1.5,
+            micro_step: 4,
+        }
     }
 
     #[test]
@@ -397,14 +466,29 @@ mod tests {
         (view.flags.save, view.flags.training_stop, view.changed) = (true, true, true);
         view.training_reason = Some("enough".to_owned());
         view.apply(&mut control);
-        let changes: Vec<_> = control.take_changes().into_iter().map(|change| (change.wish, change.on, change.reason)).collect();
-        assert_eq!(changes, [("stop_training", true, "enough".to_owned()), ("save", true, String::new())]);
+        let changes: Vec<_> = control
+            .take_changes()
+            .into_iter()
+            .map(|change| (change.wish, change.on, change.reason))
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                ("stop_training", true, "enough".to_owned()),
+                ("save", true, String::new())
+            ]
+        );
         assert!(control.should_log());
     }
 
     #[test]
     fn the_newest_logged_value_is_seen_and_a_new_history_is_read_anew() {
-        let entry = |value: f64| json!({"eval_loss": value, "name": "x"}).as_object().expect("an object").clone();
+        let entry = |value: f64| {
+            json!({"eval_loss": value, "name": "x"})
+                .as_object()
+                .expect("an object")
+                .clone()
+        };
         let mut state = TrainerState::new();
         let mut control = Control::default();
         let mut view = View::default();
@@ -422,15 +506,24 @@ mod tests {
     #[test]
     fn emitted_names_are_checked_and_the_last_value_wins() {
         let mut view = View::default();
-        view.emit("a".to_owned(), Emitted::Number(1.0)).expect("fine");
-        view.emit("a".to_owned(), Emitted::Number(2.0)).expect("fine");
+        view.emit("a".to_owned(), Emitted::Number(1.0))
+            .expect("fine");
+        view.emit("a".to_owned(), Emitted::Number(2.0))
+            .expect("fine");
         for bad in ["", "a\nb", "\u{202e}a", &"x".repeat(MAX_NAME + 1)] {
-            assert!(view.emit(bad.to_owned(), Emitted::Number(0.0)).is_err(), "{bad:?}");
+            assert!(
+                view.emit(bad.to_owned(), Emitted::Number(0.0)).is_err(),
+                "{bad:?}"
+            );
         }
         assert_eq!(view.take_emitted(), [("a".to_owned(), 2.0)]);
         for number in 0..MAX_EMITTED {
-            view.emit(number.to_string(), Emitted::Number(0.0)).expect("fits");
+            view.emit(number.to_string(), Emitted::Number(0.0))
+                .expect("fits");
         }
-        assert!(view.emit("one more".to_owned(), Emitted::Number(0.0)).is_err());
+        assert!(
+            view.emit("one more".to_owned(), Emitted::Number(0.0))
+                .is_err()
+        );
     }
 }

@@ -22,7 +22,9 @@ const MAX_STACK: usize = 512 << 10;
 pub(super) fn engine() -> Result<&'static Engine> {
     static ENGINE: OnceLock<std::result::Result<Engine, String>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
-    engine.as_ref().map_err(|error| anyhow!("starting the WebAssembly engine: {error}"))
+    engine
+        .as_ref()
+        .map_err(|error| anyhow!("starting the WebAssembly engine: {error}"))
 }
 
 fn start() -> Result<Engine> {
@@ -35,14 +37,20 @@ fn start() -> Result<Engine> {
             thread::sleep(TICK);
         }
     };
-    thread::Builder::new().name("plugin-ticker".to_owned()).spawn(tick).context("starting the ticker thread")?;
+    thread::Builder::new()
+        .name("plugin-ticker".to_owned())
+        .spawn(tick)
+        .context("starting the ticker thread")?;
     Ok(engine)
 }
 
 /// Same numbers on every machine: NaNs are canonical, relaxed SIMD is strict, and there are no threads.
 fn config() -> Config {
     let mut config = Config::new();
-    config.strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::Speed).cranelift_nan_canonicalization(true);
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_nan_canonicalization(true);
     config.epoch_interruption(true).max_wasm_stack(MAX_STACK);
     // A call costs three times as much with it, and no hook is asynchronous.
     config.concurrency_support(false);
@@ -73,12 +81,18 @@ impl Hasher for Blake3 {
 
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
-        hash.as_bytes().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        hash.as_bytes()
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 }
 
 /// Makes a component of compiled code. Compiled code is native code, so it is taken only under the seal of this machine.
-#[expect(unsafe_code, reason = "the one place where precompiled code is loaded (I3)")]
+#[expect(
+    unsafe_code,
+    reason = "the one place where precompiled code is loaded (I3)"
+)]
 pub(super) fn load(engine: &Engine, code: &Sealed) -> Result<Component> {
     let bytes = code.verified_bytes()?;
     // SAFETY: `deserialize` needs bytes that `precompile_component` made. `verified_bytes` has just checked, on exactly
@@ -99,6 +113,9 @@ mod tests {
         assert_eq!(compatibility(engine), compatibility(&other));
         let mut changed = config();
         changed.cranelift_opt_level(OptLevel::None);
-        assert_ne!(compatibility(engine), compatibility(&Engine::new(&changed).expect("an engine")));
+        assert_ne!(
+            compatibility(engine),
+            compatibility(&Engine::new(&changed).expect("an engine"))
+        );
     }
 }

@@ -53,7 +53,10 @@ impl HostError {
     }
 
     fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self::Guest(GuestError { kind, message: message.into() })
+        Self::Guest(GuestError {
+            kind,
+            message: message.into(),
+        })
     }
 }
 
@@ -90,12 +93,18 @@ pub struct Violation {
 impl Violation {
     /// A budget of bytes.
     pub(super) fn bytes(limit: Limit, wanted: u64) -> Self {
-        Self { limit, wanted: Bytes(wanted).to_string() }
+        Self {
+            limit,
+            wanted: Bytes(wanted).to_string(),
+        }
     }
 
     /// A number of things.
     pub(super) fn count(limit: Limit, wanted: u64) -> Self {
-        Self { limit, wanted: wanted.to_string() }
+        Self {
+            limit,
+            wanted: wanted.to_string(),
+        }
     }
 }
 
@@ -132,21 +141,35 @@ pub(super) struct Fault<'a> {
 impl Fault<'_> {
     /// The one error of a failed call.
     pub(super) fn explain(self, cause: Cause) -> Failure {
-        let Self { plugin, hook, call, .. } = &self;
+        let Self {
+            plugin, hook, call, ..
+        } = &self;
         let subject = format!("plugin `{plugin}`: {hook}, call {call}");
         match cause {
             Cause::Guest(error) => {
-                let text = format!("{subject}: {} ({})", printable(&error.message, MAX_TEXT), kind_name(error.kind));
-                let violation = self.violation.clone().filter(|_| error.kind == ErrorKind::Limit);
+                let text = format!(
+                    "{subject}: {} ({})",
+                    printable(&error.message, MAX_TEXT),
+                    kind_name(error.kind)
+                );
+                let violation = self
+                    .violation
+                    .clone()
+                    .filter(|_| error.kind == ErrorKind::Limit);
                 self.with_limit(text, violation)
             }
             Cause::Result(text) => Failure::new(Kind::Plugin, format!("{subject}: {text}")),
             Cause::Limit(violation) => self.with_limit(subject, Some(violation)),
             Cause::Trap(error) => {
-                let violation = self.violation.clone().or_else(|| limit_of(hook.time_limit(), &error));
+                let violation = self
+                    .violation
+                    .clone()
+                    .or_else(|| limit_of(hook.time_limit(), &error));
                 let text = match (&violation, error.downcast_ref::<Trap>()) {
                     (Some(_), _) => subject,
-                    (None, Some(Trap::StackOverflow)) => format!("{subject}: the guest's stack is used up: endless recursion?"),
+                    (None, Some(Trap::StackOverflow)) => {
+                        format!("{subject}: the guest's stack is used up: endless recursion?")
+                    }
                     (None, _) => format!("{subject}: {}", trap_text(&error)),
                 };
                 let mut failure = self.with_limit(text, violation);
@@ -179,18 +202,29 @@ impl Fault<'_> {
         let (key, value) = (limit.key(), self.limits.show(limit));
         let text = format!("{text}: over the limit `{key}` of {value} (needs {wanted})");
         let raised = self.limits.raised(limit);
-        Failure::new(Kind::Plugin, text).hint(format!("raise it with --plugin_limit {}.{key}={raised}", self.plugin))
+        Failure::new(Kind::Plugin, text).hint(format!(
+            "raise it with --plugin_limit {}.{key}={raised}",
+            self.plugin
+        ))
     }
 }
 
 /// The limit behind a trap that wasmtime raises by itself.
 fn limit_of(time: Limit, error: &wasmtime::Error) -> Option<Violation> {
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-        return Some(Violation { limit: time, wanted: "more time".to_owned() });
+        return Some(Violation {
+            limit: time,
+            wanted: "more time".to_owned(),
+        });
     }
     // wasmtime's error for this is a private type; its text is checked by the hostile guest `huge-list`.
-    let transfer = error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls"));
-    transfer.then(|| Violation { limit: Limit::Transfer, wanted: "more".to_owned() })
+    let transfer = error
+        .chain()
+        .any(|cause| cause.to_string().contains("fuel allocated for hostcalls"));
+    transfer.then(|| Violation {
+        limit: Limit::Transfer,
+        wanted: "more".to_owned(),
+    })
 }
 
 fn trap_text(error: &wasmtime::Error) -> String {
@@ -206,9 +240,16 @@ fn trap_text(error: &wasmtime::Error) -> String {
 
 /// The innermost functions of a backtrace. wasmtime demangles names only in its own rendering: `  0:  0x1a2 - module!name`.
 fn frames(backtrace: &str) -> Vec<String> {
-    let names = backtrace.lines().filter_map(|line| line.split_once(" - ")?.1.split_once('!'));
-    let known = names.map(|(_, name)| name).filter(|name| !name.starts_with("<wasm function"));
-    known.take(MAX_FRAMES).map(|name| printable(name, 120)).collect()
+    let names = backtrace
+        .lines()
+        .filter_map(|line| line.split_once(" - ")?.1.split_once('!'));
+    let known = names
+        .map(|(_, name)| name)
+        .filter(|name| !name.starts_with("<wasm function"));
+    known
+        .take(MAX_FRAMES)
+        .map(|name| printable(name, 120))
+        .collect()
 }
 
 fn kind_name(kind: ErrorKind) -> &'static str {
@@ -230,13 +271,23 @@ mod tests {
     use super::*;
 
     fn fault(limits: &Limits) -> Fault<'_> {
-        Fault { plugin: "acc", hook: Hook::MetricsUpdate, call: 3, limits, violation: None, output: String::new() }
+        Fault {
+            plugin: "acc",
+            hook: Hook::MetricsUpdate,
+            call: 3,
+            limits,
+            violation: None,
+            output: String::new(),
+        }
     }
 
     #[test]
     fn a_guest_error_keeps_its_text_and_kind() {
         let limits = Limits::default();
-        let cause = Cause::Guest(GuestError { kind: ErrorKind::Data, message: "no output\nnamed \u{1b}[31mlogits".to_owned() });
+        let cause = Cause::Guest(GuestError {
+            kind: ErrorKind::Data,
+            message: "no output\nnamed \u{1b}[31mlogits".to_owned(),
+        });
         let failure = fault(&limits).explain(cause);
         assert_eq!(
             failure.message,
@@ -249,8 +300,14 @@ mod tests {
     fn a_timeout_names_the_limit_its_value_and_how_to_raise_it() {
         let limits = Limits::default();
         let failure = fault(&limits).explain(Cause::Trap(Trap::Interrupt.into()));
-        assert_eq!(failure.message, "plugin `acc`: metrics.update, call 3: over the limit `time` of 5s (needs more time)");
-        assert_eq!(failure.hint.as_deref(), Some("raise it with --plugin_limit acc.time=10s"));
+        assert_eq!(
+            failure.message,
+            "plugin `acc`: metrics.update, call 3: over the limit `time` of 5s (needs more time)"
+        );
+        assert_eq!(
+            failure.hint.as_deref(),
+            Some("raise it with --plugin_limit acc.time=10s")
+        );
     }
 
     #[test]

@@ -76,7 +76,9 @@ impl Hook {
     pub(super) fn time_limit(self) -> Limit {
         match self {
             Hook::Instantiate | Hook::Init => Limit::InitTime,
-            Hook::StepBegin | Hook::StepEnd | Hook::SubstepEnd | Hook::PredictionStep => Limit::StepTime,
+            Hook::StepBegin | Hook::StepEnd | Hook::SubstepEnd | Hook::PredictionStep => {
+                Limit::StepTime
+            }
             _ => Limit::Time,
         }
     }
@@ -121,5 +123,14 @@ pub(super) const NOT_YET_CALLED: &[&str] = &[
 ];
 
 /// Interfaces of `trainer:host`.
-pub(super) const PROVIDED: &[&str] =
-    &["types", "log", "tensor", "rng", "run", "data", "tokenizer", "artifact", "secrets"];
+pub(super) const PROVIDED: &[&str] = &[
+    "types",
+    "log",
+    "tensor",
+    "rng",
+    "run",
+    "data",
+    "tokenizer",
+    "artifact",
+    "secrets",
+];

@@ -43,7 +43,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     let metadata = std::fs::metadata(path).with_context(subject)?;
     if metadata.len() > MAX_FILE {
         let limit = Bytes(MAX_FILE);
-        return Err(Failure::data(format!("plugin file {} is larger than {limit}", path.display())).into());
+        return Err(Failure::data(format!(
+            "plugin file {} is larger than {limit}",
+            path.display()
+        ))
+        .into());
     }
     std::fs::read(path).with_context(subject)
 }
@@ -52,30 +56,46 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 pub(super) fn examine(name: &str, bytes: &[u8]) -> Result<Anatomy> {
     if bytes.get(..4) != Some(b"\0asm") {
         let text = format!("plugin `{name}`: the file is not WebAssembly");
-        return Err(Failure::data(text).hint("a plugin is a WebAssembly component, usually a file *.wasm").into());
+        return Err(Failure::data(text)
+            .hint("a plugin is a WebAssembly component, usually a file *.wasm")
+            .into());
     }
     let broken = |error: &str| {
-        let text = format!("plugin `{name}`: the file is damaged or not complete: {}", printable(error, 256));
+        let text = format!(
+            "plugin `{name}`: the file is damaged or not complete: {}",
+            printable(error, 256)
+        );
         Failure::data(text).hint("build or download it again")
     };
-    let mut anatomy = Anatomy { digest: digest(bytes), size: bytes.len() as u64, ..Anatomy::default() };
+    let mut anatomy = Anatomy {
+        digest: digest(bytes),
+        size: bytes.len() as u64,
+        ..Anatomy::default()
+    };
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| broken(error.message()))?;
-        anatomy.take(&payload, &mut depth).map_err(|error| broken(error.message()))?;
+        anatomy
+            .take(&payload, &mut depth)
+            .map_err(|error| broken(error.message()))?;
     }
     if anatomy.encoding == Some(Encoding::Module) {
-        let text = format!("plugin `{name}`: the file is a core WebAssembly module, not a component");
-        return Err(Failure::data(text).hint("build it for the target wasm32-wasip2, which makes components").into());
+        let text =
+            format!("plugin `{name}`: the file is a core WebAssembly module, not a component");
+        return Err(Failure::data(text)
+            .hint("build it for the target wasm32-wasip2, which makes components")
+            .into());
     }
     Ok(anatomy)
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 impl Anatomy {
@@ -98,7 +118,9 @@ impl Anatomy {
                 }
             }
             Payload::CodeSectionStart { size, .. } => self.code += u64::from(*size),
-            Payload::DataSection(section) => self.data += (section.range().end - section.range().start) as u64,
+            Payload::DataSection(section) => {
+                self.data += (section.range().end - section.range().start) as u64
+            }
             // The outermost one counts: toolchains put it into the core module, later steps around the component.
             Payload::CustomSection(section) if section.name() == SECTION => {
                 if self.manifest.is_none() || *depth == 1 {
@@ -113,7 +135,11 @@ impl Anatomy {
 
     /// Interfaces of our package that the component exports, without package and version.
     pub(super) fn hooks(&self) -> Vec<&str> {
-        self.exports.iter().filter_map(|export| interface(export, "trainer:plugin/")).map(|(name, _)| name).collect()
+        self.exports
+            .iter()
+            .filter_map(|export| interface(export, "trainer:plugin/"))
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Whether this program can call it at all.
@@ -121,44 +147,83 @@ impl Anatomy {
         self.check_exports(name)?;
         self.check_imports(name)?;
         let hooks = self.hooks();
-        let later: Vec<&str> = hooks.iter().copied().filter(|hook| hook::NOT_YET_CALLED.contains(hook)).collect();
+        let later: Vec<&str> = hooks
+            .iter()
+            .copied()
+            .filter(|hook| hook::NOT_YET_CALLED.contains(hook))
+            .collect();
         if hooks.iter().any(|hook| hook::CALLED.contains(hook)) {
             if !later.is_empty() {
-                tracing::warn!("plugin `{name}` exports {}, which this version does not call", later.join(", "));
+                tracing::warn!(
+                    "plugin `{name}` exports {}, which this version does not call",
+                    later.join(", ")
+                );
             }
             return Ok(());
         }
         let text = match later.is_empty() {
             true => format!("plugin `{name}`: exports no hook"),
-            false => format!("plugin `{name}`: not supported by this version: {}", later.join(", ")),
+            false => format!(
+                "plugin `{name}`: not supported by this version: {}",
+                later.join(", ")
+            ),
         };
-        Err(Failure::data(text).hint(format!("this version calls {}", hook::CALLED.join(", "))).into())
+        Err(Failure::data(text)
+            .hint(format!("this version calls {}", hook::CALLED.join(", ")))
+            .into())
     }
 
     fn check_exports(&self, name: &str) -> Result<()> {
-        let ours = self.exports.iter().filter_map(|export| interface(export, "trainer:plugin/"));
+        let ours = self
+            .exports
+            .iter()
+            .filter_map(|export| interface(export, "trainer:plugin/"));
         let mut has_lifecycle = false;
         let mut any = false;
         for (hook, version) in ours {
             any = true;
             has_lifecycle |= hook == "lifecycle";
             if !compatible(version) {
-                return Err(wrong_version(name, &format!("trainer:plugin/{hook}"), version));
+                return Err(wrong_version(
+                    name,
+                    &format!("trainer:plugin/{hook}"),
+                    version,
+                ));
             }
-            let known = hook::SUPPORTING.contains(&hook) || hook::CALLED.contains(&hook) || hook::NOT_YET_CALLED.contains(&hook);
+            let known = hook::SUPPORTING.contains(&hook)
+                || hook::CALLED.contains(&hook)
+                || hook::NOT_YET_CALLED.contains(&hook);
             if !known {
-                let text = format!("plugin `{name}`: exports the hook `{}`, which this version does not know", printable(hook, 64));
-                return Err(Failure::data(text).hint("use a newer version of this program").into());
+                let text = format!(
+                    "plugin `{name}`: exports the hook `{}`, which this version does not know",
+                    printable(hook, 64)
+                );
+                return Err(Failure::data(text)
+                    .hint("use a newer version of this program")
+                    .into());
             }
         }
         if !any {
             let exports = printable(&self.exports.join(", "), 256);
-            let text = format!("plugin `{name}`: a component of another world: it exports {}", if exports.is_empty() { "nothing" } else { &exports });
-            return Err(Failure::data(text).hint("a plugin exports interfaces of the WIT package trainer:plugin").into());
+            let text = format!(
+                "plugin `{name}`: a component of another world: it exports {}",
+                if exports.is_empty() {
+                    "nothing"
+                } else {
+                    &exports
+                }
+            );
+            return Err(Failure::data(text)
+                .hint("a plugin exports interfaces of the WIT package trainer:plugin")
+                .into());
         }
         if !has_lifecycle {
-            let text = format!("plugin `{name}`: does not export trainer:plugin/lifecycle, which every plugin needs");
-            return Err(Failure::data(text).hint("let its world `include trainer:plugin/base`").into());
+            let text = format!(
+                "plugin `{name}`: does not export trainer:plugin/lifecycle, which every plugin needs"
+            );
+            return Err(Failure::data(text)
+                .hint("let its world `include trainer:plugin/base`")
+                .into());
         }
         Ok(())
     }
@@ -167,19 +232,35 @@ impl Anatomy {
         for import in &self.imports {
             if let Some((host, version)) = interface(import, "trainer:host/") {
                 if !compatible(version) {
-                    return Err(wrong_version(name, &format!("trainer:host/{host}"), version));
+                    return Err(wrong_version(
+                        name,
+                        &format!("trainer:host/{host}"),
+                        version,
+                    ));
                 }
                 if hook::PROVIDED.contains(&host) {
                     continue;
                 }
             }
             // wasi:http is a capability; the rest of WASI 0.2 is linked, and empty.
-            let empty = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+            let empty = [
+                "wasi:cli/",
+                "wasi:clocks/",
+                "wasi:filesystem/",
+                "wasi:io/",
+                "wasi:random/",
+                "wasi:sockets/",
+            ];
             if empty.iter().any(|package| import.starts_with(package)) {
                 continue;
             }
-            let text = format!("plugin `{name}`: imports `{}`, which this program does not provide", printable(import, 128));
-            return Err(Failure::data(text).hint("a plugin may import trainer:host and WASI 0.2 without http").into());
+            let text = format!(
+                "plugin `{name}`: imports `{}`, which this program does not provide",
+                printable(import, 128)
+            );
+            return Err(Failure::data(text)
+                .hint("a plugin may import trainer:host and WASI 0.2 without http")
+                .into());
         }
         Ok(())
     }
@@ -193,27 +274,50 @@ fn keep(names: &mut Vec<String>, name: &str) {
 
 /// `trainer:plugin/metrics@0.1.0` to `metrics` and `0.1.0`.
 fn interface<'a>(name: &'a str, package: &str) -> Option<(&'a str, &'a str)> {
-    Some(name.strip_prefix(package)?.split_once('@').unwrap_or((name.strip_prefix(package)?, "")))
+    Some(
+        name.strip_prefix(package)?
+            .split_once('@')
+            .unwrap_or((name.strip_prefix(package)?, "")),
+    )
 }
 
 /// Versions 0.1.x match each other; the linker follows the same rule.
 fn compatible(version: &str) -> bool {
-    let minor = |version: &str| version.splitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    let minor = |version: &str| {
+        version
+            .splitn(3, '.')
+            .take(2)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     minor(version) == minor(hook::API)
 }
 
 fn wrong_version(name: &str, interface: &str, version: &str) -> anyhow::Error {
     let (interface, version) = (printable(interface, 128), printable(version, 32));
-    let text = format!("plugin `{name}`: speaks version {version} of {interface}; this program speaks {}", hook::API);
-    Failure::data(text).hint("build the plugin with this program's WIT packages, or use another version of it").into()
+    let text = format!(
+        "plugin `{name}`: speaks version {version} of {interface}; this program speaks {}",
+        hook::API
+    );
+    Failure::data(text)
+        .hint("build the plugin with this program's WIT packages, or use another version of it")
+        .into()
 }
 
 /// The description as JSON: for scripts.
 pub fn describe_json(path: &Path) -> Result<Value> {
     let bytes = read(path)?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let anatomy = examine(&name, &bytes)?;
-    let manifest = anatomy.manifest.as_deref().map(|manifest| Manifest::parse(&name, manifest)).transpose()?;
+    let manifest = anatomy
+        .manifest
+        .as_deref()
+        .map(|manifest| Manifest::parse(&name, manifest))
+        .transpose()?;
     let refusal = anatomy.admit(&name).err().map(|error| error.to_string());
     Ok(json!({
         "file": path.display().to_string(),
@@ -236,29 +340,60 @@ pub fn describe(path: &Path) -> Result<String> {
     let facts = describe_json(path)?;
     let mut text = String::new();
     let list = |value: &Value| {
-        let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if names.is_empty() { "none".to_owned() } else { printable(&names.join(", "), 4096) }
+        let names: Vec<&str> = value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            printable(&names.join(", "), 4096)
+        }
     };
     let bytes = |value: &Value| Bytes(value.as_u64().unwrap_or(0)).to_string();
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "{label:<10} {value}");
     };
-    line("file", facts["file"].as_str().unwrap_or_default().to_owned());
-    line("digest", facts["digest"].as_str().unwrap_or_default().to_owned());
+    line(
+        "file",
+        facts["file"].as_str().unwrap_or_default().to_owned(),
+    );
+    line(
+        "digest",
+        facts["digest"].as_str().unwrap_or_default().to_owned(),
+    );
     let sizes = &facts["sizes"];
-    line("size", format!("{} (code {}, data {}, names {})", bytes(&facts["size"]), bytes(&sizes["code"]), bytes(&sizes["data"]), bytes(&sizes["custom"])));
+    line(
+        "size",
+        format!(
+            "{} (code {}, data {}, names {})",
+            bytes(&facts["size"]),
+            bytes(&sizes["code"]),
+            bytes(&sizes["data"]),
+            bytes(&sizes["custom"])
+        ),
+    );
     line("hooks", list(&facts["hooks"]));
     line("imports", list(&facts["imports"]));
     match facts["manifest"].as_object() {
         None => line("manifest", "none".to_owned()),
         Some(manifest) => {
             for (key, value) in manifest {
-                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let shown = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
                 line(key, printable(&shown, 4096));
             }
         }
     }
-    line("loads", facts["refusal"].as_str().map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")));
+    line(
+        "loads",
+        facts["refusal"]
+            .as_str()
+            .map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")),
+    );
     Ok(text)
 }
 
@@ -269,7 +404,11 @@ mod tests {
 
     fn component(exports: &[&str], imports: &[&str]) -> Anatomy {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Anatomy { exports: own(exports), imports: own(imports), ..Anatomy::default() }
+        Anatomy {
+            exports: own(exports),
+            imports: own(imports),
+            ..Anatomy::default()
+        }
     }
 
     #[test]
@@ -281,7 +420,10 @@ mod tests {
             (&b""[..], "is not WebAssembly"),
             (&module[..], "is a core WebAssembly module"),
             (&component[..7], "damaged or not complete"),
-            (&[&component[..], &[1, 200]].concat(), "damaged or not complete"),
+            (
+                &[&component[..], &[1, 200]].concat(),
+                "damaged or not complete",
+            ),
         ] {
             let error = examine("x", bytes).expect_err(text);
             assert!(error.to_string().contains(text), "{error}");
@@ -294,21 +436,59 @@ mod tests {
     fn each_misfit_has_its_own_message() {
         let base = "trainer:plugin/lifecycle@0.1.0";
         for (exports, imports, text) in [
-            (&["wasi:cli/run@0.2.0"][..], &[][..], "a component of another world: it exports wasi:cli/run@0.2.0"),
+            (
+                &["wasi:cli/run@0.2.0"][..],
+                &[][..],
+                "a component of another world: it exports wasi:cli/run@0.2.0",
+            ),
             (&[][..], &[][..], "it exports nothing"),
-            (&["trainer:plugin/metrics@0.1.0"], &[], "does not export trainer:plugin/lifecycle"),
-            (&["trainer:plugin/lifecycle@0.2.0"], &[], "speaks version 0.2.0 of trainer:plugin/lifecycle"),
-            (&[base, "trainer:plugin/collator@0.1.0"], &[], "not supported by this version: collator"),
-            (&[base, "trainer:plugin/dream@0.1.0"], &[], "exports the hook `dream`"),
+            (
+                &["trainer:plugin/metrics@0.1.0"],
+                &[],
+                "does not export trainer:plugin/lifecycle",
+            ),
+            (
+                &["trainer:plugin/lifecycle@0.2.0"],
+                &[],
+                "speaks version 0.2.0 of trainer:plugin/lifecycle",
+            ),
+            (
+                &[base, "trainer:plugin/collator@0.1.0"],
+                &[],
+                "not supported by this version: collator",
+            ),
+            (
+                &[base, "trainer:plugin/dream@0.1.0"],
+                &[],
+                "exports the hook `dream`",
+            ),
             (&[base], &[], "exports no hook"),
-            (&[base, "trainer:plugin/metrics@0.1.0"], &["wasi:http/outgoing-handler@0.2.0"], "imports `wasi:http/outgoing-handler@0.2.0`"),
-            (&[base, "trainer:plugin/metrics@0.1.0"], &["trainer:host/gpu@0.1.0"], "imports `trainer:host/gpu@0.1.0`"),
-            (&[base, "trainer:plugin/metrics@0.1.0"], &["trainer:host/run@1.0.0"], "speaks version 1.0.0 of trainer:host/run"),
+            (
+                &[base, "trainer:plugin/metrics@0.1.0"],
+                &["wasi:http/outgoing-handler@0.2.0"],
+                "imports `wasi:http/outgoing-handler@0.2.0`",
+            ),
+            (
+                &[base, "trainer:plugin/metrics@0.1.0"],
+                &["trainer:host/gpu@0.1.0"],
+                "imports `trainer:host/gpu@0.1.0`",
+            ),
+            (
+                &[base, "trainer:plugin/metrics@0.1.0"],
+                &["trainer:host/run@1.0.0"],
+                "speaks version 1.0.0 of trainer:host/run",
+            ),
         ] {
-            let error = component(exports, imports).admit("x").expect_err(text).to_string();
+            let error = component(exports, imports)
+                .admit("x")
+                .expect_err(text)
+                .to_string();
             assert!(error.contains(text), "{error}");
         }
-        let good = component(&[base, "trainer:plugin/metrics@0.1.9"], &["trainer:host/run@0.1.3", "wasi:io/poll@0.2.6"]);
+        let good = component(
+            &[base, "trainer:plugin/metrics@0.1.9"],
+            &["trainer:host/run@0.1.3", "wasi:io/poll@0.2.6"],
+        );
         good.admit("x").expect("admitted");
         assert_eq!(good.hooks(), ["lifecycle", "metrics"]);
     }

@@ -63,7 +63,10 @@ pub(super) struct Hooks {
 /// Finds an interface in a component: `None` if it is not exported, an error if it is not as the contract says.
 macro_rules! find {
     ($pre:expr, $module:ident, $name:literal) => {
-        match $pre.component().get_export_index(None, concat!("trainer:plugin/", $name, "@0.1.0")) {
+        match $pre
+            .component()
+            .get_export_index(None, concat!("trainer:plugin/", $name, "@0.1.0"))
+        {
             Some(_) => Some(hooks::$module::GuestIndices::new($pre)?),
             None => None,
         }
@@ -89,21 +92,73 @@ impl Indices {
         })
     }
 
-    fn load(&self, store: &mut Store<State>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Hooks> {
+    fn load(
+        &self,
+        store: &mut Store<State>,
+        instance: &wasmtime::component::Instance,
+    ) -> wasmtime::Result<Hooks> {
         Ok(Hooks {
             lifecycle: self.lifecycle.load(&mut *store, instance)?,
-            stateful: self.stateful.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            train: self.train.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            epoch: self.epoch.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            step: self.step.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            substep: self.substep.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            eval: self.eval.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            prediction_step: self.prediction_step.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            log: self.log.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            checkpoint: self.checkpoint.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            metrics: self.metrics.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            whole_metrics: self.whole_metrics.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
-            logits: self.logits.as_ref().map(|indices| indices.load(&mut *store, instance)).transpose()?,
+            stateful: self
+                .stateful
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            train: self
+                .train
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            epoch: self
+                .epoch
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            step: self
+                .step
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            substep: self
+                .substep
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            eval: self
+                .eval
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            prediction_step: self
+                .prediction_step
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            log: self
+                .log
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            checkpoint: self
+                .checkpoint
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            metrics: self
+                .metrics
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            whole_metrics: self
+                .whole_metrics
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
+            logits: self
+                .logits
+                .as_ref()
+                .map(|indices| indices.load(&mut *store, instance))
+                .transpose()?,
         })
     }
 }
@@ -119,18 +174,34 @@ pub(super) struct Linked {
 
 impl Linked {
     /// Links a component to what the host provides.
-    pub(super) fn new(engine: &'static Engine, component: &Component, facts: Facts, config: String) -> Result<Self> {
+    pub(super) fn new(
+        engine: &'static Engine,
+        component: &Component,
+        facts: Facts,
+        config: String,
+    ) -> Result<Self> {
         let name = facts.name.clone();
         let misfit = |error: wasmtime::Error| {
             let reason = printable(&format!("{error:#}"), 1024);
-            Failure::data(format!("plugin `{name}`: does not fit this program's plugin interface {}: {reason}", hook::API))
-                .hint("build it with this program's WIT packages")
+            Failure::data(format!(
+                "plugin `{name}`: does not fit this program's plugin interface {}: {reason}",
+                hook::API
+            ))
+            .hint("build it with this program's WIT packages")
         };
         let mut linker = Linker::new(engine);
-        add_to_linker(&mut linker).map_err(|error| anyhow::anyhow!("{error:#}")).context("linking the plugin interface")?;
+        add_to_linker(&mut linker)
+            .map_err(|error| anyhow::anyhow!("{error:#}"))
+            .context("linking the plugin interface")?;
         let pre = linker.instantiate_pre(component).map_err(misfit)?;
         let indices = Indices::new(&pre).map_err(misfit)?;
-        Ok(Self { engine, pre, indices, facts: Arc::new(facts), config })
+        Ok(Self {
+            engine,
+            pre,
+            indices,
+            facts: Arc::new(facts),
+            config,
+        })
     }
 }
 
@@ -244,7 +315,10 @@ impl Instance {
         }
         if !self.can_restart() {
             let (name, restarts) = (self.name(), self.linked.facts.limits.restarts);
-            let text = format!("plugin `{name}`: was stopped {} times; the limit `restarts` is {restarts}", self.traps);
+            let text = format!(
+                "plugin `{name}`: was stopped {} times; the limit `restarts` is {restarts}",
+                self.traps
+            );
             let raised = self.linked.facts.limits.raised(Limit::Restarts);
             let hint = format!("raise it with --plugin_limit {name}.restarts={raised}");
             return Err(Failure::new(Kind::Plugin, text).hint(hint).into());
@@ -254,7 +328,11 @@ impl Instance {
     }
 
     /// One call of a hook: `body` calls the guest and takes over what came of it.
-    pub(super) fn call<T>(&mut self, hook: Hook, body: impl FnOnce(&mut Store<State>, &Hooks) -> Returned<T>) -> Result<T> {
+    pub(super) fn call<T>(
+        &mut self,
+        hook: Hook,
+        body: impl FnOnce(&mut Store<State>, &Hooks) -> Returned<T>,
+    ) -> Result<T> {
         self.ready()?;
         let begin = Instant::now();
         let outcome = self.run(hook, body);
@@ -264,12 +342,14 @@ impl Instance {
 
     /// The error of a call whose result came but cannot be used.
     pub(super) fn refuse(&self, hook: Hook, reason: String) -> Failure {
-        self.fault(hook, String::new(), None).explain(Cause::Result(reason))
+        self.fault(hook, String::new(), None)
+            .explain(Cause::Result(reason))
     }
 
     /// The same for a result that is over a limit.
     pub(super) fn over(&self, hook: Hook, violation: Violation) -> Failure {
-        self.fault(hook, String::new(), None).explain(Cause::Limit(violation))
+        self.fault(hook, String::new(), None)
+            .explain(Cause::Limit(violation))
     }
 
     /// What the plugin wants to find again when the run is resumed; `None` if it has no state.
@@ -282,9 +362,17 @@ impl Instance {
             None => Ok(Ok(Vec::new())),
         })?;
         if bytes.len() as u64 > self.linked.facts.limits.state {
-            return Err(self.over(Hook::SaveState, Violation::bytes(Limit::State, bytes.len() as u64)).into());
+            return Err(self
+                .over(
+                    Hook::SaveState,
+                    Violation::bytes(Limit::State, bytes.len() as u64),
+                )
+                .into());
         }
-        self.saved = Some(Saved { version: self.linked.facts.version.clone(), bytes });
+        self.saved = Some(Saved {
+            version: self.linked.facts.version.clone(),
+            bytes,
+        });
         Ok(self.saved.clone())
     }
 
@@ -304,7 +392,9 @@ impl Instance {
         if self.live.is_none() {
             return Ok(());
         }
-        self.run(Hook::Close, |store, hooks| hooks.lifecycle.call_close(store))
+        self.run(Hook::Close, |store, hooks| {
+            hooks.lifecycle.call_close(store)
+        })
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -315,7 +405,10 @@ impl Instance {
             total: self.durations.total(),
             median: self.durations.quantile(0.5),
             p99: self.durations.quantile(0.99),
-            peak_memory: self.past.peak_memory.max(state.map_or(0, |state| state.meter.peak())),
+            peak_memory: self
+                .past
+                .peak_memory
+                .max(state.map_or(0, |state| state.meter.peak())),
             traps: self.traps,
             reads: self.past.reads + state.map_or(0, |state| state.tensors.reads()),
             restarts: self.restarts(),
@@ -326,19 +419,32 @@ impl Instance {
     fn renew(&mut self) -> Result<()> {
         self.counts[Hook::Instantiate as usize] += 1;
         self.generation += 1;
-        let Linked { engine, pre, indices, facts, .. } = &self.linked;
+        let Linked {
+            engine,
+            pre,
+            indices,
+            facts,
+            ..
+        } = &self.linked;
         let mut store = Store::new(engine, State::new(facts.clone()));
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(usize::try_from(facts.limits.transfer).unwrap_or(usize::MAX));
         store.set_epoch_deadline(ticks(facts.limits.init_time));
-        let made = pre.instantiate(&mut store).and_then(|instance| indices.load(&mut store, &instance));
+        let made = pre
+            .instantiate(&mut store)
+            .and_then(|instance| indices.load(&mut store, &instance));
         match made {
             Ok(hooks) => self.live = Some(Live { store, hooks }),
             Err(error) => return Err(self.bury(Hook::Instantiate, store, error).into()),
         }
         let config = std::mem::take(&mut self.linked.config);
         let outcome = self.run(Hook::Init, |store, hooks| {
-            hooks.lifecycle.call_init(store, Resource::new_borrow(0), Resource::new_borrow(0), &config)
+            hooks.lifecycle.call_init(
+                store,
+                Resource::new_borrow(0),
+                Resource::new_borrow(0),
+                &config,
+            )
         });
         self.linked.config = config;
         if outcome.is_err() {
@@ -346,13 +452,21 @@ impl Instance {
         }
         outcome?;
         // A fresh store takes up where the last known state was.
-        self.saved.take().map_or(Ok(()), |saved| self.restore_state(saved))
+        self.saved
+            .take()
+            .map_or(Ok(()), |saved| self.restore_state(saved))
     }
 
-    fn run<T>(&mut self, hook: Hook, body: impl FnOnce(&mut Store<State>, &Hooks) -> Returned<T>) -> Result<T> {
+    fn run<T>(
+        &mut self,
+        hook: Hook,
+        body: impl FnOnce(&mut Store<State>, &Hooks) -> Returned<T>,
+    ) -> Result<T> {
         self.counts[hook as usize] += 1;
         let Some(Live { store, hooks }) = self.live.as_mut() else {
-            return Err(self.refuse(hook, "the plugin is not running".to_owned()).into());
+            return Err(self
+                .refuse(hook, "the plugin is not running".to_owned())
+                .into());
         };
         store.set_epoch_deadline(ticks(time_of(&self.linked.facts.limits, hook)));
         // What guests compute is never part of a graph; a loss hook will be the exception.
@@ -365,11 +479,16 @@ impl Instance {
             Ok(Err(error)) => {
                 let violation = store.data_mut().take_violation();
                 store.data_mut().end_call();
-                Err(self.fault(hook, String::new(), violation).explain(Cause::Guest(error)).into())
+                Err(self
+                    .fault(hook, String::new(), violation)
+                    .explain(Cause::Guest(error))
+                    .into())
             }
             Err(error) => match self.live.take() {
                 Some(live) => Err(self.bury(hook, live.store, error).into()),
-                None => Err(self.refuse(hook, "the plugin is not running".to_owned()).into()),
+                None => Err(self
+                    .refuse(hook, "the plugin is not running".to_owned())
+                    .into()),
             },
         }
     }
@@ -383,12 +502,20 @@ impl Instance {
         self.past.dropped_lines += state.log.dropped();
         let output = state.wasi.output.take().unwrap_or_default();
         let violation = state.take_violation();
-        self.fault(hook, output, violation).explain(Cause::Trap(error))
+        self.fault(hook, output, violation)
+            .explain(Cause::Trap(error))
     }
 
     fn fault(&self, hook: Hook, output: String, violation: Option<Violation>) -> Fault<'_> {
         let Facts { name, limits, .. } = &*self.linked.facts;
-        Fault { plugin: name, hook, call: self.counts[hook as usize], limits, violation, output }
+        Fault {
+            plugin: name,
+            hook,
+            call: self.counts[hook as usize],
+            limits,
+            violation,
+            output,
+        }
     }
 }
 

@@ -149,8 +149,13 @@ impl Limits {
         let Some(limit) = Limit::ALL.into_iter().find(|limit| limit.key() == key) else {
             let nearest = nearest(key, Limit::ALL.iter().map(|limit| limit.key()));
             let known = Limit::ALL.map(Limit::key).join(", ");
-            let hint = nearest.map_or_else(|| format!("known limits: {known}"), |name| format!("did you mean `{name}`?"));
-            return Err(Failure::usage(format!("unknown plugin limit `{key}`")).hint(hint).into());
+            let hint = nearest.map_or_else(
+                || format!("known limits: {known}"),
+                |name| format!("did you mean `{name}`?"),
+            );
+            return Err(Failure::usage(format!("unknown plugin limit `{key}`"))
+                .hint(hint)
+                .into());
         };
         match self.field(limit) {
             Field::Bytes(field) => *field = parse_bytes(value)?,
@@ -228,8 +233,13 @@ impl fmt::Display for Bytes {
 }
 
 /// The known name closest to what was written, if it is close at all.
-pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.into_iter().map(|name| (strsim::damerau_levenshtein(written, name), name));
+pub(super) fn nearest<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let scored = known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name));
     let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= name.len().max(written.len()) / 3 + 1).then_some(name)
 }
@@ -237,33 +247,47 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
 /// `64MiB`, `1.5GiB`, `4096`.
 pub(super) fn parse_bytes(text: &str) -> Result<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let factor = match text[digits..].trim() {
         "" | "B" => 1,
         "KiB" => KIB,
         "MiB" => MIB,
         "GiB" => GIB,
-        unit => bail!(Failure::usage(format!("`{unit}` is not a unit of bytes; use B, KiB, MiB or GiB"))),
+        unit => bail!(Failure::usage(format!(
+            "`{unit}` is not a unit of bytes; use B, KiB, MiB or GiB"
+        ))),
     };
     match text[..digits].parse::<f64>() {
-        Ok(number) if number * (factor as f64) < (1_u64 << 53) as f64 => Ok((number * factor as f64) as u64),
-        _ => bail!(Failure::usage(format!("`{text}` is not a number of bytes such as 64MiB"))),
+        Ok(number) if number * (factor as f64) < (1_u64 << 53) as f64 => {
+            Ok((number * factor as f64) as u64)
+        }
+        _ => bail!(Failure::usage(format!(
+            "`{text}` is not a number of bytes such as 64MiB"
+        ))),
     }
 }
 
 fn parse_time(text: &str) -> Result<Duration> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let factor = match text[digits..].trim() {
         "ms" => 0.001,
         "s" => 1.0,
         "min" => 60.0,
-        unit => bail!(Failure::usage(format!("`{unit}` is not a unit of time; use ms, s or min"))),
+        unit => bail!(Failure::usage(format!(
+            "`{unit}` is not a unit of time; use ms, s or min"
+        ))),
     };
     let seconds = text[..digits].parse::<f64>().map(|number| number * factor);
     match seconds.map(Duration::try_from_secs_f64) {
         Ok(Ok(time)) if !time.is_zero() && time < Duration::from_secs(1 << 32) => Ok(time),
-        _ => bail!(Failure::usage(format!("`{text}` is not a time such as 250ms or 5s"))),
+        _ => bail!(Failure::usage(format!(
+            "`{text}` is not a time such as 250ms or 5s"
+        ))),
     }
 }
 
@@ -284,7 +308,9 @@ mod tests {
             let mut limits = Limits::default();
             let before = limits.show(limit);
             let raised = limits.raised(limit);
-            limits.set(limit.key(), &raised).expect("what a hint proposes can be written");
+            limits
+                .set(limit.key(), &raised)
+                .expect("what a hint proposes can be written");
             assert_ne!(limits.show(limit), before, "{limit:?}");
             assert_eq!(limits.show(limit).replace(' ', ""), raised, "{limit:?}");
         }
@@ -292,21 +318,35 @@ mod tests {
 
     #[test]
     fn values_are_read_with_their_units() {
-        for (text, bytes) in [("64MiB", 64 * MIB), ("1.5 GiB", 3 * GIB / 2), ("12", 12), ("7B", 7), ("2KiB", 2 * KIB)] {
+        for (text, bytes) in [
+            ("64MiB", 64 * MIB),
+            ("1.5 GiB", 3 * GIB / 2),
+            ("12", 12),
+            ("7B", 7),
+            ("2KiB", 2 * KIB),
+        ] {
             assert_eq!(parse_bytes(text).expect(text), bytes);
         }
         for (text, millis) in [("250ms", 250), ("1.5s", 1500), ("2min", 120_000)] {
             assert_eq!(parse_time(text).expect(text), Duration::from_millis(millis));
         }
-        for (key, value) in [("memory", "64MB"), ("memory", "-1"), ("time", "5"), ("time", "0s"), ("handles", "many"), ("memery", "1")]
-        {
+        for (key, value) in [
+            ("memory", "64MB"),
+            ("memory", "-1"),
+            ("time", "5"),
+            ("time", "0s"),
+            ("handles", "many"),
+            ("memery", "1"),
+        ] {
             assert!(Limits::default().set(key, value).is_err(), "{key}={value}");
         }
     }
 
     #[test]
     fn a_mistyped_key_is_answered_with_the_nearest() {
-        let error = Limits::default().set("memroy", "1GiB").expect_err("no such limit");
+        let error = Limits::default()
+            .set("memroy", "1GiB")
+            .expect_err("no such limit");
         assert_eq!(crate::error::hints_of(&error), ["did you mean `memory`?"]);
     }
 }

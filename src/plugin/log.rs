@@ -30,7 +30,15 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(name: &str, limits: &Limits) -> Self {
         let (max_bytes, max_lines) = (limits.log_bytes, limits.log_lines);
-        Self { name: name.to_owned(), since: Instant::now(), bytes: 0, lines: 0, max_bytes, max_lines, dropped: 0 }
+        Self {
+            name: name.to_owned(),
+            since: Instant::now(),
+            bytes: 0,
+            lines: 0,
+            max_bytes,
+            max_lines,
+            dropped: 0,
+        }
     }
 
     /// Lines left out so far.
@@ -62,7 +70,12 @@ impl Log {
         let admitted = self.bytes <= self.max_bytes && self.lines <= self.max_lines;
         if !admitted {
             if self.dropped == 0 {
-                tracing::warn!("plugin `{}` logs more than {} bytes or {} lines a minute: the rest is left out", self.name, self.max_bytes, self.max_lines);
+                tracing::warn!(
+                    "plugin `{}` logs more than {} bytes or {} lines a minute: the rest is left out",
+                    self.name,
+                    self.max_bytes,
+                    self.max_lines
+                );
             }
             self.dropped += 1;
         }
@@ -71,7 +84,12 @@ impl Log {
 }
 
 impl log::Host for State {
-    fn log(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+    fn log(
+        &mut self,
+        level: Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
         let mut text = message;
         for (name, value) in fields.iter().take(MAX_FIELDS) {
             text.push(' ');
@@ -90,10 +108,17 @@ mod tests {
 
     #[test]
     fn a_minute_has_its_share_and_the_next_one_too() {
-        let limits = Limits { log_bytes: 100, log_lines: 3, ..Limits::default() };
+        let limits = Limits {
+            log_bytes: 100,
+            log_lines: 3,
+            ..Limits::default()
+        };
         let mut log = Log::new("chatty", &limits);
         let start = log.since;
-        let admitted: Vec<bool> = [10, 10, 10, 10].iter().map(|bytes| log.admit(*bytes, start)).collect();
+        let admitted: Vec<bool> = [10, 10, 10, 10]
+            .iter()
+            .map(|bytes| log.admit(*bytes, start))
+            .collect();
         assert_eq!(admitted, [true, true, true, false]);
         let later = start + WINDOW;
         assert!(log.admit(100, later));

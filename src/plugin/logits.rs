@@ -27,22 +27,29 @@ impl Processor {
     }
 
     fn once(&self, batch: &EvaluationBatch<'_>) -> Result<Vec<(String, Tensor)>> {
-        self.instance.borrow_mut().call(Hook::Preprocess, |store, hooks| {
-            let logits = hooks.logits.as_ref().ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))?;
-            store.data_mut().batch = Some(Batch::of(batch));
-            let named = match logits.call_preprocess(&mut *store, Resource::new_borrow(0))? {
-                Ok(named) => named,
-                Err(error) => return Ok(Err(error)),
-            };
-            let tensors = &mut store.data_mut().tensors;
-            let taken: std::result::Result<Vec<_>, HostError> =
-                named.into_iter().map(|entry| Ok((entry.name, tensors.take_back(entry.value)?))).collect();
-            match taken {
-                Ok(outputs) => Ok(Ok(outputs)),
-                Err(HostError::Guest(error)) => Ok(Err(error)),
-                Err(HostError::Trap(error)) => Err(error),
-            }
-        })
+        self.instance
+            .borrow_mut()
+            .call(Hook::Preprocess, |store, hooks| {
+                let logits = hooks
+                    .logits
+                    .as_ref()
+                    .ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))?;
+                store.data_mut().batch = Some(Batch::of(batch));
+                let named = match logits.call_preprocess(&mut *store, Resource::new_borrow(0))? {
+                    Ok(named) => named,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let tensors = &mut store.data_mut().tensors;
+                let taken: std::result::Result<Vec<_>, HostError> = named
+                    .into_iter()
+                    .map(|entry| Ok((entry.name, tensors.take_back(entry.value)?)))
+                    .collect();
+                match taken {
+                    Ok(outputs) => Ok(Ok(outputs)),
+                    Err(HostError::Guest(error)) => Ok(Err(error)),
+                    Err(HostError::Trap(error)) => Err(error),
+                }
+            })
     }
 }
 
@@ -56,7 +63,11 @@ impl LogitsProcessor for Processor {
         let mut outcome = self.once(batch);
         // A processor has no state that a trap could have lost, so a fresh store may try the same batch again.
         let mut instance = self.instance.borrow_mut();
-        if outcome.is_err() && instance.hooks().is_none() && instance.can_restart() && instance.generation() == generation {
+        if outcome.is_err()
+            && instance.hooks().is_none()
+            && instance.can_restart()
+            && instance.generation() == generation
+        {
             drop(instance);
             outcome = self.once(batch);
             instance = self.instance.borrow_mut();
@@ -66,8 +77,14 @@ impl LogitsProcessor for Processor {
             check_name(name).map_err(|reason| instance.refuse(Hook::Preprocess, reason))?;
         }
         let rows = batch.size as i64;
-        if let Some((name, tensor)) = outputs.iter().find(|(_, tensor)| tensor.size().first() != Some(&rows)) {
-            let reason = format!("returned `{name}` of shape {:?} for {rows} examples", tensor.size());
+        if let Some((name, tensor)) = outputs
+            .iter()
+            .find(|(_, tensor)| tensor.size().first() != Some(&rows))
+        {
+            let reason = format!(
+                "returned `{name}` of shape {:?} for {rows} examples",
+                tensor.size()
+            );
             return Err(instance.refuse(Hook::Preprocess, reason).into());
         }
         Ok(outputs)

@@ -69,20 +69,37 @@ impl Manifest {
     /// Reads the section's bytes. `name` is how messages call the plugin.
     pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_LENGTH {
-            bail!(Failure::data(format!("plugin `{name}`: its manifest is longer than {}", Bytes(MAX_LENGTH as u64))));
+            bail!(Failure::data(format!(
+                "plugin `{name}`: its manifest is longer than {}",
+                Bytes(MAX_LENGTH as u64)
+            )));
         }
-        let parsed = serde_json::from_slice(bytes).map_err(|error| printable(&error.to_string(), 1024));
-        let manifest: Manifest =
-            parsed.map_err(|error| Failure::data(format!("plugin `{name}`: its manifest cannot be read: {error}")))?;
-        manifest.check_words().with_context(|| Failure::data(format!("plugin `{name}`: its manifest is not valid")))?;
+        let parsed =
+            serde_json::from_slice(bytes).map_err(|error| printable(&error.to_string(), 1024));
+        let manifest: Manifest = parsed.map_err(|error| {
+            Failure::data(format!(
+                "plugin `{name}`: its manifest cannot be read: {error}"
+            ))
+        })?;
+        manifest.check_words().with_context(|| {
+            Failure::data(format!("plugin `{name}`: its manifest is not valid"))
+        })?;
         Ok(manifest)
     }
 
     fn check_words(&self) -> Result<()> {
-        for (field, text) in [("id", &self.id), ("version", &self.version), ("api", &self.api)] {
-            let plain = !text.is_empty() && text.len() <= 128 && text.chars().all(|c| c.is_ascii_graphic());
+        for (field, text) in [
+            ("id", &self.id),
+            ("version", &self.version),
+            ("api", &self.api),
+        ] {
+            let plain =
+                !text.is_empty() && text.len() <= 128 && text.chars().all(|c| c.is_ascii_graphic());
             if !plain {
-                bail!("`{field}` is `{}`; it needs 1 to 128 plain characters", printable(text, 128));
+                bail!(
+                    "`{field}` is `{}`; it needs 1 to 128 plain characters",
+                    printable(text, 128)
+                );
             }
         }
         Ok(())
@@ -96,13 +113,27 @@ impl Manifest {
     }
 
     fn check_api(&self, name: &str) -> Result<()> {
-        let ours = hook::API.rsplit_once('.').map_or(hook::API, |(minor, _)| minor);
-        let fits = self.api == ours || self.api.strip_prefix(ours).is_some_and(|rest| rest.starts_with('.'));
+        let ours = hook::API
+            .rsplit_once('.')
+            .map_or(hook::API, |(minor, _)| minor);
+        let fits = self.api == ours
+            || self
+                .api
+                .strip_prefix(ours)
+                .is_some_and(|rest| rest.starts_with('.'));
         if fits {
             return Ok(());
         }
-        let text = format!("plugin `{name}`: built for version {} of the plugin interface; this program speaks {ours}", self.api);
-        Err(Failure::data(text).hint(format!("use a version of `{}` that was built for {ours}", self.id)).into())
+        let text = format!(
+            "plugin `{name}`: built for version {} of the plugin interface; this program speaks {ours}",
+            self.api
+        );
+        Err(Failure::data(text)
+            .hint(format!(
+                "use a version of `{}` that was built for {ours}",
+                self.id
+            ))
+            .into())
     }
 
     fn check_requests(&self, name: &str) -> Result<()> {
@@ -116,12 +147,21 @@ impl Manifest {
             .requests
             .iter()
             .filter(|(capability, value)| *capability != CONTROL && asks(value))
-            .map(|(capability, value)| format!("{} {}", printable(capability, 64), printable(&value.to_string(), 256)))
+            .map(|(capability, value)| {
+                format!(
+                    "{} {}",
+                    printable(capability, 64),
+                    printable(&value.to_string(), 256)
+                )
+            })
             .collect();
         if asked.is_empty() {
             return Ok(());
         }
-        let text = format!("plugin `{name}` asks for {}, which has not been granted", asked.join(", "));
+        let text = format!(
+            "plugin `{name}` asks for {}, which has not been granted",
+            asked.join(", ")
+        );
         let hint = "this version grants no capabilities: use a plugin that only computes";
         Err(Failure::new(Kind::Policy, text).hint(hint).into())
     }
@@ -129,13 +169,22 @@ impl Manifest {
     fn check_needs(&self, name: &str, limits: &Limits) -> Result<()> {
         for (key, need) in &self.limits {
             if key != Limit::Memory.key() {
-                let known = nearest(key, [Limit::Memory.key()]).map_or(String::new(), |known| format!(" (`{known}`?)"));
-                bail!(Failure::data(format!("plugin `{name}`: its manifest states a need for `{}`{known}; only `memory` can be stated", printable(key, 64))));
+                let known = nearest(key, [Limit::Memory.key()])
+                    .map_or(String::new(), |known| format!(" (`{known}`?)"));
+                bail!(Failure::data(format!(
+                    "plugin `{name}`: its manifest states a need for `{}`{known}; only `memory` can be stated",
+                    printable(key, 64)
+                )));
             }
             if parse_bytes(need)? > limits.memory {
                 let (need, limit) = (printable(need, 64), limits.show(Limit::Memory));
-                let text = format!("plugin `{name}`: needs {need} of memory; the limit `memory` is {limit}");
-                let hint = format!("raise it with --plugin_limit {name}.memory={}", need.replace(' ', ""));
+                let text = format!(
+                    "plugin `{name}`: needs {need} of memory; the limit `memory` is {limit}"
+                );
+                let hint = format!(
+                    "raise it with --plugin_limit {name}.memory={}",
+                    need.replace(' ', "")
+                );
                 bail!(Failure::new(Kind::Policy, text).hint(hint));
             }
         }
@@ -158,7 +207,11 @@ mod tests {
 
     #[test]
     fn a_plain_manifest_is_admitted() {
-        for (key, value) in [("requests", json!({"net": [], "control": ["stop"]})), ("limits", json!({"memory": "64MiB"})), ("api", json!("0.1.7"))] {
+        for (key, value) in [
+            ("requests", json!({"net": [], "control": ["stop"]})),
+            ("limits", json!({"memory": "64MiB"})),
+            ("api", json!("0.1.7")),
+        ] {
             let manifest = manifest(|whole| whole[key] = value.clone()).expect("valid");
             manifest.admit("acc", &Limits::default()).expect("admitted");
         }
@@ -166,8 +219,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_but_not_granted_is_a_matter_of_policy() {
-        let manifest = manifest(|value| value["requests"] = json!({"net": [{"origin": "https://example.org"}]})).expect("valid");
-        let error = manifest.admit("acc", &Limits::default()).expect_err("refused");
+        let manifest = manifest(|value| {
+            value["requests"] = json!({"net": [{"origin": "https://example.org"}]})
+        })
+        .expect("valid");
+        let error = manifest
+            .admit("acc", &Limits::default())
+            .expect_err("refused");
         assert_eq!(
             error.to_string(),
             "plugin `acc` asks for net [{\"origin\":\"https://example.org\"}], which has not been granted"
@@ -181,10 +239,15 @@ mod tests {
             ("id", json!("a\u{1b}b"), "`id` is `a\\u{1b}b`"),
             ("colour", json!("red"), "unknown field `colour`"),
             ("api", json!("0.2"), "this program speaks 0.1"),
-            ("limits", json!({"memory": "1GiB"}), "the limit `memory` is 256 MiB"),
+            (
+                "limits",
+                json!({"memory": "1GiB"}),
+                "the limit `memory` is 256 MiB",
+            ),
             ("limits", json!({"memroy": "1GiB"}), "(`memory`?)"),
         ] {
-            let result = manifest(|whole| whole[key] = value.clone()).and_then(|manifest| manifest.admit("acc", &Limits::default()));
+            let result = manifest(|whole| whole[key] = value.clone())
+                .and_then(|manifest| manifest.admit("acc", &Limits::default()));
             let error = format!("{:#}", result.expect_err(text));
             assert!(error.contains(text), "{error}");
         }

@@ -42,15 +42,26 @@ impl Meter {
 
     /// Stops the guest: a failed growth would only show as a panic about memory that names no limit.
     fn refuse(&mut self, violation: Violation) -> wasmtime::Result<bool> {
-        let message = format!("over the limit `{}` (needs {})", violation.limit.key(), violation.wanted);
+        let message = format!(
+            "over the limit `{}` (needs {})",
+            violation.limit.key(),
+            violation.wanted
+        );
         self.violation.get_or_insert(violation);
         Err(wasmtime::Error::msg(message))
     }
 }
 
 impl ResourceLimiter for Meter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.memory.saturating_add(desired.saturating_sub(current) as u64);
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let wanted = self
+            .memory
+            .saturating_add(desired.saturating_sub(current) as u64);
         if wanted > self.max_memory {
             return self.refuse(Violation::bytes(Limit::Memory, wanted));
         }
@@ -59,8 +70,15 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.tables.saturating_add(desired.saturating_sub(current) as u64);
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let wanted = self
+            .tables
+            .saturating_add(desired.saturating_sub(current) as u64);
         if wanted > self.max_tables {
             return self.refuse(Violation::count(Limit::Tables, wanted));
         }
@@ -87,11 +105,17 @@ mod tests {
 
     #[test]
     fn memories_count_together() {
-        let mut meter = Meter::new(&Limits { memory: 300, ..Limits::default() });
+        let mut meter = Meter::new(&Limits {
+            memory: 300,
+            ..Limits::default()
+        });
         assert!(meter.memory_growing(0, 200, None).expect("fits"));
         assert!(meter.memory_growing(0, 100, None).expect("fits"));
         assert!(meter.memory_growing(100, 101, None).is_err());
-        assert_eq!(meter.take_violation(), Some(Violation::bytes(Limit::Memory, 301)));
+        assert_eq!(
+            meter.take_violation(),
+            Some(Violation::bytes(Limit::Memory, 301))
+        );
         assert_eq!((meter.take_violation(), meter.peak()), (None, 300));
     }
 }

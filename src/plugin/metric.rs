@@ -30,16 +30,32 @@ pub(super) struct Streaming {
 impl Streaming {
     pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
         let name = instance.borrow().name().to_owned();
-        Self { name, instance, accumulator: None }
+        Self {
+            name,
+            instance,
+            accumulator: None,
+        }
     }
 
     /// The accumulator of this pass, if its store is still alive.
     fn current(&self) -> Result<ResourceAny> {
         let instance = self.instance.borrow();
         match self.accumulator {
-            Some((accumulator, generation)) if generation == instance.generation() => Ok(accumulator),
-            Some(_) => Err(instance.refuse(Hook::MetricsUpdate, "its state was lost when it was started again".to_owned()).into()),
-            None => Err(instance.refuse(Hook::MetricsUpdate, "no evaluation pass was begun".to_owned()).into()),
+            Some((accumulator, generation)) if generation == instance.generation() => {
+                Ok(accumulator)
+            }
+            Some(_) => Err(instance
+                .refuse(
+                    Hook::MetricsUpdate,
+                    "its state was lost when it was started again".to_owned(),
+                )
+                .into()),
+            None => Err(instance
+                .refuse(
+                    Hook::MetricsUpdate,
+                    "no evaluation pass was begun".to_owned(),
+                )
+                .into()),
         }
     }
 }
@@ -55,10 +71,15 @@ impl Metric for Streaming {
         if let Some((old, generation)) = self.accumulator.take()
             && generation == instance.generation()
         {
-            instance.call(Hook::MetricsDrop, |store, _| Ok(Ok(old.resource_drop(store)?)))?;
+            instance.call(Hook::MetricsDrop, |store, _| {
+                Ok(Ok(old.resource_drop(store)?))
+            })?;
         }
         let made = instance.call(Hook::MetricsNew, |store, hooks| match &hooks.metrics {
-            Some(metrics) => metrics.accumulator().call_constructor(store, dataset).map(Ok),
+            Some(metrics) => metrics
+                .accumulator()
+                .call_constructor(store, dataset)
+                .map(Ok),
             None => Err(absent()),
         })?;
         self.accumulator = Some((made, instance.generation()));
@@ -67,11 +88,15 @@ impl Metric for Streaming {
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         let accumulator = self.current()?;
-        self.instance.borrow_mut().call(Hook::MetricsUpdate, |store, hooks| {
-            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
-            store.data_mut().batch = Some(Batch::of(batch));
-            metrics.accumulator().call_update(store, accumulator, Resource::new_borrow(0))
-        })
+        self.instance
+            .borrow_mut()
+            .call(Hook::MetricsUpdate, |store, hooks| {
+                let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+                store.data_mut().batch = Some(Batch::of(batch));
+                metrics
+                    .accumulator()
+                    .call_update(store, accumulator, Resource::new_borrow(0))
+            })
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
@@ -98,7 +123,14 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(instance: Rc<RefCell<Instance>>) -> Self {
         let name = instance.borrow().name().to_owned();
-        Self { name, instance, dataset: String::new(), size: 0, outputs: Gathered::default(), labels: Gathered::default() }
+        Self {
+            name,
+            instance,
+            dataset: String::new(),
+            size: 0,
+            outputs: Gathered::default(),
+            labels: Gathered::default(),
+        }
     }
 }
 
@@ -146,7 +178,11 @@ impl Gathered {
     fn add(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
         for (name, tensor) in share(tensors) {
             // A value per batch becomes a row, as in the reference.
-            let tensor = if tensor.dim() == 0 { tensor.f_reshape([1])? } else { tensor };
+            let tensor = if tensor.dim() == 0 {
+                tensor.f_reshape([1])?
+            } else {
+                tensor
+            };
             match self.0.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, parts)) => parts.push(tensor),
                 None => self.0.push((name, vec![tensor])),
@@ -156,7 +192,10 @@ impl Gathered {
     }
 
     fn joined(&self) -> Result<Vec<(String, Tensor)>> {
-        self.0.iter().map(|(name, parts)| Ok((name.clone(), join(parts)?))).collect()
+        self.0
+            .iter()
+            .map(|(name, parts)| Ok((name.clone(), join(parts)?)))
+            .collect()
     }
 }
 
@@ -176,7 +215,10 @@ fn join(parts: &[Tensor]) -> Result<Tensor> {
         if let Some(right) = pads.last_mut() {
             *right = missing;
         }
-        padded.push(part.f_constant_pad_nd(pads)?.f_masked_fill(&right_of(part, widest)?, PADDING)?);
+        padded.push(
+            part.f_constant_pad_nd(pads)?
+                .f_masked_fill(&right_of(part, widest)?, PADDING)?,
+        );
     }
     Ok(Tensor::f_cat(&padded, 0)?)
 }
@@ -195,15 +237,23 @@ fn absent() -> wasmtime::Error {
 }
 
 /// Numbers that can be shown and stored. What is not finite passes; whoever chooses a best model leaves it out.
-fn checked(instance: &Instance, hook: Hook, numbers: Vec<(String, f64)>) -> Result<Vec<(String, f64)>> {
+fn checked(
+    instance: &Instance,
+    hook: Hook,
+    numbers: Vec<(String, f64)>,
+) -> Result<Vec<(String, f64)>> {
     let limit = instance.facts().limits.metrics;
     if numbers.len() as u64 > limit {
-        return Err(instance.over(hook, Violation::count(Limit::Metrics, numbers.len() as u64)).into());
+        return Err(instance
+            .over(hook, Violation::count(Limit::Metrics, numbers.len() as u64))
+            .into());
     }
     for (index, (name, _)) in numbers.iter().enumerate() {
         check_name(name).map_err(|reason| instance.refuse(hook, reason))?;
         if numbers[..index].iter().any(|(other, _)| other == name) {
-            return Err(instance.refuse(hook, format!("returned the metric `{name}` twice")).into());
+            return Err(instance
+                .refuse(hook, format!("returned the metric `{name}` twice"))
+                .into());
         }
     }
     Ok(numbers)
@@ -214,7 +264,13 @@ mod tests {
     use super::*;
 
     fn values(tensor: &Tensor) -> Vec<f64> {
-        Vec::try_from(&tensor.f_reshape([-1]).and_then(|flat| flat.f_to_kind(tch::Kind::Double)).expect("flat")).expect("values")
+        Vec::try_from(
+            &tensor
+                .f_reshape([-1])
+                .and_then(|flat| flat.f_to_kind(tch::Kind::Double))
+                .expect("flat"),
+        )
+        .expect("values")
     }
 
     #[test]
@@ -227,22 +283,33 @@ mod tests {
         }
         let joined = gathered.joined().expect("joined");
         assert_eq!(joined[0].1.size(), [3, 3]);
-        assert_eq!(values(&joined[0].1), [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]);
+        assert_eq!(
+            values(&joined[0].1),
+            [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]
+        );
     }
 
     #[test]
     fn later_dimensions_are_left_alone() {
-        let parts = [Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU), Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU)];
+        let parts = [
+            Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU),
+            Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU),
+        ];
         let joined = join(&parts).expect("joined");
         assert_eq!(joined.size(), [2, 2, 2]);
-        assert_eq!(values(&joined), [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(
+            values(&joined),
+            [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]
+        );
     }
 
     #[test]
     fn a_value_per_batch_becomes_a_row() {
         let mut gathered = Gathered::default();
         for value in [1.0, 2.0] {
-            gathered.add(&[("score".to_owned(), Tensor::from(value))]).expect("added");
+            gathered
+                .add(&[("score".to_owned(), Tensor::from(value))])
+                .expect("added");
         }
         assert_eq!(values(&gathered.joined().expect("joined")[0].1), [1.0, 2.0]);
     }

@@ -94,7 +94,11 @@ pub struct Plugin {
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.instance.borrow().name().to_owned();
-        formatter.debug_struct("Plugin").field("name", &name).field("digest", &self.digest).finish_non_exhaustive()
+        formatter
+            .debug_struct("Plugin")
+            .field("name", &name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +108,11 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let bytes = inspect::read(&spec.path)?;
     let anatomy = inspect::examine(name, &bytes)?;
     anatomy.admit(name)?;
-    let manifest = anatomy.manifest.as_deref().map(|section| Manifest::parse(name, section)).transpose()?;
+    let manifest = anatomy
+        .manifest
+        .as_deref()
+        .map(|section| Manifest::parse(name, section))
+        .transpose()?;
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;
     }
@@ -121,7 +129,12 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let component = engine::load(engine, &code)?;
     let facts = facts(spec, environment, manifest.as_ref());
     let instance = Instance::start(Linked::new(engine, &component, facts, config.to_string())?)?;
-    Ok(Plugin { instance: Rc::new(RefCell::new(instance)), manifest, digest: anatomy.digest, config })
+    Ok(Plugin {
+        instance: Rc::new(RefCell::new(instance)),
+        manifest,
+        digest: anatomy.digest,
+        config,
+    })
 }
 
 fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) -> Facts {
@@ -130,7 +143,9 @@ fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) ->
         random_key: rng::key(environment.seed, &id, environment.rank),
         name: spec.name.clone(),
         id,
-        version: manifest.map(|manifest| manifest.version.clone()).unwrap_or_default(),
+        version: manifest
+            .map(|manifest| manifest.version.clone())
+            .unwrap_or_default(),
         rank: environment.rank,
         world_size: environment.world_size.max(1),
         arguments: environment.arguments.clone(),
@@ -156,19 +171,39 @@ impl Plugin {
 
     /// The logits processor it provides, if any.
     pub fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
-        let exported = self.instance.borrow().hooks().is_some_and(|hooks| hooks.logits.is_some());
-        if exported { vec![Box::new(logits::Processor::new(self.instance.clone()))] } else { Vec::new() }
+        let exported = self
+            .instance
+            .borrow()
+            .hooks()
+            .is_some_and(|hooks| hooks.logits.is_some());
+        if exported {
+            vec![Box::new(logits::Processor::new(self.instance.clone()))]
+        } else {
+            Vec::new()
+        }
     }
 
     /// The callback it provides, if any.
     pub fn callbacks(&self) -> Vec<Box<dyn Callback>> {
-        let exported = self.instance.borrow().hooks().is_some_and(callback::Hooked::exported);
-        if exported { vec![Box::new(callback::Hooked::new(self.instance.clone()))] } else { Vec::new() }
+        let exported = self
+            .instance
+            .borrow()
+            .hooks()
+            .is_some_and(callback::Hooked::exported);
+        if exported {
+            vec![Box::new(callback::Hooked::new(self.instance.clone()))]
+        } else {
+            Vec::new()
+        }
     }
 
     /// Metrics it announced in `init`.
     pub fn declared_metrics(&self) -> Vec<Declared> {
-        self.instance.borrow().settings().map(|settings| settings.declared.clone()).unwrap_or_default()
+        self.instance
+            .borrow()
+            .settings()
+            .map(|settings| settings.declared.clone())
+            .unwrap_or_default()
     }
 
     /// What it cost so far.
@@ -200,7 +235,16 @@ impl Plugin {
 impl Spec {
     /// A plugin file with the default limits, named after the file.
     pub fn new(path: &Path) -> Self {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self { path: path.to_owned(), name, config: Map::new(), limits: Limits::default() }
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Self {
+            path: path.to_owned(),
+            name,
+            config: Map::new(),
+            limits: Limits::default(),
+        }
     }
 }

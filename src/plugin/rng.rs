@@ -27,8 +27,15 @@ impl Handle {
     /// The stream of one purpose at one step. `key` stands for the run, the plugin and the rank.
     pub(super) fn new(key: &[u8; 32], purpose: &str, step: u64) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(key);
-        hasher.update(b"rng").update(&step.to_le_bytes()).update(purpose.as_bytes());
-        Self { stream: hasher.finalize_xof(), buffer: [0; 512], next: 512 }
+        hasher
+            .update(b"rng")
+            .update(&step.to_le_bytes())
+            .update(purpose.as_bytes());
+        Self {
+            stream: hasher.finalize_xof(),
+            buffer: [0; 512],
+            next: 512,
+        }
     }
 
     fn next(&mut self) -> u64 {
@@ -56,7 +63,10 @@ impl Handle {
 /// The key of a plugin's streams.
 pub(super) fn key(seed: u64, plugin: &str, rank: u32) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("host plugin rng 0.1");
-    hasher.update(&seed.to_le_bytes()).update(&rank.to_le_bytes()).update(plugin.as_bytes());
+    hasher
+        .update(&seed.to_le_bytes())
+        .update(&rank.to_le_bytes())
+        .update(plugin.as_bytes());
     *hasher.finalize().as_bytes()
 }
 
@@ -67,19 +77,42 @@ impl rng::HostRng for State {
         Ok(self.wasi.table.get_mut(&this)?.next())
     }
 
-    fn uniform(&mut self, this: Resource<Handle>, shape: Vec<u64>) -> Result<Resource<tensor::Handle>, HostError> {
-        self.draw(&this, Form::of_guest(&shape, Kind::Float)?, |stream, count| {
-            Ok(Tensor::f_from_slice(&(0..count).map(|_| stream.unit()).collect::<Vec<f32>>())?)
-        })
+    fn uniform(
+        &mut self,
+        this: Resource<Handle>,
+        shape: Vec<u64>,
+    ) -> Result<Resource<tensor::Handle>, HostError> {
+        self.draw(
+            &this,
+            Form::of_guest(&shape, Kind::Float)?,
+            |stream, count| {
+                Ok(Tensor::f_from_slice(
+                    &(0..count).map(|_| stream.unit()).collect::<Vec<f32>>(),
+                )?)
+            },
+        )
     }
 
-    fn bernoulli(&mut self, this: Resource<Handle>, shape: Vec<u64>, p: f64) -> Result<Resource<tensor::Handle>, HostError> {
+    fn bernoulli(
+        &mut self,
+        this: Resource<Handle>,
+        shape: Vec<u64>,
+        p: f64,
+    ) -> Result<Resource<tensor::Handle>, HostError> {
         if !(0.0..=1.0).contains(&p) {
             return Err(HostError::data(format!("{p} is not a probability")));
         }
-        self.draw(&this, Form::of_guest(&shape, Kind::Bool)?, |stream, count| {
-            Ok(Tensor::f_from_slice(&(0..count).map(|_| f64::from(stream.unit()) < p).collect::<Vec<bool>>())?)
-        })
+        self.draw(
+            &this,
+            Form::of_guest(&shape, Kind::Bool)?,
+            |stream, count| {
+                Ok(Tensor::f_from_slice(
+                    &(0..count)
+                        .map(|_| f64::from(stream.unit()) < p)
+                        .collect::<Vec<bool>>(),
+                )?)
+            },
+        )
     }
 
     fn integers(
@@ -91,22 +124,38 @@ impl rng::HostRng for State {
     ) -> Result<Resource<tensor::Handle>, HostError> {
         let span = high.wrapping_sub(low) as u64;
         if low >= high {
-            return Err(HostError::data(format!("there is no whole number in [{low}, {high})")));
+            return Err(HostError::data(format!(
+                "there is no whole number in [{low}, {high})"
+            )));
         }
-        self.draw(&this, Form::of_guest(&shape, Kind::Int64)?, |stream, count| {
-            let draw = |_| low.wrapping_add(stream.below(span) as i64);
-            Ok(Tensor::f_from_slice(&(0..count).map(draw).collect::<Vec<i64>>())?)
-        })
+        self.draw(
+            &this,
+            Form::of_guest(&shape, Kind::Int64)?,
+            |stream, count| {
+                let draw = |_| low.wrapping_add(stream.below(span) as i64);
+                Ok(Tensor::f_from_slice(
+                    &(0..count).map(draw).collect::<Vec<i64>>(),
+                )?)
+            },
+        )
     }
 
-    fn permutation(&mut self, this: Resource<Handle>, n: u64) -> Result<Resource<tensor::Handle>, HostError> {
-        self.draw(&this, Form::of_guest(&[n], Kind::Int64)?, |stream, count| {
-            let mut order: Vec<i64> = (0..count as i64).collect();
-            for last in (1..count).rev() {
-                order.swap(last, stream.below(last as u64 + 1) as usize);
-            }
-            Ok(Tensor::f_from_slice(&order)?)
-        })
+    fn permutation(
+        &mut self,
+        this: Resource<Handle>,
+        n: u64,
+    ) -> Result<Resource<tensor::Handle>, HostError> {
+        self.draw(
+            &this,
+            Form::of_guest(&[n], Kind::Int64)?,
+            |stream, count| {
+                let mut order: Vec<i64> = (0..count as i64).collect();
+                for last in (1..count).rev() {
+                    order.swap(last, stream.below(last as u64 + 1) as usize);
+                }
+                Ok(Tensor::f_from_slice(&order)?)
+            },
+        )
     }
 
     fn drop(&mut self, this: Resource<Handle>) -> wasmtime::Result<()> {
@@ -126,7 +175,8 @@ impl State {
         let stream = self.wasi.table.get_mut(this)?;
         // The numbers are drawn into memory of their own first.
         let scratch = form.bytes()?;
-        self.tensors.create(form, scratch, || Ok(fill(stream, count)?.f_reshape(dims)?))
+        self.tensors
+            .create(form, scratch, || Ok(fill(stream, count)?.f_reshape(dims)?))
     }
 }
 
@@ -143,7 +193,13 @@ mod tests {
         let key_a = key(42, "a", 0);
         let base = draw(&key_a, "mask", 1);
         assert_eq!(base, draw(&key_a, "mask", 1));
-        for other in [draw(&key_a, "mask", 2), draw(&key_a, "drop", 1), draw(&key(43, "a", 0), "mask", 1), draw(&key(42, "b", 0), "mask", 1), draw(&key(42, "a", 1), "mask", 1)] {
+        for other in [
+            draw(&key_a, "mask", 2),
+            draw(&key_a, "drop", 1),
+            draw(&key(43, "a", 0), "mask", 1),
+            draw(&key(42, "b", 0), "mask", 1),
+            draw(&key(42, "a", 1), "mask", 1),
+        ] {
             assert!(base.iter().zip(&other).all(|(left, right)| left != right));
         }
     }
@@ -157,7 +213,10 @@ mod tests {
             counts[stream.below(10) as usize] += 1;
             sum += f64::from(stream.unit());
         }
-        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (9_500..10_500).contains(count)),
+            "{counts:?}"
+        );
         assert!((sum / 100_000.0 - 0.5).abs() < 0.005);
     }
 }

@@ -87,7 +87,10 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.table }
+        WasiCtxView {
+            ctx: &mut self.wasi.context,
+            table: &mut self.wasi.table,
+        }
     }
 }
 

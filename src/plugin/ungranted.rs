@@ -13,11 +13,15 @@ use super::tensor;
 pub enum Features {}
 
 fn no_tokenizer<T>() -> Result<T, HostError> {
-    Err(HostError::denied("needs the grant tokenizer, which this version cannot give"))
+    Err(HostError::denied(
+        "needs the grant tokenizer, which this version cannot give",
+    ))
 }
 
 fn no_features<T>() -> Result<T, HostError> {
-    Err(HostError::unsupported("collators are not called by this version"))
+    Err(HostError::unsupported(
+        "collators are not called by this version",
+    ))
 }
 
 impl tokenizer::Host for State {
@@ -33,7 +37,10 @@ impl tokenizer::Host for State {
         Ok(None)
     }
 
-    fn special_mask(&mut self, _: Resource<tensor::Handle>) -> Result<Resource<tensor::Handle>, HostError> {
+    fn special_mask(
+        &mut self,
+        _: Resource<tensor::Handle>,
+    ) -> Result<Resource<tensor::Handle>, HostError> {
         no_tokenizer()
     }
 }
@@ -57,7 +64,11 @@ impl data::HostFeatures for State {
         Ok(false)
     }
 
-    fn stacked(&mut self, _: Resource<Features>, _: String) -> Result<Resource<tensor::Handle>, HostError> {
+    fn stacked(
+        &mut self,
+        _: Resource<Features>,
+        _: String,
+    ) -> Result<Resource<tensor::Handle>, HostError> {
         no_features()
     }
 

@@ -41,7 +41,11 @@ pub(super) struct Durations {
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS], calls: 0, total: Duration::ZERO }
+        Self {
+            counts: vec![0; BUCKETS],
+            calls: 0,
+            total: Duration::ZERO,
+        }
     }
 }
 
@@ -80,7 +84,11 @@ fn bucket(nanos: u64) -> usize {
     let nanos = nanos.max(1);
     let power = nanos.ilog2() as usize;
     // The four bits after the leading one.
-    let step = if power >= 4 { (nanos >> (power - 4)) as usize & (STEPS - 1) } else { (nanos << (4 - power)) as usize & (STEPS - 1) };
+    let step = if power >= 4 {
+        (nanos >> (power - 4)) as usize & (STEPS - 1)
+    } else {
+        (nanos << (4 - power)) as usize & (STEPS - 1)
+    };
     power * STEPS + step
 }
 
@@ -102,7 +110,10 @@ mod tests {
         }
         for (share, micros) in [(0.5, 500.0), (0.99, 990.0), (0.001, 1.0), (1.0, 1000.0)] {
             let found = durations.quantile(share).as_secs_f64() * 1e6;
-            assert!((micros..=micros * 1.07).contains(&found), "{share}: {found}");
+            assert!(
+                (micros..=micros * 1.07).contains(&found),
+                "{share}: {found}"
+            );
         }
         assert_eq!(durations.calls(), 1000);
         assert_eq!(durations.total(), Duration::from_micros(500_500));
@@ -114,7 +125,10 @@ mod tests {
         for nanos in [0, 1, 2, 3, 15, 16, 17, u64::MAX] {
             let index = bucket(nanos);
             assert!(index < BUCKETS);
-            assert!(upper(index) as f64 >= nanos as f64 * 0.999 || nanos == u64::MAX, "{nanos}");
+            assert!(
+                upper(index) as f64 >= nanos as f64 * 0.999 || nanos == u64::MAX,
+                "{nanos}"
+            );
         }
     }
 }

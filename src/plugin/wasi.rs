@@ -10,7 +10,9 @@ use bytes::Bytes;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::p2::{DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe};
+use wasmtime_wasi::p2::{
+    DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe,
+};
 use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, WasiCtx};
 
 use super::state::State;
@@ -38,20 +40,39 @@ impl Wasi {
         let clock = Clock::default();
         let output = Output::default();
         let mut random = vec![0; RANDOM_CYCLE];
-        blake3::Hasher::new_keyed(seed).update(b"wasi").finalize_xof().fill(&mut random);
+        blake3::Hasher::new_keyed(seed)
+            .update(b"wasi")
+            .finalize_xof()
+            .fill(&mut random);
         let mut builder = WasiCtx::builder();
         builder.insecure_random_seed(u128::from_le_bytes([random[0]; 16]));
-        builder.secure_random(Deterministic::new(random.clone())).insecure_random(Deterministic::new(random));
+        builder
+            .secure_random(Deterministic::new(random.clone()))
+            .insecure_random(Deterministic::new(random));
         builder.max_random_size(MAX_RANDOM);
-        builder.wall_clock(clock.clone()).monotonic_clock(clock.clone());
-        builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        builder
+            .wall_clock(clock.clone())
+            .monotonic_clock(clock.clone());
+        builder
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
         let mut table = ResourceTable::new();
         table.set_max_capacity(4096);
-        Self { context: builder.build(), table, clock, output }
+        Self {
+            context: builder.build(),
+            table,
+            clock,
+            output,
+        }
     }
 
     fn virtual_view(&mut self) -> View<'_> {
-        View { clock: &self.clock, output: &self.output, table: &mut self.table }
+        View {
+            clock: &self.clock,
+            output: &self.output,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -184,7 +205,11 @@ impl Output {
         let text = String::from_utf8_lossy(tail.bytes.make_contiguous()).into_owned();
         let dropped = std::mem::take(&mut tail.dropped);
         tail.bytes.clear();
-        Some(if dropped == 0 { text } else { format!("({dropped} bytes left out) ...{text}") })
+        Some(if dropped == 0 {
+            text
+        } else {
+            format!("({dropped} bytes left out) ...{text}")
+        })
     }
 
     fn append(&self, bytes: &[u8]) {
@@ -233,7 +258,11 @@ mod tests {
         output.append(b"the end");
         let text = output.take().expect("something was written");
         let dropped = 100_000 + 7 - KEPT_OUTPUT;
-        assert!(text.starts_with(&format!("({dropped} bytes left out) ...xx")), "{}", &text[..60]);
+        assert!(
+            text.starts_with(&format!("({dropped} bytes left out) ...xx")),
+            "{}",
+            &text[..60]
+        );
         assert!(text.ends_with("xxthe end"));
         assert_eq!(output.take(), None);
     }

@@ -19,8 +19,12 @@ pub struct StepRecord {
 impl StepRecord {
     /// Begins a file; an existing one is replaced.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), writer: BufWriter::new(file) })
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: BufWriter::new(file),
+        })
     }
 
     /// A micro-batch of the step that follows `step`.
@@ -29,7 +33,12 @@ impl StepRecord {
     }
 
     /// An update: the norm before clipping, if it was computed, and the rates it used.
-    pub fn update(&mut self, step: u64, gradient_norm: Option<f64>, learning_rates: &[f64]) -> Result<()> {
+    pub fn update(
+        &mut self,
+        step: u64,
+        gradient_norm: Option<f64>,
+        learning_rates: &[f64],
+    ) -> Result<()> {
         self.line(&json!({ "step": step, "gradient_norm": gradient_norm, "learning_rates": learning_rates }))
     }
 

@@ -10,22 +10,37 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let folder = Path::new("src/torch");
-    println!("cargo:rerun-if-changed={}", folder.join("bridge.rs").display());
-    println!("cargo:rerun-if-changed={}", folder.join("bridge.h").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        folder.join("bridge.rs").display()
+    );
+    println!(
+        "cargo:rerun-if-changed={}",
+        folder.join("bridge.h").display()
+    );
     for source in SOURCES {
         println!("cargo:rerun-if-changed={}", folder.join(source).display());
     }
 
-    let libtorch = PathBuf::from(env::var("LIBTORCH").unwrap_or_else(|_| ".libtorch/torch".to_owned()));
-    let include = env::var("LIBTORCH_INCLUDE").map_or_else(|_| libtorch.clone(), PathBuf::from).join("include");
-    let libraries = env::var("LIBTORCH_LIB").map_or_else(|_| libtorch.clone(), PathBuf::from).join("lib");
+    let libtorch =
+        PathBuf::from(env::var("LIBTORCH").unwrap_or_else(|_| ".libtorch/torch".to_owned()));
+    let include = env::var("LIBTORCH_INCLUDE")
+        .map_or_else(|_| libtorch.clone(), PathBuf::from)
+        .join("include");
+    let libraries = env::var("LIBTORCH_LIB")
+        .map_or_else(|_| libtorch.clone(), PathBuf::from)
+        .join("lib");
     assert!(
         include.join("ATen/ATen.h").exists(),
         "no libtorch headers in {}: run `make libtorch`, or set LIBTORCH to a libtorch 2.11.0",
         include.display()
     );
     let mut build = cxx_build::bridge(folder.join("bridge.rs"));
-    build.std("c++17").warnings(false).include(&include).include(include.join("torch/csrc/api/include"));
+    build
+        .std("c++17")
+        .warnings(false)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"));
     for source in SOURCES {
         build.file(folder.join(source));
     }

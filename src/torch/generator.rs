@@ -32,7 +32,8 @@ impl Generator {
 
     /// `set_state(state)`.
     pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
-        ffi::set_generator_state(self.0.pin_mut(), state).context("the generator state is not one of libtorch's")
+        ffi::set_generator_state(self.0.pin_mut(), state)
+            .context("the generator state is not one of libtorch's")
     }
 
     /// One int64, as `torch.empty((), dtype=torch.int64).random_(generator=self)`.
@@ -42,7 +43,12 @@ impl Generator {
 
     /// `torch.randperm(n, generator=self)`.
     pub fn randperm(&mut self, n: usize) -> Result<Vec<usize>> {
-        Ok(ffi::generator_randperm(self.0.pin_mut(), i64::try_from(n)?)?.into_iter().map(|index| index as usize).collect())
+        Ok(
+            ffi::generator_randperm(self.0.pin_mut(), i64::try_from(n)?)?
+                .into_iter()
+                .map(|index| index as usize)
+                .collect(),
+        )
     }
 }
 
@@ -68,14 +74,18 @@ pub fn default_random_int64() -> Result<i64> {
 
 /// `torch.randperm(n)` from the default generator.
 pub fn default_randperm(n: usize) -> Result<Vec<usize>> {
-    Ok(ffi::default_randperm(i64::try_from(n)?)?.into_iter().map(|index| index as usize).collect())
+    Ok(ffi::default_randperm(i64::try_from(n)?)?
+        .into_iter()
+        .map(|index| index as usize)
+        .collect())
 }
 
 /// Tests that seed or draw from the default generator take turns: it belongs to the whole process.
 #[cfg(test)]
 pub(crate) fn exclusive() -> std::sync::MutexGuard<'static, ()> {
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -88,9 +98,17 @@ mod tests {
         let mut generator = Generator::seeded(42).expect("a generator");
         let base_seed = generator.random_int64().expect("a draw");
         let sampler_seed = generator.random_int64().expect("a draw");
-        assert_eq!((base_seed, sampler_seed), (6_909_045_637_428_952_499, 8_314_211_556_539_077_902));
-        let order = Generator::seeded(sampler_seed as u64).and_then(|mut sampler| sampler.randperm(16)).expect("an order");
-        assert_eq!(order, [0, 5, 7, 10, 3, 11, 8, 6, 1, 9, 12, 15, 14, 13, 2, 4]);
+        assert_eq!(
+            (base_seed, sampler_seed),
+            (6_909_045_637_428_952_499, 8_314_211_556_539_077_902)
+        );
+        let order = Generator::seeded(sampler_seed as u64)
+            .and_then(|mut sampler| sampler.randperm(16))
+            .expect("an order");
+        assert_eq!(
+            order,
+            [0, 5, 7, 10, 3, 11, 8, 6, 1, 9, 12, 15, 14, 13, 2, 4]
+        );
     }
 
     #[test]

@@ -14,17 +14,21 @@ mod script;
 #[cfg(test)]
 pub mod testing;
 
-pub use generator::{
-    Generator, default_generator_state, default_random_int64, default_randperm, manual_seed, set_default_generator_state,
-};
 #[cfg(test)]
 pub(crate) use generator::exclusive;
+pub use generator::{
+    Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
+    set_default_generator_state,
+};
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;
 
 fn addresses(tensors: &[Tensor]) -> Vec<usize> {
-    tensors.iter().map(|tensor| tensor.as_ptr() as usize).collect()
+    tensors
+        .iter()
+        .map(|tensor| tensor.as_ptr() as usize)
+        .collect()
 }
 
 /// Takes over a tensor that C++ has allocated.
@@ -56,7 +60,10 @@ pub fn num_threads() -> usize {
 
 /// Puts back the gradient of a group that was interrupted.
 pub fn set_gradient(parameter: &Tensor, gradient: &Tensor) -> Result<()> {
-    Ok(ffi::set_gradient(parameter.as_ptr() as usize, gradient.as_ptr() as usize)?)
+    Ok(ffi::set_gradient(
+        parameter.as_ptr() as usize,
+        gradient.as_ptr() as usize,
+    )?)
 }
 
 /// Sets gradients to none, so that the next backward pass writes instead of adding.
@@ -104,7 +111,11 @@ pub struct AdamParameters {
 }
 
 /// One AdamW step in place. Parameters without a gradient are left alone.
-pub fn adamw_step(parameters: &[Tensor], state: &AdamState<'_>, settings: AdamParameters) -> Result<()> {
+pub fn adamw_step(
+    parameters: &[Tensor],
+    state: &AdamState<'_>,
+    settings: AdamParameters,
+) -> Result<()> {
     Ok(ffi::adamw_step(
         &addresses(parameters),
         &addresses(state.exp_avgs),
@@ -121,12 +132,20 @@ pub fn adamw_step(parameters: &[Tensor], state: &AdamState<'_>, settings: AdamPa
 
 /// One SGD step without momentum, with plain L2 weight decay, in place.
 pub fn sgd_step(parameters: &[Tensor], learning_rate: f64, weight_decay: f64) -> Result<()> {
-    Ok(ffi::sgd_step(&addresses(parameters), learning_rate, weight_decay)?)
+    Ok(ffi::sgd_step(
+        &addresses(parameters),
+        learning_rate,
+        weight_decay,
+    )?)
 }
 
 /// `target += factor * other` in place and in one rounding, as `Tensor.add_(other, alpha=factor)`; without history.
 pub fn add_scaled(target: &mut Tensor, other: &Tensor, factor: f64) -> Result<()> {
-    Ok(ffi::add_scaled(target.as_ptr() as usize, other.as_ptr() as usize, factor)?)
+    Ok(ffi::add_scaled(
+        target.as_ptr() as usize,
+        other.as_ptr() as usize,
+        factor,
+    )?)
 }
 
 /// Autocast for one device type while it lives.
@@ -143,7 +162,11 @@ impl Autocast {
         let device = i32::from(cuda);
         let dtype = scalar_type(kind)?;
         let before = ffi::autocast_set(device, true, dtype)?;
-        Ok(Self { device, dtype, before })
+        Ok(Self {
+            device,
+            dtype,
+            before,
+        })
     }
 }
 

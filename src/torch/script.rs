@@ -29,7 +29,10 @@ impl fmt::Debug for ScriptModule {
 }
 
 fn named(fields: Vec<ffi::NamedTensor>) -> Vec<(String, Tensor)> {
-    fields.into_iter().map(|field| (field.name, adopt(field.address))).collect()
+    fields
+        .into_iter()
+        .map(|field| (field.name, adopt(field.address)))
+        .collect()
 }
 
 impl ScriptModule {
@@ -77,7 +80,10 @@ impl ScriptModule {
     /// Calls `forward` with keyword arguments.
     pub fn forward(&mut self, names: &[String], tensors: &[Tensor]) -> Result<ScriptOutput> {
         let output = ffi::script_forward(self.0.pin_mut(), names, &addresses(tensors))?;
-        Ok(ScriptOutput { fields: named(output.fields), is_dictionary: output.is_dictionary })
+        Ok(ScriptOutput {
+            fields: named(output.fields),
+            is_dictionary: output.is_dictionary,
+        })
     }
 
     /// Writes the module with its present weights, as `torch.jit.save`.

@@ -25,12 +25,20 @@ pub struct Place {
 impl Accumulation {
     /// `steps` is `gradient_accumulation_steps`, at least 1.
     pub fn new(steps: u64) -> Self {
-        Self { steps, total_batches: 0, pending: 0 }
+        Self {
+            steps,
+            total_batches: 0,
+            pending: 0,
+        }
     }
 
     /// Continues with counts from a checkpoint.
     pub fn resumed(steps: u64, total_batches: u64, pending: u64) -> Self {
-        Self { steps, total_batches, pending }
+        Self {
+            steps,
+            total_batches,
+            pending,
+        }
     }
 
     /// Micro-batches counted so far.
@@ -67,7 +75,11 @@ impl Accumulation {
 
     /// [`Accumulation::share`] of a number in the precision of a float32 loss.
     pub fn share_of(&self, loss: f64, is_double: bool) -> f64 {
-        if is_double { loss / self.steps as f64 } else { f64::from(loss as f32 / self.steps as f32) }
+        if is_double {
+            loss / self.steps as f64
+        } else {
+            f64::from(loss as f32 / self.steps as f32)
+        }
     }
 }
 

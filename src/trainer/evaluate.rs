@@ -18,17 +18,35 @@ pub struct Metrics(pub Vec<(String, f64)>);
 impl Metrics {
     /// The value of a metric, by its name with or without the `eval_` prefix.
     pub fn get(&self, name: &str) -> Option<f64> {
-        let find = |wanted: &str| self.0.iter().find(|(key, _)| key == wanted).map(|(_, value)| *value);
-        if name.starts_with("eval_") { find(name) } else { find(&format!("eval_{name}")) }
+        let find = |wanted: &str| {
+            self.0
+                .iter()
+                .find(|(key, _)| key == wanted)
+                .map(|(_, value)| *value)
+        };
+        if name.starts_with("eval_") {
+            find(name)
+        } else {
+            find(&format!("eval_{name}"))
+        }
     }
 
     /// [`Metrics::get`], or an error that lists what there is.
     pub fn required(&self, name: &str) -> Result<f64> {
-        let names = || self.0.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ");
+        let names = || {
+            self.0
+                .iter()
+                .map(|(key, _)| key.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         self.get(name).ok_or_else(|| {
-            Failure::usage(format!("the evaluation reported no metric {name:?}; it reported {}", names()))
-                .hint("set --metric_for_best_model to one of them")
-                .into()
+            Failure::usage(format!(
+                "the evaluation reported no metric {name:?}; it reported {}",
+                names()
+            ))
+            .hint("set --metric_for_best_model to one of them")
+            .into()
         })
     }
 }
@@ -51,7 +69,11 @@ impl LossMean {
 
     fn mean(&self) -> Option<f64> {
         let mean = (self.rows > 0).then(|| self.sum / self.rows as f64)?;
-        Some(if self.is_double { mean } else { f64::from(mean as f32) })
+        Some(if self.is_double {
+            mean
+        } else {
+            f64::from(mean as f32)
+        })
     }
 }
 
@@ -67,9 +89,20 @@ impl Trainer {
     fn evaluate_sets(&mut self, sets: &mut [EvaluationSet], prefix: &str) -> Result<Metrics> {
         let mut all = Metrics::default();
         for set in sets {
-            let prefix = if set.name.is_empty() { prefix.to_owned() } else { format!("{prefix}_{}", set.name) };
+            let prefix = if set.name.is_empty() {
+                prefix.to_owned()
+            } else {
+                format!("{prefix}_{}", set.name)
+            };
             let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
-            let mut metrics = self.pass(set, &prefix, PassOptions { loss_only, sink: None })?;
+            let mut metrics = self.pass(
+                set,
+                &prefix,
+                PassOptions {
+                    loss_only,
+                    sink: None,
+                },
+            )?;
             self.log(&mut metrics.0)?;
             self.fire(Event::Evaluate(&metrics.0))?;
             all.0.append(&mut metrics.0);
@@ -78,11 +111,22 @@ impl Trainer {
     }
 
     /// One pass over a set.
-    pub(super) fn pass(&mut self, set: &mut EvaluationSet, prefix: &str, options: PassOptions<'_>) -> Result<Metrics> {
+    pub(super) fn pass(
+        &mut self,
+        set: &mut EvaluationSet,
+        prefix: &str,
+        options: PassOptions<'_>,
+    ) -> Result<Metrics> {
         let started = Instant::now();
         self.set_training_mode(false)?;
         let _no_gradients = tch::no_grad_guard();
-        let mut pass = Pass { options, dataset: set.name.clone(), loss: LossMean::default(), has_labels: false, rows: 0 };
+        let mut pass = Pass {
+            options,
+            dataset: set.name.clone(),
+            loss: LossMean::default(),
+            has_labels: false,
+            rows: 0,
+        };
         if !pass.options.loss_only {
             for metric in &mut self.parts.metrics {
                 metric.reset(&set.name)?;
@@ -96,8 +140,14 @@ impl Trainer {
         let runtime = started.elapsed().as_secs_f64();
         let steps = pass.rows.div_ceil(set.batch_size as u64);
         metrics.push((format!("{prefix}_runtime"), round(runtime, 4)));
-        metrics.push((format!("{prefix}_samples_per_second"), round(pass.rows as f64 / runtime, 3)));
-        metrics.push((format!("{prefix}_steps_per_second"), round(steps as f64 / runtime, 3)));
+        metrics.push((
+            format!("{prefix}_samples_per_second"),
+            round(pass.rows as f64 / runtime, 3),
+        ));
+        metrics.push((
+            format!("{prefix}_steps_per_second"),
+            round(steps as f64 / runtime, 3),
+        ));
         Ok(Metrics(metrics))
     }
 
@@ -115,19 +165,36 @@ impl Trainer {
             return Ok(());
         }
         let ignored = self.parts.model.keys_to_ignore_at_inference();
-        let mut fields: Vec<(String, Tensor)> =
-            outputs.fields.into_iter().filter(|(name, _)| !ignored.iter().any(|key| key == name)).collect();
+        let mut fields: Vec<(String, Tensor)> = outputs
+            .fields
+            .into_iter()
+            .filter(|(name, _)| !ignored.iter().any(|key| key == name))
+            .collect();
         let labels = labels.unwrap_or_default();
         for processor in &mut self.parts.logits {
-            let view = EvaluationBatch { outputs: &fields, labels: &labels, inputs: batch, dataset: &pass.dataset, size: rows };
+            let view = EvaluationBatch {
+                outputs: &fields,
+                labels: &labels,
+                inputs: batch,
+                dataset: &pass.dataset,
+                size: rows,
+            };
             fields = processor
                 .preprocess(&view)
                 .with_context(|| format!("logits processor {} failed", processor.name()))?;
         }
-        let view = EvaluationBatch { outputs: &fields, labels: &labels, inputs: batch, dataset: &pass.dataset, size: rows };
+        let view = EvaluationBatch {
+            outputs: &fields,
+            labels: &labels,
+            inputs: batch,
+            dataset: &pass.dataset,
+            size: rows,
+        };
         if !pass.options.loss_only && pass.has_labels {
             for metric in &mut self.parts.metrics {
-                metric.update(&view).with_context(|| format!("metric {} failed", metric.name()))?;
+                metric
+                    .update(&view)
+                    .with_context(|| format!("metric {} failed", metric.name()))?;
             }
         }
         match &mut pass.options.sink {
@@ -142,7 +209,10 @@ impl Trainer {
         if names.is_empty() {
             return None;
         }
-        names.into_iter().map(|name| Some((name.clone(), batch.get(&name)?.shallow_clone()))).collect()
+        names
+            .into_iter()
+            .map(|name| Some((name.clone(), batch.get(&name)?.shallow_clone())))
+            .collect()
     }
 
     fn pass_metrics(&mut self, pass: &Pass<'_>, prefix: &str) -> Result<Vec<(String, f64)>> {
@@ -150,7 +220,9 @@ impl Trainer {
         if !pass.options.loss_only && pass.has_labels {
             let with_prefix = format!("{prefix}_");
             for metric in &mut self.parts.metrics {
-                let values = metric.compute().with_context(|| format!("metric {} failed", metric.name()))?;
+                let values = metric
+                    .compute()
+                    .with_context(|| format!("metric {} failed", metric.name()))?;
                 for (name, value) in values {
                     if name.starts_with(&with_prefix) {
                         first.push((name, value));
@@ -160,7 +232,11 @@ impl Trainer {
                 }
             }
         }
-        first.extend(pass.loss.mean().map(|mean| (format!("{prefix}_loss"), mean)));
+        first.extend(
+            pass.loss
+                .mean()
+                .map(|mean| (format!("{prefix}_loss"), mean)),
+        );
         first.append(&mut rest);
         Ok(first)
     }

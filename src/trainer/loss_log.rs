@@ -22,7 +22,11 @@ pub struct LossLog {
 impl LossLog {
     /// Begins a call at `step`. The sums of an interval that an earlier run has not logged are kept.
     pub fn begin(&mut self, step: u64, unlogged: Option<&LossLog>) {
-        *self = Self { last_logged_step: step, first_step: step, ..Self::default() };
+        *self = Self {
+            last_logged_step: step,
+            first_step: step,
+            ..Self::default()
+        };
         if let Some(earlier) = unlogged {
             self.running = earlier.running;
             self.last_logged_step = earlier.last_logged_step;
@@ -58,7 +62,11 @@ impl LossLog {
     /// Mean loss over the steps of this call; 0 if there were none.
     pub fn mean(&self, step: u64) -> f64 {
         let steps = step - self.first_step;
-        if steps == 0 { 0.0 } else { (self.logged + f64::from(self.running)) / steps as f64 }
+        if steps == 0 {
+            0.0
+        } else {
+            (self.logged + f64::from(self.running)) / steps as f64
+        }
     }
 }
 
@@ -86,8 +94,14 @@ mod tests {
 
     #[test]
     fn the_filter_of_spec_3_6() {
-        assert_eq!(logs(&|batch| batch % 3 == 0, 1, 4, 12), [2.0, 5.625, 6.5625]);
-        assert_eq!(logs(&|batch| batch == 1 || batch == 5, 1, 4, 12), [2.25, 5.25, 10.5]);
+        assert_eq!(
+            logs(&|batch| batch % 3 == 0, 1, 4, 12),
+            [2.0, 5.625, 6.5625]
+        );
+        assert_eq!(
+            logs(&|batch| batch == 1 || batch == 5, 1, 4, 12),
+            [2.25, 5.25, 10.5]
+        );
         assert_eq!(logs(&|batch| batch == 4, 2, 2, 8), [2.25, 6.5]);
     }
 

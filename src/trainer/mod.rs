@@ -177,14 +177,23 @@ pub struct Trainer {
 
 impl std::fmt::Debug for Trainer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Trainer").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
+        formatter
+            .debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 impl Trainer {
     /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
     pub fn new(config: Config, parts: Parts) -> Result<Self> {
-        let parameters = parts.model.parameters().iter().map(|parameter| parameter.tensor.shallow_clone()).collect();
+        let parameters = parts
+            .model
+            .parameters()
+            .iter()
+            .map(|parameter| parameter.tensor.shallow_clone())
+            .collect();
         let mut trainer = Self {
             config,
             parts,
@@ -228,7 +237,11 @@ impl Trainer {
 
     /// Rows of all evaluation sets.
     pub fn evaluation_rows(&self) -> usize {
-        self.parts.evaluation.iter().map(|set| set.loader.dataset().len()).sum()
+        self.parts
+            .evaluation
+            .iter()
+            .map(|set| set.loader.dataset().len())
+            .sum()
     }
 
     /// Seconds that `train` has taken.
@@ -253,7 +266,10 @@ impl Trainer {
 
     /// Label columns of a batch, in order.
     fn label_names(&self) -> Vec<String> {
-        self.config.label_names.clone().unwrap_or_else(|| self.parts.model.label_names())
+        self.config
+            .label_names
+            .clone()
+            .unwrap_or_else(|| self.parts.model.label_names())
     }
 
     fn fire(&mut self, event: Event<'_>) -> Result<()> {

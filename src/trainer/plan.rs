@@ -61,21 +61,32 @@ impl Plan {
     pub fn new(input: PlanInput) -> Result<Self> {
         ensure!(
             input.loader_len > 0,
-            Failure::data(format!("{} training rows make no batch of {}", input.num_rows, input.batch_size))
-                .hint("add rows, lower --per_device_train_batch_size, or drop --dataloader_drop_last")
+            Failure::data(format!(
+                "{} training rows make no batch of {}",
+                input.num_rows, input.batch_size
+            ))
+            .hint("add rows, lower --per_device_train_batch_size, or drop --dataloader_drop_last")
         );
         let updates_per_epoch = (input.loader_len / input.accumulation).max(1);
         let (max_steps, num_train_epochs, num_train_samples) = match input.max_steps {
-            Some(steps) => {
-                (steps, steps.div_ceil(updates_per_epoch), steps * input.batch_size * input.accumulation)
-            }
+            Some(steps) => (
+                steps,
+                steps.div_ceil(updates_per_epoch),
+                steps * input.batch_size * input.accumulation,
+            ),
             None => {
                 let steps = (input.num_train_epochs * updates_per_epoch as f64).ceil() as u64;
                 let samples = (input.num_rows as f64 * input.num_train_epochs) as u64;
                 (steps, input.num_train_epochs.ceil() as u64, samples)
             }
         };
-        let interval = |value: f64| if value < 1.0 { (max_steps as f64 * value).ceil() } else { value };
+        let interval = |value: f64| {
+            if value < 1.0 {
+                (max_steps as f64 * value).ceil()
+            } else {
+                value
+            }
+        };
         let warmup_steps = match input.warmup_steps {
             0 => (input.warmup_ratio * max_steps as f64).ceil() as u64,
             steps => steps,
@@ -131,10 +142,17 @@ mod tests {
         ];
         for ((rows, batch, accumulation, epochs, max), (steps, whole_epochs)) in cases {
             let plan = plan(rows, batch, accumulation, epochs, max);
-            assert_eq!((plan.max_steps, plan.num_train_epochs), (steps, whole_epochs), "{rows} rows, batch {batch}");
+            assert_eq!(
+                (plan.max_steps, plan.num_train_epochs),
+                (steps, whole_epochs),
+                "{rows} rows, batch {batch}"
+            );
         }
         let plan = plan(64, 8, 1, 1.0, None);
-        assert_eq!((plan.logging_steps, plan.eval_steps, plan.save_steps), (3.0, 2.0, 4.0));
+        assert_eq!(
+            (plan.logging_steps, plan.eval_steps, plan.save_steps),
+            (3.0, 2.0, 4.0)
+        );
     }
 
     #[test]

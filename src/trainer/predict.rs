@@ -22,9 +22,21 @@ pub struct Predictions {
 
 impl Trainer {
     /// Predicts over a set.
-    pub fn predict(&mut self, set: &mut EvaluationSet, prefix: &str, sink: &mut dyn PredictionSink) -> Result<Predictions> {
+    pub fn predict(
+        &mut self,
+        set: &mut EvaluationSet,
+        prefix: &str,
+        sink: &mut dyn PredictionSink,
+    ) -> Result<Predictions> {
         let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
-        let metrics = self.pass(set, prefix, PassOptions { loss_only, sink: Some(sink) })?;
+        let metrics = self.pass(
+            set,
+            prefix,
+            PassOptions {
+                loss_only,
+                sink: Some(sink),
+            },
+        )?;
         self.fire(Event::Predict(&metrics.0))?;
         Ok(Predictions { metrics })
     }

@@ -11,13 +11,19 @@ use crate::checkpoint::save::atomic_write;
 
 /// Writes `<split>_results.json` and merges the metrics into `all_results.json`.
 pub fn save_metrics(output_dir: &Path, split: &str, metrics: &[(String, f64)]) -> Result<()> {
-    let metrics: Map<String, Value> = metrics.iter().map(|(name, value)| (name.clone(), json_number(*value))).collect();
+    let metrics: Map<String, Value> = metrics
+        .iter()
+        .map(|(name, value)| (name.clone(), json_number(*value)))
+        .collect();
     write_sorted(&output_dir.join(layout::results(split)), &metrics)?;
     let all_path = output_dir.join(layout::ALL_RESULTS);
     let mut all: Map<String, Value> = match std::fs::read(&all_path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", all_path.display()))?,
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is not JSON", all_path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Map::new(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", all_path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", all_path.display()));
+        }
     };
     all.extend(metrics);
     write_sorted(&all_path, &all)
@@ -34,7 +40,10 @@ fn json_number(value: f64) -> Value {
 fn write_sorted(path: &Path, metrics: &Map<String, Value>) -> Result<()> {
     let mut names: Vec<_> = metrics.keys().collect();
     names.sort();
-    let sorted: Map<String, Value> = names.into_iter().map(|name| (name.clone(), metrics[name].clone())).collect();
+    let sorted: Map<String, Value> = names
+        .into_iter()
+        .map(|name| (name.clone(), metrics[name].clone()))
+        .collect();
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
@@ -45,7 +54,10 @@ fn write_sorted(path: &Path, metrics: &Map<String, Value>) -> Result<()> {
 
 /// The table of `log_metrics`.
 pub fn table(split: &str, metrics: &[(String, f64)]) -> String {
-    let mut rows: Vec<(&str, String)> = metrics.iter().map(|(name, value)| (name.as_str(), display(name, *value))).collect();
+    let mut rows: Vec<(&str, String)> = metrics
+        .iter()
+        .map(|(name, value)| (name.as_str(), display(name, *value)))
+        .collect();
     rows.sort();
     let width = |column: &mut dyn Iterator<Item = usize>| column.max().unwrap_or(0);
     let name_width = width(&mut rows.iter().map(|(name, _)| name.len()));
@@ -68,7 +80,11 @@ fn display(name: &str, value: f64) -> String {
         format!("{value}")
     } else {
         let rounded = round(value, 4);
-        if rounded.fract() == 0.0 { format!("{rounded:.1}") } else { rounded.to_string() }
+        if rounded.fract() == 0.0 {
+            format!("{rounded:.1}")
+        } else {
+            rounded.to_string()
+        }
     }
 }
 
@@ -76,7 +92,12 @@ fn display(name: &str, value: f64) -> String {
 fn duration(seconds: f64) -> String {
     let whole = seconds as u64;
     let hundredths = ((seconds - whole as f64).abs() * 100.0) as u64;
-    format!("{}:{:02}:{:02}.{hundredths:02}", whole / 3600, whole / 60 % 60, whole % 60)
+    format!(
+        "{}:{:02}:{:02}.{hundredths:02}",
+        whole / 3600,
+        whole / 60 % 60,
+        whole % 60
+    )
 }
 
 #[cfg(test)]
@@ -100,6 +121,9 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_aligned() {
         let metrics = [("eval_loss".to_owned(), 0.5), ("epoch".to_owned(), 1.0)];
-        assert_eq!(table("eval", &metrics), "***** eval metrics *****\n  epoch     = 1.0\n  eval_loss = 0.5\n");
+        assert_eq!(
+            table("eval", &metrics),
+            "***** eval metrics *****\n  epoch     = 1.0\n  eval_loss = 0.5\n"
+        );
     }
 }

@@ -61,16 +61,30 @@ const GRADIENT: &str = "gradient.";
 
 impl Cursor {
     pub(super) fn in_epoch(epoch: u64, batches_done: u64, start: EpochStart) -> Self {
-        Self { epoch, batches_done, epoch_ended: false, start: Some(start) }
+        Self {
+            epoch,
+            batches_done,
+            epoch_ended: false,
+            start: Some(start),
+        }
     }
 
     pub(super) fn position(&self) -> Position {
-        Position { epoch: self.epoch, batches_done: self.batches_done, epoch_ended: self.epoch_ended }
+        Position {
+            epoch: self.epoch,
+            batches_done: self.batches_done,
+            epoch_ended: self.epoch_ended,
+        }
     }
 
     pub(super) fn tensors(&self) -> Result<Vec<(String, Tensor)>> {
-        let Some(start) = &self.start else { return Ok(Vec::new()) };
-        let mut tensors = vec![(START_GENERATOR.to_owned(), Tensor::f_from_slice(&start.generator)?)];
+        let Some(start) = &self.start else {
+            return Ok(Vec::new());
+        };
+        let mut tensors = vec![(
+            START_GENERATOR.to_owned(),
+            Tensor::f_from_slice(&start.generator)?,
+        )];
         if let Some(sampler) = &start.sampler {
             tensors.push((START_SAMPLER.to_owned(), Tensor::f_from_slice(sampler)?));
         }
@@ -115,7 +129,9 @@ impl Resumed {
         }
         match &self.skip {
             Skip::Nothing => loader.epoch(),
-            Skip::Exact { start, batches } => loader.resume_epoch(start, usize::try_from(*batches)?),
+            Skip::Exact { start, batches } => {
+                loader.resume_epoch(start, usize::try_from(*batches)?)
+            }
             Skip::Foreign { batches } => {
                 for _ in 0..self.epoch {
                     loader.pass_over_epoch()?;
@@ -138,7 +154,11 @@ impl Resumed {
 
 impl Trainer {
     /// Prepares state and parts for a call of `train`.
-    pub(super) fn begin(&mut self, training: &mut Training, folder: Option<&Path>) -> Result<Option<Resumed>> {
+    pub(super) fn begin(
+        &mut self,
+        training: &mut Training,
+        folder: Option<&Path>,
+    ) -> Result<Option<Resumed>> {
         self.state = TrainerState::new();
         self.losses_finite = true;
         self.nonfinite_steps = 0;
@@ -166,15 +186,28 @@ impl Trainer {
 
     fn note_changed_intervals(&self, plan: &Plan, resumed: bool) {
         let pairs = [
-            ("logging_steps", self.state.logging_steps, plan.logging_steps),
+            (
+                "logging_steps",
+                self.state.logging_steps,
+                plan.logging_steps,
+            ),
             ("eval_steps", self.state.eval_steps, plan.eval_steps),
             ("save_steps", self.state.save_steps, plan.save_steps),
-            ("max_steps", self.state.max_steps as f64, plan.max_steps as f64),
+            (
+                "max_steps",
+                self.state.max_steps as f64,
+                plan.max_steps as f64,
+            ),
         ];
         let changed = pairs.iter().filter(|(_, old, new)| old != new);
-        let changed: Vec<String> = changed.map(|(name, old, new)| format!("{name} {old} -> {new}")).collect();
+        let changed: Vec<String> = changed
+            .map(|(name, old, new)| format!("{name} {old} -> {new}"))
+            .collect();
         if resumed && !changed.is_empty() {
-            tracing::warn!("the new arguments win over the checkpoint's: {}", changed.join(", "));
+            tracing::warn!(
+                "the new arguments win over the checkpoint's: {}",
+                changed.join(", ")
+            );
         }
     }
 
@@ -196,17 +229,25 @@ impl Trainer {
         self.restore_progress(training, &progress, &tensors)?;
         let mut resumed = self.own_position(progress.cursor, &tensors, generators)?;
         // Longer runs go on where a callback stopped the shorter one.
-        let is_stopped = progress.training_stopped && self.state.max_steps == training.plan.max_steps;
+        let is_stopped =
+            progress.training_stopped && self.state.max_steps == training.plan.max_steps;
         let is_done = self.state.global_step >= training.plan.max_steps;
         self.stopped_before = is_stopped || is_done;
         resumed.is_over = self.stopped_before || progress.epoch_stopped;
         Ok(resumed)
     }
 
-    fn restore_progress(&mut self, training: &Training, progress: &Progress, tensors: &[(String, Tensor)]) -> Result<()> {
+    fn restore_progress(
+        &mut self,
+        training: &Training,
+        progress: &Progress,
+        tensors: &[(String, Tensor)],
+    ) -> Result<()> {
         let steps = training.plan.accumulation;
-        self.accumulation = Accumulation::resumed(steps, progress.total_batches, progress.pending_batches);
-        self.losses.begin(self.state.global_step, Some(&progress.losses));
+        self.accumulation =
+            Accumulation::resumed(steps, progress.total_batches, progress.pending_batches);
+        self.losses
+            .begin(self.state.global_step, Some(&progress.losses));
         self.losses_finite = progress.losses_finite;
         self.nonfinite_steps = progress.nonfinite_steps;
         self.flos_since_log = progress.flos_since_log;
@@ -228,17 +269,37 @@ impl Trainer {
     ) -> Result<Resumed> {
         if position.epoch_ended || self.config.ignore_data_skip {
             let epoch = position.epoch + u64::from(position.epoch_ended);
-            return Ok(Resumed { epoch, skip: Skip::Nothing, generators, is_over: false });
+            return Ok(Resumed {
+                epoch,
+                skip: Skip::Nothing,
+                generators,
+                is_over: false,
+            });
         }
         let bytes = |name: &str| match tensors.iter().find(|(key, _)| key == name) {
             Some((_, tensor)) => Ok(Some(Vec::<u8>::try_from(tensor.f_to_kind(Kind::Uint8)?)?)),
             None => anyhow::Ok(None),
         };
-        let generator = bytes(START_GENERATOR)?
-            .ok_or_else(|| Failure::data(format!("{} lacks {START_GENERATOR}", layout::PROGRESS_TENSORS)))?;
-        let start = EpochStart { generator, sampler: bytes(START_SAMPLER)? };
-        let skip = Skip::Exact { start, batches: position.batches_done };
-        Ok(Resumed { epoch: position.epoch, skip, generators, is_over: false })
+        let generator = bytes(START_GENERATOR)?.ok_or_else(|| {
+            Failure::data(format!(
+                "{} lacks {START_GENERATOR}",
+                layout::PROGRESS_TENSORS
+            ))
+        })?;
+        let start = EpochStart {
+            generator,
+            sampler: bytes(START_SAMPLER)?,
+        };
+        let skip = Skip::Exact {
+            start,
+            batches: position.batches_done,
+        };
+        Ok(Resumed {
+            epoch: position.epoch,
+            skip,
+            generators,
+            is_over: false,
+        })
     }
 
     /// The position that 4.34 computes from the step alone (spec 3.2, step 5).
@@ -247,19 +308,39 @@ impl Trainer {
         self.losses.begin(step, None);
         let batches = (step % plan.updates_per_epoch) * plan.accumulation;
         let epoch = step / plan.updates_per_epoch;
-        let skip = if batches == 0 || self.config.ignore_data_skip { Skip::Nothing } else { Skip::Foreign { batches } };
-        Resumed { epoch, skip, generators, is_over: false }
+        let skip = if batches == 0 || self.config.ignore_data_skip {
+            Skip::Nothing
+        } else {
+            Skip::Foreign { batches }
+        };
+        Resumed {
+            epoch,
+            skip,
+            generators,
+            is_over: false,
+        }
     }
 }
 
 fn restore_optimizer(training: &mut Training, folder: &Path) -> Result<()> {
     // As the reference: only if both files exist.
-    let (Some(optimizer), Some(scheduler)) = (load::read_optimizer(folder)?, load::read_scheduler(folder)?) else {
-        tracing::warn!("{} has no optimizer and schedule state; both begin anew", folder.display());
+    let (Some(optimizer), Some(scheduler)) =
+        (load::read_optimizer(folder)?, load::read_scheduler(folder)?)
+    else {
+        tracing::warn!(
+            "{} has no optimizer and schedule state; both begin anew",
+            folder.display()
+        );
         return Ok(());
     };
-    training.optimizer.load_state(optimizer).context("optimizer state")?;
-    training.scheduler.load_state(scheduler).context("schedule state")?;
+    training
+        .optimizer
+        .load_state(optimizer)
+        .context("optimizer state")?;
+    training
+        .scheduler
+        .load_state(scheduler)
+        .context("schedule state")?;
     training.scheduler.apply(training.optimizer.groups_mut());
     Ok(())
 }

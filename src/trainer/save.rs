@@ -27,7 +27,10 @@ impl Trainer {
         scheduler: &dyn LrScheduler,
         metrics: Option<&Metrics>,
     ) -> Result<()> {
-        let best_before = (self.state.best_metric, self.state.best_model_checkpoint.clone());
+        let best_before = (
+            self.state.best_metric,
+            self.state.best_model_checkpoint.clone(),
+        );
         if let Some(metrics) = metrics {
             self.note_best(metrics)?;
         }
@@ -40,7 +43,10 @@ impl Trainer {
             Err(error) if !self.config.stop_on_disk_full && SaveError::find(&error).is_some() => {
                 // The best model is what is on disk, so a save that failed cannot be it.
                 (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
-                tracing::warn!("checkpoint {} was not saved, training goes on: {error:#}", self.state.global_step);
+                tracing::warn!(
+                    "checkpoint {} was not saved, training goes on: {error:#}",
+                    self.state.global_step
+                );
                 self.failed_saves += 1;
                 self.control.clear_before(EventKind::Save);
                 Ok(())
@@ -58,10 +64,16 @@ impl Trainer {
         self.write_checkpoint(&*training.optimizer, &*training.scheduler)
     }
 
-    fn write_checkpoint(&mut self, optimizer: &dyn Optimizer, scheduler: &dyn LrScheduler) -> Result<PathBuf> {
+    fn write_checkpoint(
+        &mut self,
+        optimizer: &dyn Optimizer,
+        scheduler: &dyn LrScheduler,
+    ) -> Result<PathBuf> {
         let step = self.state.global_step;
         let mut staging = Staging::begin(&self.config.output_dir, step)?;
-        let saved = self.write_files(&mut staging, optimizer, scheduler).and_then(|()| staging.commit());
+        let saved = self
+            .write_files(&mut staging, optimizer, scheduler)
+            .and_then(|()| staging.commit());
         saved.with_context(|| format!("saving checkpoint {step}"))
     }
 
@@ -84,13 +96,24 @@ impl Trainer {
         staging.write_json_sorted(layout::TRAINER_STATE, &self.state)?;
         let progress = self.progress()?;
         staging.write_json(layout::PROGRESS, &progress)?;
-        staging.write_tensors(layout::PROGRESS_TENSORS, &self.progress_tensors()?, &BTreeMap::new())?;
+        staging.write_tensors(
+            layout::PROGRESS_TENSORS,
+            &self.progress_tensors()?,
+            &BTreeMap::new(),
+        )?;
         staging.write_part(layout::RNG_STATE, &RngState::capture()?.into_part()?)
     }
 
     fn weights_options(&self) -> WeightsOptions {
         let is_library_model = self.parts.model.is_library_model();
-        WeightsOptions { format_pt: is_library_model, max_shard_bytes: if is_library_model { MAX_SHARD_BYTES } else { u64::MAX } }
+        WeightsOptions {
+            format_pt: is_library_model,
+            max_shard_bytes: if is_library_model {
+                MAX_SHARD_BYTES
+            } else {
+                u64::MAX
+            },
+        }
     }
 
     fn progress(&self) -> Result<Progress> {
@@ -103,7 +126,8 @@ impl Trainer {
             nonfinite_steps: self.nonfinite_steps,
             flos_since_log: self.flos_since_log,
             callbacks: self.parts.callbacks.states(),
-            training_stopped: self.control.should_training_stop() && self.state.global_step < self.state.max_steps,
+            training_stopped: self.control.should_training_stop()
+                && self.state.global_step < self.state.max_steps,
             epoch_stopped: self.control.should_epoch_stop(),
         })
     }
@@ -124,7 +148,14 @@ impl Trainer {
 
     /// Updates the best metric; evaluations without a save never count, values that are not finite never win.
     fn note_best(&mut self, metrics: &Metrics) -> Result<()> {
-        let Some(BestModel { metric, greater_is_better, .. }) = &self.config.best else { return Ok(()) };
+        let Some(BestModel {
+            metric,
+            greater_is_better,
+            ..
+        }) = &self.config.best
+        else {
+            return Ok(());
+        };
         let value = metrics.required(metric)?;
         let is_better = match self.state.best_metric {
             None => true,
@@ -153,23 +184,37 @@ impl Trainer {
     /// With a limit of one, only the best checkpoint stays at the end (spec 3.2, step 10).
     pub(super) fn rotate_at_end(&self) -> Result<()> {
         match (self.config.save_total_limit, self.best_folder()) {
-            (Some(1), Some(best)) if self.loads_best() => rotate::keep_only(&self.config.output_dir, best),
+            (Some(1), Some(best)) if self.loads_best() => {
+                rotate::keep_only(&self.config.output_dir, best)
+            }
             _ => Ok(()),
         }
     }
 
     fn loads_best(&self) -> bool {
-        self.config.best.as_ref().is_some_and(|best| best.load_at_end)
+        self.config
+            .best
+            .as_ref()
+            .is_some_and(|best| best.load_at_end)
     }
 
     /// Reloads the best weights; weights only (spec 5.3).
     pub(super) fn load_best_model(&mut self) -> Result<()> {
-        let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else { return Ok(()) };
-        let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
-            tracing::warn!("the best model {} is gone; the last weights are kept", recorded.display());
+        let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else {
             return Ok(());
         };
-        tracing::info!("loading the best model from {} (score {:?})", folder.display(), self.state.best_metric);
+        let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
+            tracing::warn!(
+                "the best model {} is gone; the last weights are kept",
+                recorded.display()
+            );
+            return Ok(());
+        };
+        tracing::info!(
+            "loading the best model from {} (score {:?})",
+            folder.display(),
+            self.state.best_metric
+        );
         let loaded = load::read_weights(&folder)?;
         weights::apply(&*self.parts.model, &loaded.tensors)
             .with_context(|| format!("loading the best model from {}", folder.display()))?;
@@ -187,12 +232,18 @@ impl Trainer {
             copies: &self.config.companions,
         };
         save::write_model(folder, files).context("saving the model")?;
-        save::atomic_write(&folder.join(layout::TRAINING_ARGS), &json::to_bytes(&self.config.arguments)?)
+        save::atomic_write(
+            &folder.join(layout::TRAINING_ARGS),
+            &json::to_bytes(&self.config.arguments)?,
+        )
     }
 
     /// `save_state`: `trainer_state.json` into the output folder.
     pub fn save_state(&self) -> Result<()> {
-        save::atomic_write(&self.config.output_dir.join(layout::TRAINER_STATE), &json::to_sorted_bytes(&self.state)?)
+        save::atomic_write(
+            &self.config.output_dir.join(layout::TRAINER_STATE),
+            &json::to_sorted_bytes(&self.state)?,
+        )
     }
 
     /// Saves that a full disk prevented.

@@ -22,7 +22,9 @@ impl Trainer {
         if let Some(record) = &mut self.parts.step_record {
             record.batch(self.state.global_step, &loaded.rows, value)?;
         }
-        Ok(self.accumulation.share_of(value, loss.f_kind()? == Kind::Double))
+        Ok(self
+            .accumulation
+            .share_of(value, loss.f_kind()? == Kind::Double))
     }
 
     /// The loss of a batch, with history unless gradients are off.
@@ -39,8 +41,13 @@ impl Trainer {
         }
         let is_kept = |name: &str| !withheld.iter().any(|column| column == name);
         let kept = batch.columns.iter().filter(|(name, _)| is_kept(name));
-        let columns = kept.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        self.parts.model.forward(&Batch { columns }).context("forward pass")
+        let columns = kept
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect();
+        self.parts
+            .model
+            .forward(&Batch { columns })
+            .context("forward pass")
     }
 
     /// Clip, optimizer, schedule, gradients to none. `losses_finite` says whether every loss of the step was.
@@ -67,9 +74,14 @@ impl Trainer {
         }
         match self.config.on_nonfinite {
             OnNonfinite::Stop if !finite => {
-                let message = format!("the loss or a gradient is not finite at step {}", self.state.global_step + 1);
+                let message = format!(
+                    "the loss or a gradient is not finite at step {}",
+                    self.state.global_step + 1
+                );
                 let hint = "lower --learning_rate or set --max_grad_norm; --on_nonfinite skip leaves such steps out";
-                return Err(Failure::new(FailureKind::Numeric, message).hint(hint).into());
+                return Err(Failure::new(FailureKind::Numeric, message)
+                    .hint(hint)
+                    .into());
             }
             OnNonfinite::Skip if !finite => {}
             _ => {
@@ -81,7 +93,8 @@ impl Trainer {
         }
         torch::clear_gradients(&self.parameters)?;
         self.learning_rates.clear();
-        self.learning_rates.extend(optimizer.groups().iter().map(|group| group.learning_rate));
+        self.learning_rates
+            .extend(optimizer.groups().iter().map(|group| group.learning_rate));
         Ok(())
     }
 }

@@ -37,12 +37,21 @@ impl Trainer {
         self.started = Instant::now();
         self.accumulation = Accumulation::new(training.plan.accumulation);
         let mut resumed = self.begin(training, resume)?;
-        self.learning_rates = training.optimizer.groups().iter().map(|group| group.learning_rate).collect();
+        self.learning_rates = training
+            .optimizer
+            .groups()
+            .iter()
+            .map(|group| group.learning_rate)
+            .collect();
         self.fire(Event::TrainBegin)?;
         let first_epoch = resumed.as_ref().map_or(0, Resumed::first_epoch);
         for epoch in first_epoch..training.plan.num_train_epochs {
             // A run that had come to its end inside an epoch still owes the end of that epoch, but no new one.
-            if self.stopped_before && resumed.as_ref().is_none_or(|resumed| !resumed.is_inside_epoch()) {
+            if self.stopped_before
+                && resumed
+                    .as_ref()
+                    .is_none_or(|resumed| !resumed.is_inside_epoch())
+            {
                 break;
             }
             self.run_epoch(training, epoch, resumed.take())?;
@@ -61,9 +70,19 @@ impl Trainer {
         self.finish(training)
     }
 
-    fn run_epoch(&mut self, training: &mut Training, epoch: u64, resumed: Option<Resumed>) -> Result<()> {
+    fn run_epoch(
+        &mut self,
+        training: &mut Training,
+        epoch: u64,
+        resumed: Option<Resumed>,
+    ) -> Result<()> {
         self.fire(Event::EpochBegin)?;
-        let Training { loader, optimizer, scheduler, plan } = training;
+        let Training {
+            loader,
+            optimizer,
+            scheduler,
+            plan,
+        } = training;
         let mut batches = match &resumed {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
@@ -82,9 +101,14 @@ impl Trainer {
             if let Some(resumed) = resumed.take() {
                 resumed.restore_generators()?;
             }
-            let Some(batch) = batch.filter(|_| !is_over) else { break };
+            let Some(batch) = batch.filter(|_| !is_over) else {
+                break;
+            };
             is_empty = false;
-            let place = Place { index, epoch_len: plan.steps_in_epoch };
+            let place = Place {
+                index,
+                epoch_len: plan.steps_in_epoch,
+            };
             index += 1;
             if self.accumulation.begins_step(place) {
                 self.fire(Event::StepBegin)?;
@@ -109,8 +133,12 @@ impl Trainer {
             }
         }
         if is_empty {
-            tracing::warn!("the training data yielded no batch, stopping training at step {}!", self.state.global_step);
-            self.control.stop_training("the training data yielded no batch");
+            tracing::warn!(
+                "the training data yielded no batch, stopping training at step {}!",
+                self.state.global_step
+            );
+            self.control
+                .stop_training("the training data yielded no batch");
         }
         drop(batches);
         self.cursor.epoch_ended = true;
@@ -121,7 +149,8 @@ impl Trainer {
     fn run_batch(&mut self, batch: &LoadedBatch) -> Result<()> {
         let share = self.forward_backward(batch)?;
         self.losses_finite &= share.is_finite();
-        self.losses.add(share, self.state.global_step, self.config.nan_inf_filter);
+        self.losses
+            .add(share, self.state.global_step, self.config.nan_inf_filter);
         Ok(())
     }
 
@@ -139,15 +168,28 @@ impl Trainer {
         let mut metrics = vec![("train_runtime".to_owned(), round(runtime, 4))];
         if runtime > 0.0 {
             let per_second = |amount: u64| round(amount as f64 / runtime, 3);
-            metrics.push(("train_samples_per_second".to_owned(), per_second(training.plan.num_train_samples)));
-            metrics.push(("train_steps_per_second".to_owned(), per_second(training.plan.max_steps)));
+            metrics.push((
+                "train_samples_per_second".to_owned(),
+                per_second(training.plan.num_train_samples),
+            ));
+            metrics.push((
+                "train_steps_per_second".to_owned(),
+                per_second(training.plan.max_steps),
+            ));
         }
         metrics.push(("total_flos".to_owned(), self.state.total_flos));
-        metrics.push(("train_loss".to_owned(), self.losses.mean(self.state.global_step)));
+        metrics.push((
+            "train_loss".to_owned(),
+            self.losses.mean(self.state.global_step),
+        ));
         self.log(&mut metrics)?;
         self.rotate_at_end()?;
         self.fire(Event::TrainEnd)?;
         metrics.retain(|(name, _)| name != "total_flos");
-        Ok(Outcome { end: End::Completed, global_step: self.state.global_step, metrics })
+        Ok(Outcome {
+            end: End::Completed,
+            global_step: self.state.global_step,
+            metrics,
+        })
     }
 }

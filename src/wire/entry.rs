@@ -38,7 +38,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(words: &[OsString]) -> Result<Ending> {
     let handed = match words {
         [flag, number] if flag == "--run-fd" => read_run(&number.to_string_lossy())?,
-        _ => return Err(Failure::usage("host-engine is started by host").hint("run `host train --help`").into()),
+        _ => {
+            return Err(Failure::usage("host-engine is started by host")
+                .hint("run `host train --help`")
+                .into());
+        }
     };
     output::log_to_stderr(&handed.logging.level);
     run(&handed)
@@ -47,6 +51,7 @@ fn execute(words: &[OsString]) -> Result<Ending> {
 /// The file that `host` has left open for this process.
 fn read_run(number: &str) -> Result<Run> {
     let number: u32 = number.parse().context("--run-fd is not a number")?;
-    let bytes = std::fs::read(format!("/proc/self/fd/{number}")).context("the run cannot be read")?;
+    let bytes =
+        std::fs::read(format!("/proc/self/fd/{number}")).context("the run cannot be read")?;
     serde_json::from_slice(&bytes).context("the run is not one of this version of host")
 }

@@ -18,16 +18,28 @@ use crate::trainer::{EvaluationSet, Trainer, results};
 
 /// The evaluation sets; takes them out of `inputs`.
 pub(super) fn sets(run: &Run, inputs: &mut Inputs) -> Result<Vec<EvaluationSet>> {
-    let Some(prepared) = inputs.sets.validation.take() else { return Ok(Vec::new()) };
+    let Some(prepared) = inputs.sets.validation.take() else {
+        return Ok(Vec::new());
+    };
     let loader = inputs.evaluation_loader(run, prepared)?;
-    Ok(vec![EvaluationSet { name: String::new(), loader, batch_size: run.evaluation.batch_size }])
+    Ok(vec![EvaluationSet {
+        name: String::new(),
+        loader,
+        batch_size: run.evaluation.batch_size,
+    }])
 }
 
 /// The test set; takes it out of `inputs`.
 pub(super) fn test_set(run: &Run, inputs: &mut Inputs) -> Result<Option<EvaluationSet>> {
-    let Some(prepared) = inputs.sets.test.take() else { return Ok(None) };
+    let Some(prepared) = inputs.sets.test.take() else {
+        return Ok(None);
+    };
     let loader = inputs.evaluation_loader(run, prepared)?;
-    Ok(Some(EvaluationSet { name: String::new(), loader, batch_size: run.evaluation.batch_size }))
+    Ok(Some(EvaluationSet {
+        name: String::new(),
+        loader,
+        batch_size: run.evaluation.batch_size,
+    }))
 }
 
 /// How predictions are written.
@@ -46,7 +58,10 @@ impl Reading {
             (_, Some(ProblemType::MultiLabelClassification)) => predictions::Reading::MultiLabel,
             _ => predictions::Reading::SingleLabel,
         };
-        Self { kind, labels: inputs.class_names() }
+        Self {
+            kind,
+            labels: inputs.class_names(),
+        }
     }
 }
 
@@ -59,8 +74,17 @@ pub(super) fn evaluate_and_show(trainer: &mut Trainer, run: &Run, num_rows: usiz
 }
 
 /// Predicts, writes `predictions.jsonl` and `predict_results.json`.
-pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: &mut EvaluationSet, reading: Reading) -> Result<()> {
-    let mut sink = JsonLines::create(&run.output_dir.join(layout::PREDICTIONS), reading.kind, reading.labels)?;
+pub(super) fn predict_and_show(
+    trainer: &mut Trainer,
+    run: &Run,
+    test: &mut EvaluationSet,
+    reading: Reading,
+) -> Result<()> {
+    let mut sink = JsonLines::create(
+        &run.output_dir.join(layout::PREDICTIONS),
+        reading.kind,
+        reading.labels,
+    )?;
     let mut metrics = trainer.predict(test, "predict", &mut sink)?.metrics.0;
     let (path, rows) = sink.finish()?;
     metrics.push(("predict_samples".to_owned(), rows as f64));
@@ -71,7 +95,11 @@ pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: &mut Eval
 }
 
 /// A trainer that only evaluates or predicts.
-fn build(run: &Run, wanted: Wanted, interrupted: Arc<AtomicBool>) -> Result<(Trainer, Option<EvaluationSet>, Reading, Plugins)> {
+fn build(
+    run: &Run,
+    wanted: Wanted,
+    interrupted: Arc<AtomicBool>,
+) -> Result<(Trainer, Option<EvaluationSet>, Reading, Plugins)> {
     let plugins = Plugins::load(run)?;
     let mut inputs = inputs::read(run, wanted)?;
     let evaluation = sets(run, &mut inputs)?;
@@ -86,23 +114,35 @@ fn build(run: &Run, wanted: Wanted, interrupted: Arc<AtomicBool>) -> Result<(Tra
 /// `host evaluate`.
 pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
-    let wanted = Wanted { validation: true, ..Wanted::default() };
+    let wanted = Wanted {
+        validation: true,
+        ..Wanted::default()
+    };
     let (mut trainer, _, _, plugins) = build(run, wanted, interrupted)?;
     let num_rows = trainer.evaluation_rows();
     evaluate_and_show(&mut trainer, run, num_rows)?;
     plugins.close()?;
-    plugins.usage_lines(0.0).iter().for_each(|line| output::status(line));
+    plugins
+        .usage_lines(0.0)
+        .iter()
+        .for_each(|line| output::status(line));
     Ok(())
 }
 
 /// `host predict`.
 pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
-    let wanted = Wanted { test: true, ..Wanted::default() };
+    let wanted = Wanted {
+        test: true,
+        ..Wanted::default()
+    };
     let (mut trainer, test, reading, plugins) = build(run, wanted, interrupted)?;
     let mut test = test.context("the test set was not read")?;
     predict_and_show(&mut trainer, run, &mut test, reading)?;
     plugins.close()?;
-    plugins.usage_lines(0.0).iter().for_each(|line| output::status(line));
+    plugins
+        .usage_lines(0.0)
+        .iter()
+        .for_each(|line| output::status(line));
     Ok(())
 }

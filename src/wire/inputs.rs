@@ -12,7 +12,9 @@ use crate::data::collator::{DefaultCollator, PadTo, PaddingCollator, TokenClassi
 use crate::data::labels::{LabelMap, LabelRules, LabelSummary, ProblemType as LabelKind};
 use crate::data::loader::LoaderParts;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
-use crate::data::{self, Collator, Loader, PrepareOptions, Prepared, Sampler, Table, Tokenizer, format, prepare};
+use crate::data::{
+    self, Collator, Loader, PrepareOptions, Prepared, Sampler, Table, Tokenizer, format, prepare,
+};
 use crate::error::Failure;
 use crate::model::architecture::{self, LoadOptions};
 use crate::model::torchscript::{self, ScriptOptions};
@@ -64,9 +66,18 @@ struct Known {
 
 impl Known {
     fn of_config(config: Option<&ModelConfig>) -> Self {
-        let Some(config) = config else { return Self::default() };
+        let Some(config) = config else {
+            return Self::default();
+        };
         let own = config.has_own_labels();
-        let ids = || config.labels.iter().enumerate().map(|(id, name)| (name.clone(), id as i64)).collect();
+        let ids = || {
+            config
+                .labels
+                .iter()
+                .enumerate()
+                .map(|(id, name)| (name.clone(), id as i64))
+                .collect()
+        };
         Self {
             label2id: own.then(ids),
             num_labels: own.then(|| config.num_labels()),
@@ -85,7 +96,11 @@ impl Known {
     }
 
     fn rules(&self) -> LabelRules<'_> {
-        LabelRules { label2id: self.label2id.as_ref(), num_labels: self.num_labels, problem_type: self.problem_type }
+        LabelRules {
+            label2id: self.label2id.as_ref(),
+            num_labels: self.num_labels,
+            problem_type: self.problem_type,
+        }
     }
 }
 
@@ -105,15 +120,26 @@ struct Interface {
 
 /// Reads model and data.
 pub(super) fn read(run: &Run, wanted: Wanted) -> Result<Inputs> {
-    if run.model.torchscript { read_script(run, wanted) } else { read_native(run, wanted) }
+    if run.model.torchscript {
+        read_script(run, wanted)
+    } else {
+        read_native(run, wanted)
+    }
 }
 
 fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let config = ModelConfig::read(&run.model.path)?;
-    let task = architecture::task_of(&config, run.model.task.as_deref().map(Task::parse).transpose()?)?;
+    let task = architecture::task_of(
+        &config,
+        run.model.task.as_deref().map(Task::parse).transpose()?,
+    )?;
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
-    let mut tokenizer = Tokenizer::load(folder).with_context(|| format!("the tokenizer of {}", folder.display()))?;
-    let architecture::Interface { arguments, max_positions } = architecture::interface(&config, Some(task))?;
+    let mut tokenizer = Tokenizer::load(folder)
+        .with_context(|| format!("the tokenizer of {}", folder.display()))?;
+    let architecture::Interface {
+        arguments,
+        max_positions,
+    } = architecture::interface(&config, Some(task))?;
     let max_length = tokenizer.limit(run.data.max_length, max_positions)?;
     let mut known = Known::of_config(Some(&config));
     let interface = Interface {
@@ -122,7 +148,11 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
             Task::TokenClassification => data::Task::TokenClassification,
         },
         forward_arguments: arguments,
-        label_names: run.model.label_names.clone().unwrap_or_else(|| vec!["labels".to_owned()]),
+        label_names: run
+            .model
+            .label_names
+            .clone()
+            .unwrap_or_else(|| vec!["labels".to_owned()]),
     };
     let sets = read_sets(run, wanted, (Some(&tokenizer), &interface), &mut known)?;
     let loaded = architecture::load(&LoadOptions {
@@ -131,7 +161,9 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
         kind: kind(run.model.dtype),
         num_labels: known.num_labels,
         labels: known.label2id.as_ref().map(names),
-        problem_type: known.problem_type.and_then(|problem| ProblemType::parse(problem.name())),
+        problem_type: known
+            .problem_type
+            .and_then(|problem| ProblemType::parse(problem.name())),
     })?;
     for message in loaded.report.messages() {
         tracing::warn!("{message}");
@@ -155,7 +187,12 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         label_names: run.model.label_names.clone(),
     };
     let model = torchscript::load(&options)?;
-    let mut tokenizer = run.model.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+    let mut tokenizer = run
+        .model
+        .tokenizer
+        .as_deref()
+        .map(Tokenizer::load)
+        .transpose()?;
     let max_length = match &mut tokenizer {
         Some(tokenizer) => tokenizer.limit(run.data.max_length, None)?,
         None => None,
@@ -165,8 +202,21 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         forward_arguments: model.forward_arguments().to_vec(),
         label_names: model.label_names(),
     };
-    let sets = read_sets(run, wanted, (tokenizer.as_ref(), &interface), &mut Known::default())?;
-    Ok(Inputs { model: Box::new(model), config: None, task: None, problem_type: None, tokenizer, sets, max_length })
+    let sets = read_sets(
+        run,
+        wanted,
+        (tokenizer.as_ref(), &interface),
+        &mut Known::default(),
+    )?;
+    Ok(Inputs {
+        model: Box::new(model),
+        config: None,
+        task: None,
+        problem_type: None,
+        tokenizer,
+        sets,
+        max_length,
+    })
 }
 
 /// Reads the sets that are wanted. What the training set says of the labels holds for the others.
@@ -201,15 +251,30 @@ fn read_sets(
     };
     Ok(Sets {
         train: match wanted.train {
-            true => Some(read(&data.train_files, data.max_train_samples, is_native, data.group_by_length)?),
+            true => Some(read(
+                &data.train_files,
+                data.max_train_samples,
+                is_native,
+                data.group_by_length,
+            )?),
             false => None,
         },
         validation: match wanted.validation {
-            true => Some(read(&data.validation_files, data.max_eval_samples, is_native, false)?),
+            true => Some(read(
+                &data.validation_files,
+                data.max_eval_samples,
+                is_native,
+                false,
+            )?),
             false => None,
         },
         test: match wanted.test {
-            true => Some(read(&data.test_files, data.max_predict_samples, false, false)?),
+            true => Some(read(
+                &data.test_files,
+                data.max_predict_samples,
+                false,
+                false,
+            )?),
             false => None,
         },
     })
@@ -218,16 +283,20 @@ fn read_sets(
 impl Inputs {
     /// Class names by number; empty if classes have no names.
     pub(super) fn class_names(&self) -> Vec<String> {
-        self.config.as_ref().map(|config| config.labels.clone()).unwrap_or_default()
+        self.config
+            .as_ref()
+            .map(|config| config.labels.clone())
+            .unwrap_or_default()
     }
 
     /// Loads batches of the training set in the reference's order.
     pub(super) fn train_loader(&self, run: &Run, prepared: Prepared) -> Result<Loader> {
         let batch_size = run.train.batch_size;
         let sampler: Box<dyn Sampler> = match (prepared.lengths, run.data.data_seed) {
-            (Some(lengths), _) => {
-                Box::new(LengthGrouped::new(lengths, batch_size * run.train.gradient_accumulation_steps)?)
-            }
+            (Some(lengths), _) => Box::new(LengthGrouped::new(
+                lengths,
+                batch_size * run.train.gradient_accumulation_steps,
+            )?),
             (None, Some(seed)) => Box::new(Random::seeded(seed)?),
             (None, None) => Box::new(Random::new()),
         };
@@ -236,17 +305,34 @@ impl Inputs {
 
     /// Loads batches of an evaluation or test set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, prepared: Prepared) -> Result<Loader> {
-        self.loader(&run.data, Arc::new(prepared.dataset), (Box::new(Sequential), run.evaluation.batch_size))
+        self.loader(
+            &run.data,
+            Arc::new(prepared.dataset),
+            (Box::new(Sequential), run.evaluation.batch_size),
+        )
     }
 
-    fn loader(&self, data: &run::Data, dataset: Arc<Table>, order: (Box<dyn Sampler>, usize)) -> Result<Loader> {
+    fn loader(
+        &self,
+        data: &run::Data,
+        dataset: Arc<Table>,
+        order: (Box<dyn Sampler>, usize),
+    ) -> Result<Loader> {
         let (sampler, batch_size) = order;
         let collator = self.collator(data)?;
-        Loader::new(LoaderParts { dataset, sampler, collator, batch_size, drop_last: data.drop_last })
+        Loader::new(LoaderParts {
+            dataset,
+            sampler,
+            collator,
+            batch_size,
+            drop_last: data.drop_last,
+        })
     }
 
     fn collator(&self, data: &run::Data) -> Result<Box<dyn Collator>> {
-        let Some(tokenizer) = &self.tokenizer else { return Ok(Box::new(DefaultCollator)) };
+        let Some(tokenizer) = &self.tokenizer else {
+            return Ok(Box::new(DefaultCollator));
+        };
         let mut settings = tokenizer.padding();
         settings.pad_to_multiple_of = data.pad_to_multiple_of;
         if data.pad_to_max_length {

@@ -13,7 +13,8 @@ pub(super) struct Plugins;
 
 impl Plugins {
     pub(super) fn load(run: &Run) -> Result<Self> {
-        let message = "this build of host has no plugins (it was made without the feature `plugin`)";
+        let message =
+            "this build of host has no plugins (it was made without the feature `plugin`)";
         ensure!(run.plugins.is_empty(), Failure::usage(message));
         Ok(Self)
     }

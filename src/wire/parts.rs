@@ -22,11 +22,14 @@ use crate::trainer::{self, BestModel, EvaluationSet, Parts};
 /// The trainer's settings.
 pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
     let evaluation = &run.evaluation;
-    let best = evaluation.metric_for_best_model.as_ref().map(|metric| BestModel {
-        metric: metric.clone(),
-        greater_is_better: evaluation.greater_is_better,
-        load_at_end: evaluation.load_best_model_at_end,
-    });
+    let best = evaluation
+        .metric_for_best_model
+        .as_ref()
+        .map(|metric| BestModel {
+            metric: metric.clone(),
+            greater_is_better: evaluation.greater_is_better,
+            load_at_end: evaluation.load_best_model_at_end,
+        });
     trainer::Config {
         output_dir: run.output_dir.clone(),
         device: Device::Cpu,
@@ -59,7 +62,9 @@ fn schedule(strategy: Strategy) -> Schedule {
 /// The built-in metric of the task, where no plugin brings one.
 fn builtin_metrics(inputs: &Inputs) -> Vec<Box<dyn Metric>> {
     match (inputs.task, inputs.problem_type) {
-        (None, _) | (Some(Task::SequenceClassification), Some(ProblemType::Regression)) => Vec::new(),
+        (None, _) | (Some(Task::SequenceClassification), Some(ProblemType::Regression)) => {
+            Vec::new()
+        }
         (Some(Task::SequenceClassification), Some(ProblemType::MultiLabelClassification)) => {
             vec![Box::new(Accuracy::multi_label())]
         }
@@ -77,15 +82,27 @@ fn callbacks(run: &Run, plugins: &Plugins) -> Callbacks {
         evaluation_delay: run.evaluation.delay,
         saving: schedule(run.saving.strategy),
     }));
-    if let (Some(patience), Some(metric)) = (run.evaluation.early_stopping_patience, &run.evaluation.metric_for_best_model) {
-        let (threshold, greater) = (run.evaluation.early_stopping_threshold, run.evaluation.greater_is_better);
-        callbacks.push(Box::new(EarlyStopping::new(patience, threshold, metric, greater)));
+    if let (Some(patience), Some(metric)) = (
+        run.evaluation.early_stopping_patience,
+        &run.evaluation.metric_for_best_model,
+    ) {
+        let (threshold, greater) = (
+            run.evaluation.early_stopping_threshold,
+            run.evaluation.greater_is_better,
+        );
+        callbacks.push(Box::new(EarlyStopping::new(
+            patience, threshold, metric, greater,
+        )));
     }
     for callback in plugins.callbacks() {
         callbacks.push(callback);
     }
     let plain = run.logging.disable_tqdm || !std::io::stderr().is_terminal();
-    callbacks.push(Box::new(Progress::new(if plain { Mode::Lines } else { Mode::Bar })));
+    callbacks.push(Box::new(Progress::new(if plain {
+        Mode::Lines
+    } else {
+        Mode::Bar
+    })));
     callbacks
 }
 
@@ -113,7 +130,12 @@ pub(super) fn assemble(
         callbacks: callbacks(run, plugins),
         reporters: vec![Box::new(Curves::default())],
         evaluation,
-        step_record: run.logging.record_steps.as_deref().map(StepRecord::create).transpose()?,
+        step_record: run
+            .logging
+            .record_steps
+            .as_deref()
+            .map(StepRecord::create)
+            .transpose()?,
         interrupted,
         model: inputs.model,
     })

@@ -23,17 +23,29 @@ impl Plugins {
             arguments: run.arguments.clone(),
             cache_dir: run.plugin_cache.clone(),
             // This executable compiles components when it is started with the argument for it.
-            compiler: Some(std::fs::read_link("/proc/self/exe").context("the path of this program cannot be read")?),
+            compiler: Some(
+                std::fs::read_link("/proc/self/exe")
+                    .context("the path of this program cannot be read")?,
+            ),
         };
         let load = |plugin: &crate::config::run::Plugin| {
             let mut limits = Limits::default();
             for (key, value) in &plugin.limits {
-                limits.set(key, value).with_context(|| format!("plugin_limit {}.{key}", plugin.name))?;
+                limits
+                    .set(key, value)
+                    .with_context(|| format!("plugin_limit {}.{key}", plugin.name))?;
             }
-            let spec = Spec { path: plugin.path.clone(), name: plugin.name.clone(), config: plugin.config.clone(), limits };
+            let spec = Spec {
+                path: plugin.path.clone(),
+                name: plugin.name.clone(),
+                config: plugin.config.clone(),
+                limits,
+            };
             plugin::load(&spec, &environment)
         };
-        Ok(Self { loaded: run.plugins.iter().map(load).collect::<Result<_>>()? })
+        Ok(Self {
+            loaded: run.plugins.iter().map(load).collect::<Result<_>>()?,
+        })
     }
 
     pub(super) fn metrics(&self) -> Vec<Box<dyn Metric>> {
@@ -55,13 +67,20 @@ impl Plugins {
 
     /// One line for each plugin; `seconds` is what its share is taken of.
     pub(super) fn usage_lines(&self, seconds: f64) -> Vec<String> {
-        self.loaded.iter().map(|plugin| usage_line(&plugin.usage(), seconds)).collect()
+        self.loaded
+            .iter()
+            .map(|plugin| usage_line(&plugin.usage(), seconds))
+            .collect()
     }
 }
 
 fn usage_line(usage: &Usage, seconds: f64) -> String {
     let total = usage.total.as_secs_f64();
-    let share = if seconds > 0.0 { format!(" ({:.2} % of the time)", 100.0 * total / seconds) } else { String::new() };
+    let share = if seconds > 0.0 {
+        format!(" ({:.2} % of the time)", 100.0 * total / seconds)
+    } else {
+        String::new()
+    };
     format!(
         "plugin {}: {} calls, {:.1} ms in all{share}, median {:.1?}, p99 {:.1?}, memory {:.1} MiB, {} reads, {} traps",
         usage.name,

@@ -41,8 +41,16 @@ impl JsonLines {
     /// Begins a file; `labels` are the class names by index.
     pub fn create(path: &Path, reading: Reading, labels: Vec<String>) -> Result<Self> {
         let part = path.with_extension("jsonl.part");
-        let file = File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
-        Ok(Self { reading, labels, path: path.to_owned(), part, writer: BufWriter::new(file), row: 0 })
+        let file =
+            File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+        Ok(Self {
+            reading,
+            labels,
+            path: path.to_owned(),
+            part,
+            writer: BufWriter::new(file),
+            row: 0,
+        })
     }
 
     /// Commits the file; returns its path and the number of rows.
@@ -55,12 +63,20 @@ impl JsonLines {
     }
 
     fn label(&self, index: usize) -> Value {
-        self.labels.get(index).map_or_else(|| json!(index), |name| json!(name))
+        self.labels
+            .get(index)
+            .map_or_else(|| json!(index), |name| json!(name))
     }
 
     fn rows(&self, batch: &EvaluationBatch<'_>) -> Result<Vec<Map<String, Value>>> {
-        let logits = batch.outputs.iter().find(|(name, _)| name == "logits").or(batch.outputs.first());
-        let Some((_, logits)) = logits else { return Ok(vec![Map::new(); batch.size]) };
+        let logits = batch
+            .outputs
+            .iter()
+            .find(|(name, _)| name == "logits")
+            .or(batch.outputs.first());
+        let Some((_, logits)) = logits else {
+            return Ok(vec![Map::new(); batch.size]);
+        };
         match self.reading {
             Reading::SingleLabel if logits.dim() == 2 => self.single_label(logits),
             Reading::MultiLabel if logits.dim() == 2 => self.multi_label(logits),
@@ -73,10 +89,20 @@ impl JsonLines {
     fn single_label(&self, logits: &Tensor) -> Result<Vec<Map<String, Value>>> {
         let scores = rows_of(&logits.f_softmax(-1, Kind::Float)?)?;
         let object = |scores: &Vec<f64>| {
-            let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(index, _)| index);
+            let best = scores
+                .iter()
+                .enumerate()
+                .max_by(|a, b| a.1.total_cmp(b.1))
+                .map_or(0, |(index, _)| index);
             let by_label = scores.iter().enumerate();
-            let by_label: Map<String, Value> = by_label.map(|(i, score)| (text(&self.label(i)), json!(score))).collect();
-            fields([("label", self.label(best)), ("score", json!(scores[best])), ("scores", Value::Object(by_label))])
+            let by_label: Map<String, Value> = by_label
+                .map(|(i, score)| (text(&self.label(i)), json!(score)))
+                .collect();
+            fields([
+                ("label", self.label(best)),
+                ("score", json!(scores[best])),
+                ("scores", Value::Object(by_label)),
+            ])
         };
         Ok(scores.iter().map(object).collect())
     }
@@ -84,16 +110,28 @@ impl JsonLines {
     fn multi_label(&self, logits: &Tensor) -> Result<Vec<Map<String, Value>>> {
         let scores = rows_of(&logits.f_sigmoid()?)?;
         let object = |scores: &Vec<f64>| {
-            let chosen: Vec<Value> = (0..scores.len()).filter(|index| scores[*index] > 0.5).map(|i| self.label(i)).collect();
+            let chosen: Vec<Value> = (0..scores.len())
+                .filter(|index| scores[*index] > 0.5)
+                .map(|i| self.label(i))
+                .collect();
             let by_label = scores.iter().enumerate();
-            let by_label: Map<String, Value> = by_label.map(|(i, score)| (text(&self.label(i)), json!(score))).collect();
-            fields([("labels", Value::Array(chosen)), ("scores", Value::Object(by_label))])
+            let by_label: Map<String, Value> = by_label
+                .map(|(i, score)| (text(&self.label(i)), json!(score)))
+                .collect();
+            fields([
+                ("labels", Value::Array(chosen)),
+                ("scores", Value::Object(by_label)),
+            ])
         };
         Ok(scores.iter().map(object).collect())
     }
 
     /// One label for every word: positions whose label is -100 or, without labels, padding, are left out.
-    fn token_labels(&self, logits: &Tensor, batch: &EvaluationBatch<'_>) -> Result<Vec<Map<String, Value>>> {
+    fn token_labels(
+        &self,
+        logits: &Tensor,
+        batch: &EvaluationBatch<'_>,
+    ) -> Result<Vec<Map<String, Value>>> {
         let best = rows_of(&logits.f_argmax(-1, false)?)?;
         let kept = match (batch.labels.first(), batch.inputs.get("attention_mask")) {
             (Some((_, labels)), _) => Some(rows_of(&labels.f_ne(-100)?)?),
@@ -101,9 +139,18 @@ impl JsonLines {
             (None, None) => None,
         };
         let object = |(row, best): (usize, &Vec<f64>)| {
-            let is_kept = |position: usize| kept.as_ref().is_none_or(|kept| kept[row][position] != 0.0);
-            let labels = best.iter().enumerate().filter(|(position, _)| is_kept(*position));
-            fields([("labels", labels.map(|(_, index)| self.label(*index as usize)).collect())])
+            let is_kept =
+                |position: usize| kept.as_ref().is_none_or(|kept| kept[row][position] != 0.0);
+            let labels = best
+                .iter()
+                .enumerate()
+                .filter(|(position, _)| is_kept(*position));
+            fields([(
+                "labels",
+                labels
+                    .map(|(_, index)| self.label(*index as usize))
+                    .collect(),
+            )])
         };
         Ok(best.iter().enumerate().map(object).collect())
     }
@@ -116,7 +163,9 @@ impl PredictionSink for JsonLines {
             object.insert("row".to_owned(), json!(self.row));
             object.extend(fields);
             serde_json::to_writer(&mut self.writer, &object)?;
-            self.writer.write_all(b"\n").with_context(|| format!("cannot write {}", self.part.display()))?;
+            self.writer
+                .write_all(b"\n")
+                .with_context(|| format!("cannot write {}", self.part.display()))?;
             self.row += 1;
         }
         Ok(())
@@ -131,17 +180,26 @@ impl Drop for JsonLines {
 }
 
 fn fields<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
-    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn text(label: &Value) -> String {
-    label.as_str().map_or_else(|| label.to_string(), str::to_owned)
+    label
+        .as_str()
+        .map_or_else(|| label.to_string(), str::to_owned)
 }
 
 fn regression(logits: &Tensor, rows: usize) -> Result<Vec<Map<String, Value>>> {
     let values = rows_of(&logits.f_reshape([rows as i64, -1])?)?;
     let object = |values: &Vec<f64>| {
-        let value = if values.len() == 1 { json!(values[0]) } else { json!(values) };
+        let value = if values.len() == 1 {
+            json!(values[0])
+        } else {
+            json!(values)
+        };
         fields([("prediction", value)])
     };
     Ok(values.iter().map(object).collect())
@@ -152,7 +210,11 @@ fn raw(batch: &EvaluationBatch<'_>) -> Result<Vec<Map<String, Value>>> {
     for (name, tensor) in batch.outputs {
         let per_row = tensor.size().first() == Some(&(batch.size as i64));
         for (index, row) in rows.iter_mut().enumerate() {
-            let part = if per_row { tensor.f_get(index as i64)? } else { tensor.shallow_clone() };
+            let part = if per_row {
+                tensor.f_get(index as i64)?
+            } else {
+                tensor.shallow_clone()
+            };
             row.insert(name.clone(), nested(&part)?);
         }
     }
@@ -164,12 +226,19 @@ fn nested(tensor: &Tensor) -> Result<Value> {
     if tensor.dim() == 0 {
         return Ok(json!(tensor.f_to_kind(Kind::Double)?.f_double_value(&[])?));
     }
-    (0..tensor.size()[0]).map(|index| nested(&tensor.f_get(index)?)).collect()
+    (0..tensor.size()[0])
+        .map(|index| nested(&tensor.f_get(index)?))
+        .collect()
 }
 
 /// A matrix as rows of numbers.
 fn rows_of(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
     let columns = matrix.size().get(1).copied().unwrap_or(1).max(1) as usize;
-    let flat: Vec<f64> = Vec::try_from(matrix.f_to_kind(Kind::Double)?.f_contiguous()?.f_view([-1])?)?;
+    let flat: Vec<f64> = Vec::try_from(
+        matrix
+            .f_to_kind(Kind::Double)?
+            .f_contiguous()?
+            .f_view([-1])?,
+    )?;
     Ok(flat.chunks(columns).map(<[f64]>::to_vec).collect())
 }

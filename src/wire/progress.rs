@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output;
 use crate::callback::{Callback, Context, Event, EventKind};
+use crate::cli::output;
 use crate::trainer::round;
 
 /// How progress is shown.
@@ -31,13 +31,21 @@ pub struct Progress {
 impl Progress {
     /// `Lines` if tqdm is disabled or standard error is no terminal.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, bar: None, first_step: 0, last_loss: None }
+        Self {
+            mode,
+            bar: None,
+            first_step: 0,
+            last_loss: None,
+        }
     }
 
     fn begin(&mut self, context: &Context<'_>) {
         self.first_step = context.state.global_step;
         if self.mode == Mode::Bar {
-            let bar = ProgressBar::with_draw_target(Some(context.state.max_steps), ProgressDrawTarget::stderr_with_hz(10));
+            let bar = ProgressBar::with_draw_target(
+                Some(context.state.max_steps),
+                ProgressDrawTarget::stderr_with_hz(10),
+            );
             let template = "{bar:30} {pos}/{len} steps  {msg}  {per_sec}  {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -52,7 +60,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(context.state.global_step);
             let rate = context.learning_rates.first().copied().unwrap_or(0.0);
-            let loss = self.last_loss.map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
+            let loss = self
+                .last_loss
+                .map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
             bar.set_message(format!("{loss}rate {rate:.2e}"));
         }
     }
@@ -80,7 +90,9 @@ fn log_line(logs: &[(String, f64)], context: &Context<'_>, first_step: u64) -> S
     let is_training = logs.iter().any(|(name, _)| name == "loss");
     if is_training && steps > 0 && context.elapsed_seconds > 0.0 {
         let speed = steps as f64 / context.elapsed_seconds;
-        let left = Duration::from_secs_f64(state.max_steps.saturating_sub(state.global_step) as f64 / speed);
+        let left = Duration::from_secs_f64(
+            state.max_steps.saturating_sub(state.global_step) as f64 / speed,
+        );
         line.push_str(&format!("  {speed:.2} steps/s  {} left", clock(left)));
     }
     line
@@ -88,12 +100,21 @@ fn log_line(logs: &[(String, f64)], context: &Context<'_>, first_step: u64) -> S
 
 fn short(value: f64) -> String {
     let magnitude = value.abs();
-    if value != 0.0 && magnitude < 1e-3 { format!("{value:.3e}") } else { round(value, 4).to_string() }
+    if value != 0.0 && magnitude < 1e-3 {
+        format!("{value:.3e}")
+    } else {
+        round(value, 4).to_string()
+    }
 }
 
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 impl Callback for Progress {
@@ -132,7 +153,11 @@ mod tests {
 
     #[test]
     fn a_line_has_the_values_the_speed_and_the_time_left() {
-        let state = TrainerState { global_step: 10, max_steps: 30, ..TrainerState::new() };
+        let state = TrainerState {
+            global_step: 10,
+            max_steps: 30,
+            ..TrainerState::new()
+        };
         let mut control = Control::default();
         let context = Context {
             state: &state,
@@ -142,9 +167,16 @@ mod tests {
             elapsed_seconds: 5.0,
             micro_step: 10,
         };
-        let logs = [("loss".to_owned(), 0.693_14), ("learning_rate".to_owned(), 4.6e-5), ("total_flos".to_owned(), 9e9)];
+        let logs = [
+            ("loss".to_owned(), 0.693_14),
+            ("learning_rate".to_owned(), 4.6e-5),
+            ("total_flos".to_owned(), 9e9),
+        ];
         let line = log_line(&logs, &context, 0);
-        assert_eq!(line, "step 10/30  loss 0.6931  learning_rate 4.600e-5  2.00 steps/s  0:00:10 left");
+        assert_eq!(
+            line,
+            "step 10/30  loss 0.6931  learning_rate 4.600e-5  2.00 steps/s  0:00:10 left"
+        );
         let evaluation = log_line(&[("eval_loss".to_owned(), 0.5)], &context, 0);
         assert_eq!(evaluation, "step 10/30  eval_loss 0.5");
     }

@@ -14,8 +14,8 @@ use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
 use crate::model::{Model, Parameter};
-use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::groups::{self, Member};
+use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
@@ -40,15 +40,26 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     check_space(run, &inputs)?;
     save::atomic_write(&run.output_dir.join(layout::RUN), &json::to_bytes(run)?)?;
 
-    let prepared = inputs.sets.train.take().context("the training set was not read")?;
+    let prepared = inputs
+        .sets
+        .train
+        .take()
+        .context("the training set was not read")?;
     let num_rows = prepared.dataset.len();
     let loader = inputs.train_loader(run, prepared)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
-    let num_eval_rows = evaluation.iter().map(|set| set.loader.dataset().len()).sum::<usize>();
+    let num_eval_rows = evaluation
+        .iter()
+        .map(|set| set.loader.dataset().len())
+        .sum::<usize>();
     let test = evaluate::test_set(run, &mut inputs)?;
     let reading = evaluate::Reading::of(&inputs);
     let mut training = training(run, loader, &*inputs.model)?;
-    let companions = inputs.tokenizer.as_ref().map(|tokenizer| tokenizer.files().to_vec()).unwrap_or_default();
+    let companions = inputs
+        .tokenizer
+        .as_ref()
+        .map(|tokenizer| tokenizer.files().to_vec())
+        .unwrap_or_default();
     let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted))?;
 
     torch::manual_seed(run.train.seed)?;
@@ -56,7 +67,10 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     announce(run, num_rows, &training.plan, resume.as_deref());
     let outcome = trainer.train(&mut training, resume.as_deref());
     let status = match &outcome {
-        Ok(Outcome { end: End::Completed, .. }) => "completed",
+        Ok(Outcome {
+            end: End::Completed,
+            ..
+        }) => "completed",
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
@@ -99,7 +113,10 @@ fn check_space(run: &Run, inputs: &Inputs) -> Result<()> {
     }
     let state = inputs.model.state_dict();
     let weights = load::num_bytes(state.iter().map(|(_, tensor)| tensor))?;
-    space::preflight(&run.output_dir, weights * CHECKPOINT_FACTOR + CHECKPOINT_EXTRA)
+    space::preflight(
+        &run.output_dir,
+        weights * CHECKPOINT_FACTOR + CHECKPOINT_EXTRA,
+    )
 }
 
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
@@ -119,8 +136,19 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     })?;
     let settings = &run.optimizer;
     let parameters = model.parameters().iter();
-    let members: Vec<_> =
-        parameters.map(|Parameter { name, tensor, decay }| Member { name, tensor, decay: *decay }).collect();
+    let members: Vec<_> = parameters
+        .map(
+            |Parameter {
+                 name,
+                 tensor,
+                 decay,
+             }| Member {
+                name,
+                tensor,
+                decay: *decay,
+            },
+        )
+        .collect();
     let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
     let adam = OptimizerSettings {
         beta1: settings.adam_beta1,
@@ -133,8 +161,17 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         total_steps: plan.max_steps,
         learning_rate: settings.learning_rate,
     };
-    let scheduler = lr_scheduler::create(&settings.lr_scheduler_type, schedule, optimizer.groups_mut())?;
-    Ok(Training { loader, optimizer, scheduler, plan })
+    let scheduler = lr_scheduler::create(
+        &settings.lr_scheduler_type,
+        schedule,
+        optimizer.groups_mut(),
+    )?;
+    Ok(Training {
+        loader,
+        optimizer,
+        scheduler,
+        plan,
+    })
 }
 
 fn announce(run: &Run, num_rows: usize, plan: &Plan, resume: Option<&Path>) {
@@ -150,12 +187,25 @@ fn announce(run: &Run, num_rows: usize, plan: &Plan, resume: Option<&Path>) {
 
 /// Non-finite steps, failed saves, who stopped the run, and one line for each plugin.
 fn summary(trainer: &Trainer, plugins: &Plugins) {
-    output::status(&format!("steps with a loss or gradient that was not finite: {}", trainer.nonfinite_steps()));
+    output::status(&format!(
+        "steps with a loss or gradient that was not finite: {}",
+        trainer.nonfinite_steps()
+    ));
     if trainer.failed_saves() > 0 {
-        output::status(&format!("checkpoints that did not fit on the disk: {}", trainer.failed_saves()));
+        output::status(&format!(
+            "checkpoints that did not fit on the disk: {}",
+            trainer.failed_saves()
+        ));
     }
-    for change in trainer.control_changes().iter().filter(|change| change.wish == "stop_training" && change.on) {
-        output::status(&format!("{} stopped training at step {}: {}", change.by, change.step, change.reason));
+    for change in trainer
+        .control_changes()
+        .iter()
+        .filter(|change| change.wish == "stop_training" && change.on)
+    {
+        output::status(&format!(
+            "{} stopped training at step {}: {}",
+            change.by, change.step, change.reason
+        ));
     }
     for line in plugins.usage_lines(trainer.training_seconds()) {
         output::status(&line);

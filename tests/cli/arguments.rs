@@ -22,11 +22,22 @@ fn every_argument_is_listed_with_type_default_and_state() {
 fn the_listing_is_also_json_and_a_table() {
     let host = Host::new();
     let json: Value = serde_json::from_str(&host.run("args --json").stdout).expect("JSON");
-    let listed = json.as_array().expect("a list").iter().filter(|entry| entry["number"].is_u64()).count();
+    let listed = json
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|entry| entry["number"].is_u64())
+        .count();
     assert_eq!(listed, 96);
     let markdown = host.run("args --markdown").stdout;
-    assert!(markdown.starts_with("<!-- arguments: begin -->\n"), "{markdown}");
-    assert!(markdown.contains("| `seed` | int | `42` | honoured | Seed of all random numbers. |\n"), "{markdown}");
+    assert!(
+        markdown.starts_with("<!-- arguments: begin -->\n"),
+        "{markdown}"
+    );
+    assert!(
+        markdown.contains("| `seed` | int | `42` | honoured | Seed of all random numbers. |\n"),
+        "{markdown}"
+    );
 }
 
 #[test]

@@ -19,12 +19,19 @@ fn project() -> Host {
     host
 }
 
-const COMPLETE: &str = "train --model model --train_file train.jsonl --validation_file valid.jsonl --output_dir out";
+const COMPLETE: &str =
+    "train --model model --train_file train.jsonl --validation_file valid.jsonl --output_dir out";
 
 /// The lines of the error after `error: `, without indentation.
 fn findings(ended: &Ended) -> Vec<&str> {
-    let text = ended.stderr.strip_prefix("error: ").unwrap_or_else(|| panic!("no error: {}", ended.stderr));
-    text.lines().filter(|line| !line.ends_with(" problems:")).map(str::trim).collect()
+    let text = ended
+        .stderr
+        .strip_prefix("error: ")
+        .unwrap_or_else(|| panic!("no error: {}", ended.stderr));
+    text.lines()
+        .filter(|line| !line.ends_with(" problems:"))
+        .map(str::trim)
+        .collect()
 }
 
 fn check(host: &Host, line: &str, expected: &[&str]) {
@@ -54,49 +61,171 @@ fn what_is_missing_is_named() {
     let host = project();
     let output = "output_dir: is missing; give a folder for checkpoints and results";
     let model = "model: is missing; give a model folder, or a TorchScript file";
-    check(&host, "train", &[model, "train_file: is missing; give the file to train on", output]);
-    check(&host, "evaluate", &[model, "validation_file: is missing; give the file to evaluate on", output]);
-    check(&host, "eval", &[model, "validation_file: is missing; give the file to evaluate on", output]);
-    check(&host, "predict", &[model, "test_file: is missing; give the file to predict", output]);
+    check(
+        &host,
+        "train",
+        &[
+            model,
+            "train_file: is missing; give the file to train on",
+            output,
+        ],
+    );
+    check(
+        &host,
+        "evaluate",
+        &[
+            model,
+            "validation_file: is missing; give the file to evaluate on",
+            output,
+        ],
+    );
+    check(
+        &host,
+        "eval",
+        &[
+            model,
+            "validation_file: is missing; give the file to evaluate on",
+            output,
+        ],
+    );
+    check(
+        &host,
+        "predict",
+        &[
+            model,
+            "test_file: is missing; give the file to predict",
+            output,
+        ],
+    );
 }
 
 /// Each with otherwise correct arguments, so that there is exactly one finding.
 const REFUSALS: &[(&str, &str)] = &[
     // Form.
-    ("--learnign-rate 1", "unknown argument `--learnign-rate`; did you mean `--learning_rate`?"),
-    ("--zzzzzzzz", "unknown argument `--zzzzzzzz`; `host args` lists all"),
-    ("--seed 1 stray", "unexpected word `stray`; it belongs to no argument"),
-    ("-x", "unknown argument `-x`; arguments begin with two dashes"),
+    (
+        "--learnign-rate 1",
+        "unknown argument `--learnign-rate`; did you mean `--learning_rate`?",
+    ),
+    (
+        "--zzzzzzzz",
+        "unknown argument `--zzzzzzzz`; `host args` lists all",
+    ),
+    (
+        "--seed 1 stray",
+        "unexpected word `stray`; it belongs to no argument",
+    ),
+    (
+        "-x",
+        "unknown argument `-x`; arguments begin with two dashes",
+    ),
     ("--seed", "seed: has no value; give it an integer"),
     ("--seed 1.5", "seed: expected an integer, found `1.5`"),
-    ("--learning_rate fast", "learning_rate: expected a number, found `fast`"),
-    ("--group_by_length=maybe", "group_by_length: expected a boolean (true or false), found `maybe`"),
-    ("--label_names", "label_names: has no value; give it one or more"),
+    (
+        "--learning_rate fast",
+        "learning_rate: expected a number, found `fast`",
+    ),
+    (
+        "--group_by_length=maybe",
+        "group_by_length: expected a boolean (true or false), found `maybe`",
+    ),
+    (
+        "--label_names",
+        "label_names: has no value; give it one or more",
+    ),
     // Values.
-    ("--seed -1", "seed: -1 is out of range; give a number from 0 to 4294967295"),
-    ("--data_seed -1", "data_seed: -1 is negative; give a number of at least 0"),
-    ("--learning_rate nan", "learning_rate: NaN is out of range; give a finite number of at least 0"),
-    ("--learning_rate inf", "learning_rate: inf is out of range; give a finite number of at least 0"),
-    ("--weight_decay -0.1", "weight_decay: -0.1 is out of range; give a finite number of at least 0"),
-    ("--adam_beta1 1", "adam_beta1: 1 is out of range; give a number of at least 0 and below 1"),
-    ("--adam_beta2 -1", "adam_beta2: -1 is out of range; give a number of at least 0 and below 1"),
-    ("--adam_epsilon -1", "adam_epsilon: -1 is out of range; give a finite number of at least 0"),
-    ("--label_smoothing_factor 1", "label_smoothing_factor: 1 is out of range; give a number of at least 0 and below 1"),
-    ("--warmup_ratio 1.5", "warmup_ratio: 1.5 is out of range; give a number from 0 to 1"),
-    ("--warmup_ratio -.1", "warmup_ratio: -0.1 is out of range; give a number from 0 to 1"),
-    ("--warmup_steps -1", "warmup_steps: -1 is negative; give a number of at least 0"),
-    ("--num_train_epochs 0", "num_train_epochs: 0 epochs train nothing; give a finite number above 0, or max_steps"),
-    ("--max_grad_norm nan", "max_grad_norm: is not a number; give a number, or none to leave gradients as they are"),
-    ("--eval_delay -1", "eval_delay: -1 is out of range; give a finite number of at least 0"),
-    ("--per_device_train_batch_size 0", "per_device_train_batch_size: 0 is too small; give a number of at least 1"),
-    ("--per_device_eval_batch_size -2", "per_device_eval_batch_size: -2 is too small; give a number of at least 1"),
-    ("--gradient_accumulation_steps 0", "gradient_accumulation_steps: 0 is too small; give a number of at least 1"),
-    ("--eval_accumulation_steps 0", "eval_accumulation_steps: 0 is too small; give a number of at least 1"),
-    ("--pad_to_multiple_of 0", "pad_to_multiple_of: 0 is too small; give a number of at least 1"),
-    ("--max_train_samples 0", "max_train_samples: 0 is too small; give a number of at least 1"),
-    ("--num_threads 0", "num_threads: 0 is out of range; give a number from 1 to 1024"),
+    (
+        "--seed -1",
+        "seed: -1 is out of range; give a number from 0 to 4294967295",
+    ),
+    (
+        "--data_seed -1",
+        "data_seed: -1 is negative; give a number of at least 0",
+    ),
+    (
+        "--learning_rate nan",
+        "learning_rate: NaN is out of range; give a finite number of at least 0",
+    ),
+    (
+        "--learning_rate inf",
+        "learning_rate: inf is out of range; give a finite number of at least 0",
+    ),
+    (
+        "--weight_decay -0.1",
+        "weight_decay: -0.1 is out of range; give a finite number of at least 0",
+    ),
+    (
+        "--adam_beta1 1",
+        "adam_beta1: 1 is out of range; give a number of at least 0 and below 1",
+    ),
+    (
+        "--adam_beta2 -1",
+        "adam_beta2: -1 is out of range; give a number of at least 0 and below 1",
+    ),
+    (
+        "--adam_epsilon -1",
+        "adam_epsilon: -1 is out of range; give a finite number of at least 0",
+    ),
+    (
+        "--label_smoothing_factor 1",
+        "label_smoothing_factor: 1 is out of range; give a number of at least 0 and below 1",
+    ),
+    (
+        "--warmup_ratio 1.5",
+        "warmup_ratio: 1.5 is out of range; give a number from 0 to 1",
+    ),
+    (
+        "--warmup_ratio -.1",
+        "warmup_ratio: -0.1 is out of range; give a number from 0 to 1",
+    ),
+    (
+        "--warmup_steps -1",
+        "warmup_steps: -1 is negative; give a number of at least 0",
+    ),
+    (
+        "--num_train_epochs 0",
+        "num_train_epochs: 0 epochs train nothing; give a finite number above 0, or max_steps",
+    ),
+    (
+        "--max_grad_norm nan",
+        "max_grad_norm: is not a number; give a number, or none to leave gradients as they are",
+    ),
+    (
+        "--eval_delay -1",
+        "eval_delay: -1 is out of range; give a finite number of at least 0",
+    ),
+    (
+        "--per_device_train_batch_size 0",
+        "per_device_train_batch_size: 0 is too small; give a number of at least 1",
+    ),
+    (
+        "--per_device_eval_batch_size -2",
+        "per_device_eval_batch_size: -2 is too small; give a number of at least 1",
+    ),
+    (
+        "--gradient_accumulation_steps 0",
+        "gradient_accumulation_steps: 0 is too small; give a number of at least 1",
+    ),
+    (
+        "--eval_accumulation_steps 0",
+        "eval_accumulation_steps: 0 is too small; give a number of at least 1",
+    ),
+    (
+        "--pad_to_multiple_of 0",
+        "pad_to_multiple_of: 0 is too small; give a number of at least 1",
+    ),
+    (
+        "--max_train_samples 0",
+        "max_train_samples: 0 is too small; give a number of at least 1",
+    ),
+    (
+        "--num_threads 0",
+        "num_threads: 0 is out of range; give a number from 1 to 1024",
+    ),
     // Choices.
-    ("--save_strategy never", "save_strategy: `never` is not a choice; use one of no, steps, epoch"),
+    (
+        "--save_strategy never",
+        "save_strategy: `never` is not a choice; use one of no, steps, epoch",
+    ),
     (
         "--lr_scheduler_type piecewise",
         "lr_scheduler_type: `piecewise` is not available yet: it needs arguments for the rule of this schedule; use one of linear, cosine, \
@@ -111,25 +240,76 @@ const REFUSALS: &[(&str, &str)] = &[
         "optim: `adamw_torch_xla` is refused: it needs an XLA device, and libtorch has none; use one of adamw_torch, adamw_torch_fused, sgd, \
          adafactor",
     ),
-    ("--optim adamm_torch", "optim: `adamm_torch` is not a choice (did you mean `adamw_torch`?); use one of adamw_torch, adamw_torch_fused, sgd, adafactor"),
-    ("--dtype float16", "dtype: `float16` is not available yet: it needs mixed precision; use one of float32, float64, bfloat16"),
-    ("--on_nonfinite ignore", "on_nonfinite: `ignore` is not a choice; use one of warn, skip, stop"),
-    ("--on_disk_full pause", "on_disk_full: `pause` is not a choice; use one of continue, stop"),
+    (
+        "--optim adamm_torch",
+        "optim: `adamm_torch` is not a choice (did you mean `adamw_torch`?); use one of adamw_torch, adamw_torch_fused, sgd, adafactor",
+    ),
+    (
+        "--dtype float16",
+        "dtype: `float16` is not available yet: it needs mixed precision; use one of float32, float64, bfloat16",
+    ),
+    (
+        "--on_nonfinite ignore",
+        "on_nonfinite: `ignore` is not a choice; use one of warn, skip, stop",
+    ),
+    (
+        "--on_disk_full pause",
+        "on_disk_full: `pause` is not a choice; use one of continue, stop",
+    ),
     // What is not honoured.
-    ("--bf16", "bf16: not available yet: it needs mixed precision; leave it out"),
-    ("--ddp_timeout 60", "ddp_timeout: not available yet: it needs training with several processes; leave it out"),
-    ("--hub_token hf_secret", "hub_token: not available yet: it needs the Hub client; leave it out"),
-    ("--tpu_num_cores 8", "tpu_num_cores: refused: libtorch has no TPU device; leave it out"),
-    ("--no_skip_memory_metrics", "skip_memory_metrics: not available yet: it needs memory measurements; leave it out"),
-    ("--save_safetensors false", "save_safetensors: false is refused: weights are always safetensors; leave it out"),
-    ("--report_to wandb", "report_to: `wandb` is not installed: reporters are plugins, and none is installed; use none"),
-    ("--report_to tensorbord", "report_to: `tensorbord` is not a reporter (did you mean `tensorboard`?); use none"),
-    ("--report_to none wandb", "report_to: `none` cannot stand beside other names; use it alone"),
+    (
+        "--bf16",
+        "bf16: not available yet: it needs mixed precision; leave it out",
+    ),
+    (
+        "--ddp_timeout 60",
+        "ddp_timeout: not available yet: it needs training with several processes; leave it out",
+    ),
+    (
+        "--hub_token hf_secret",
+        "hub_token: not available yet: it needs the Hub client; leave it out",
+    ),
+    (
+        "--tpu_num_cores 8",
+        "tpu_num_cores: refused: libtorch has no TPU device; leave it out",
+    ),
+    (
+        "--no_skip_memory_metrics",
+        "skip_memory_metrics: not available yet: it needs memory measurements; leave it out",
+    ),
+    (
+        "--save_safetensors false",
+        "save_safetensors: false is refused: weights are always safetensors; leave it out",
+    ),
+    (
+        "--report_to wandb",
+        "report_to: `wandb` is not installed: reporters are plugins, and none is installed; use none",
+    ),
+    (
+        "--report_to tensorbord",
+        "report_to: `tensorbord` is not a reporter (did you mean `tensorboard`?); use none",
+    ),
+    (
+        "--report_to none wandb",
+        "report_to: `none` cannot stand beside other names; use it alone",
+    ),
     // Intervals.
-    ("--logging_steps 0", "logging_steps: 0 with logging_strategy steps; give at least 1, or set logging_strategy to no"),
-    ("--logging_steps 2.5", "logging_steps: 2.5 is above 1 and not whole; give whole steps, or a share of all steps below 1"),
-    ("--save_steps 3.5", "save_steps: 3.5 is above 1 and not whole; give whole steps, or a share of all steps below 1"),
-    ("--save_steps -1", "save_steps: -1 is out of range; give whole steps, or a share of all steps below 1"),
+    (
+        "--logging_steps 0",
+        "logging_steps: 0 with logging_strategy steps; give at least 1, or set logging_strategy to no",
+    ),
+    (
+        "--logging_steps 2.5",
+        "logging_steps: 2.5 is above 1 and not whole; give whole steps, or a share of all steps below 1",
+    ),
+    (
+        "--save_steps 3.5",
+        "save_steps: 3.5 is above 1 and not whole; give whole steps, or a share of all steps below 1",
+    ),
+    (
+        "--save_steps -1",
+        "save_steps: -1 is out of range; give whole steps, or a share of all steps below 1",
+    ),
     (
         "--evaluation_strategy steps --eval_steps 2.5",
         "eval_steps: 2.5 is above 1 and not whole; give whole steps, or a share of all steps below 1",
@@ -183,22 +363,67 @@ const REFUSALS: &[(&str, &str)] = &[
         "--early_stopping_patience 2 --evaluation_strategy epoch",
         "early_stopping_patience: needs load_best_model_at_end; set it too",
     ),
-    ("--early_stopping_threshold 0.1", "early_stopping_threshold: has no effect without early_stopping_patience; give it too"),
-    ("--do_predict", "test_file: is missing, but do_predict is set; give the file to predict"),
-    ("--do_train no", "do_train: is false, but the command is train; use `host evaluate` or `host predict`"),
+    (
+        "--early_stopping_threshold 0.1",
+        "early_stopping_threshold: has no effect without early_stopping_patience; give it too",
+    ),
+    (
+        "--do_predict",
+        "test_file: is missing, but do_predict is set; give the file to predict",
+    ),
+    (
+        "--do_train no",
+        "do_train: is false, but the command is train; use `host evaluate` or `host predict`",
+    ),
     // Files.
-    ("--model nowhere", "model: `nowhere` does not exist; download the model first and give its folder"),
-    ("--model .", "model: `.` is a folder without config.json; give a folder that holds a model"),
-    ("--model train.jsonl", "model: `train.jsonl` is neither a model folder nor a TorchScript file (.pt); give the folder it lies in"),
-    ("--tokenizer_name nowhere", "tokenizer_name: `nowhere` does not exist; give a folder with a tokenizer"),
-    ("--tokenizer_name f1.wasm", "tokenizer_name: `f1.wasm` is a file; give the folder it lies in"),
-    ("--test_file a.csv", "test_file: `a.csv` does not exist; check the path"),
-    ("--test_file model", "test_file: `model` is a folder; give a file"),
-    ("--output_dir train.jsonl", "output_dir: `train.jsonl` is a file; choose another folder"),
-    ("--plugin f2.wasm", "plugin: `f2.wasm` does not exist; check the path"),
-    ("--plugin_config f1.average=macro", "plugin_config: no plugin is named `f1`; give the plugin with --plugin"),
-    ("--plugin f1.wasm --plugin_config f2.average=macro", "plugin_config: no plugin is named `f2`; did you mean `f1`?"),
-    ("--plugin f1.wasm --plugin_config average=macro", "plugin_config: `average=macro` has not the form NAME.key=value"),
+    (
+        "--model nowhere",
+        "model: `nowhere` does not exist; download the model first and give its folder",
+    ),
+    (
+        "--model .",
+        "model: `.` is a folder without config.json; give a folder that holds a model",
+    ),
+    (
+        "--model train.jsonl",
+        "model: `train.jsonl` is neither a model folder nor a TorchScript file (.pt); give the folder it lies in",
+    ),
+    (
+        "--tokenizer_name nowhere",
+        "tokenizer_name: `nowhere` does not exist; give a folder with a tokenizer",
+    ),
+    (
+        "--tokenizer_name f1.wasm",
+        "tokenizer_name: `f1.wasm` is a file; give the folder it lies in",
+    ),
+    (
+        "--test_file a.csv",
+        "test_file: `a.csv` does not exist; check the path",
+    ),
+    (
+        "--test_file model",
+        "test_file: `model` is a folder; give a file",
+    ),
+    (
+        "--output_dir train.jsonl",
+        "output_dir: `train.jsonl` is a file; choose another folder",
+    ),
+    (
+        "--plugin f2.wasm",
+        "plugin: `f2.wasm` does not exist; check the path",
+    ),
+    (
+        "--plugin_config f1.average=macro",
+        "plugin_config: no plugin is named `f1`; give the plugin with --plugin",
+    ),
+    (
+        "--plugin f1.wasm --plugin_config f2.average=macro",
+        "plugin_config: no plugin is named `f2`; did you mean `f1`?",
+    ),
+    (
+        "--plugin f1.wasm --plugin_config average=macro",
+        "plugin_config: `average=macro` has not the form NAME.key=value",
+    ),
     (
         "--resume_from_checkpoint true",
         "resume_from_checkpoint: is true, but output_dir holds no checkpoint; leave it out to begin anew",
@@ -230,9 +455,17 @@ fn evaluation_needs_a_file() {
     check(
         &host,
         &format!("{line} --evaluation_strategy epoch"),
-        &[&format!("validation_file: is missing, but evaluation_strategy is epoch; {remedy}, or set evaluation_strategy to no")],
+        &[&format!(
+            "validation_file: is missing, but evaluation_strategy is epoch; {remedy}, or set evaluation_strategy to no"
+        )],
     );
-    check(&host, &format!("{line} --do_eval"), &[&format!("validation_file: is missing, but do_eval is set; {remedy}")]);
+    check(
+        &host,
+        &format!("{line} --do_eval"),
+        &[&format!(
+            "validation_file: is missing, but do_eval is set; {remedy}"
+        )],
+    );
 }
 
 #[test]
@@ -252,27 +485,52 @@ fn results_of_an_earlier_run_are_not_overwritten_unasked() {
     host.write("out/.lock", "");
     host.write("out/run.json", "{}");
     host.write("out/training_args.json", "{}");
-    assert!(!host.run(COMPLETE).stderr.contains("output_dir:"), "a run that failed early can be started again");
+    assert!(
+        !host.run(COMPLETE).stderr.contains("output_dir:"),
+        "a run that failed early can be started again"
+    );
     host.write("out/model.safetensors", "");
-    check(&host, COMPLETE, &["output_dir: `out` is not empty; add --overwrite_output_dir to write into it, or choose another folder"]);
+    check(
+        &host,
+        COMPLETE,
+        &[
+            "output_dir: `out` is not empty; add --overwrite_output_dir to write into it, or choose another folder",
+        ],
+    );
     host.write("out/checkpoint-20/model.safetensors", "");
     host.write("out/checkpoint-100/model.safetensors", "");
     let expected = "output_dir: `out` holds checkpoints of an earlier run up to checkpoint-100; add --resume_from_checkpoint true to go on from \
                     it, add --overwrite_output_dir to train anew, or choose another folder";
     check(&host, COMPLETE, &[expected]);
-    for consent in ["--resume_from_checkpoint true", "--resume_from_checkpoint out/checkpoint-20", "--overwrite_output_dir"] {
+    for consent in [
+        "--resume_from_checkpoint true",
+        "--resume_from_checkpoint out/checkpoint-20",
+        "--overwrite_output_dir",
+    ] {
         let ended = host.run(&format!("{COMPLETE} {consent}"));
-        assert!(!ended.stderr.contains("output_dir:"), "{consent}: {}", ended.stderr);
+        assert!(
+            !ended.stderr.contains("output_dir:"),
+            "{consent}: {}",
+            ended.stderr
+        );
     }
 }
 
 #[test]
 fn an_output_folder_must_be_possible() {
     let host = project();
-    check(&host, &format!("{COMPLETE} --output_dir train.jsonl/out"), &[&format!(
-        "output_dir: `train.jsonl/out` cannot be made, because `{}` is a file; choose another folder",
-        host.folder().canonicalize().expect("the folder").join("train.jsonl").display()
-    )]);
+    check(
+        &host,
+        &format!("{COMPLETE} --output_dir train.jsonl/out"),
+        &[&format!(
+            "output_dir: `train.jsonl/out` cannot be made, because `{}` is a file; choose another folder",
+            host.folder()
+                .canonicalize()
+                .expect("the folder")
+                .join("train.jsonl")
+                .display()
+        )],
+    );
 }
 
 #[test]
@@ -285,12 +543,26 @@ fn an_output_folder_must_be_writable() {
     fs::create_dir(host.path("closed")).expect("a folder");
     let script = "mount -t tmpfs -o ro tmpfs closed && exec \"$@\" --output_dir closed/out";
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_host")]);
+    command.args([
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_host"),
+    ]);
     command.args(COMPLETE.split(' ')).current_dir(host.folder());
     let ended = command.output().expect("the program runs");
     let stderr = String::from_utf8(ended.stderr).expect("text");
-    assert!(stderr.contains("closed` is not accessible: Read-only file system"), "{stderr}");
-    assert!(stderr.ends_with("; choose a folder you may write to\n"), "{stderr}");
+    assert!(
+        stderr.contains("closed` is not accessible: Read-only file system"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.ends_with("; choose a folder you may write to\n"),
+        "{stderr}"
+    );
     assert_eq!(ended.status.code(), USAGE);
 }
 
@@ -298,23 +570,59 @@ fn an_output_folder_must_be_writable() {
 fn errors_in_a_file_name_their_line() {
     let host = project();
     let cases = [
-        ("seed = -1", &["run.toml:1: seed: -1 is out of range; give a number from 0 to 4294967295"][..]),
-        ("\n\nseed = \"1\"", &["run.toml:3: seed: expected an integer, found the string `1`"]),
-        ("seed = [1]", &["run.toml:1: seed: expected int, found array"]),
-        ("\nlerning_rate = 1", &["run.toml:2: unknown argument `lerning_rate`; did you mean `learning_rate`?"]),
-        ("[training]\nseed = 1", &["run.toml:1: unknown table `training`; arguments stand at the top level of the file, without tables"]),
-        ("bf16 = true\nfp16 = true", &[
-            "run.toml:1: bf16: not available yet: it needs mixed precision; leave it out",
-            "run.toml:2: fp16: not available yet: it needs mixed precision; leave it out",
-        ]),
-        ("plugins = 1", &["run.toml:1: plugins: expected tables, written as [[plugins]]"]),
-        ("[[plugins]]\nconfig = {}", &["run.toml:1: plugins: `path` is missing; name the component file"]),
-        ("[[plugins]]\npath = \"f1.wasm\"\nname = 1", &["run.toml:3: plugins: unknown key `name`; there are `path` and `config`"]),
-        ("[[plugins]]\npath = \"f1.wasm\"\nconfig = { x = nan }", &["run.toml:3: plugins.config: has a number that is not finite or too large"]),
+        (
+            "seed = -1",
+            &["run.toml:1: seed: -1 is out of range; give a number from 0 to 4294967295"][..],
+        ),
+        (
+            "\n\nseed = \"1\"",
+            &["run.toml:3: seed: expected an integer, found the string `1`"],
+        ),
+        (
+            "seed = [1]",
+            &["run.toml:1: seed: expected int, found array"],
+        ),
+        (
+            "\nlerning_rate = 1",
+            &["run.toml:2: unknown argument `lerning_rate`; did you mean `learning_rate`?"],
+        ),
+        (
+            "[training]\nseed = 1",
+            &[
+                "run.toml:1: unknown table `training`; arguments stand at the top level of the file, without tables",
+            ],
+        ),
+        (
+            "bf16 = true\nfp16 = true",
+            &[
+                "run.toml:1: bf16: not available yet: it needs mixed precision; leave it out",
+                "run.toml:2: fp16: not available yet: it needs mixed precision; leave it out",
+            ],
+        ),
+        (
+            "plugins = 1",
+            &["run.toml:1: plugins: expected tables, written as [[plugins]]"],
+        ),
+        (
+            "[[plugins]]\nconfig = {}",
+            &["run.toml:1: plugins: `path` is missing; name the component file"],
+        ),
+        (
+            "[[plugins]]\npath = \"f1.wasm\"\nname = 1",
+            &["run.toml:3: plugins: unknown key `name`; there are `path` and `config`"],
+        ),
+        (
+            "[[plugins]]\npath = \"f1.wasm\"\nconfig = { x = nan }",
+            &["run.toml:3: plugins.config: has a number that is not finite or too large"],
+        ),
     ];
     for (text, expected) in cases {
         host.write("run.toml", text);
-        check(&host, &COMPLETE.replacen("train ", "train run.toml ", 1), expected);
+        check(
+            &host,
+            &COMPLETE.replacen("train ", "train run.toml ", 1),
+            expected,
+        );
     }
 }
 
@@ -323,18 +631,42 @@ fn a_file_that_cannot_be_read_is_one_error() {
     let host = project();
     host.write("bad.toml", "seed = 1\nmodel = \n");
     let ended = host.run("train bad.toml");
-    assert!(ended.stderr.starts_with("error: bad.toml:2: this is not TOML: "), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .starts_with("error: bad.toml:2: this is not TOML: "),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(ended.code, USAGE);
     let ended = host.run("train absent.toml");
-    assert!(ended.stderr.starts_with("error: the configuration file `absent.toml` cannot be read: "), "{}", ended.stderr);
-    assert!(ended.stderr.contains("\nhint: the first word after the command is a TOML file;"), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .starts_with("error: the configuration file `absent.toml` cannot be read: "),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        ended
+            .stderr
+            .contains("\nhint: the first word after the command is a TOML file;"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(ended.code, USAGE);
 }
 
 #[test]
 fn unknown_commands_are_errors() {
     let ended = Host::new().run("trian");
-    assert!(ended.stderr.starts_with("error: unrecognized subcommand 'trian'"), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .starts_with("error: unrecognized subcommand 'trian'"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("'train'"), "{}", ended.stderr);
     assert_eq!(ended.code, USAGE);
 }
@@ -343,13 +675,26 @@ fn unknown_commands_are_errors() {
 fn no_text_from_outside_reaches_the_terminal_raw() {
     let host = project();
     let mut command = host.command("train");
-    command.args(["--\u{1b}[2J", "x\u{7}y", "--model", "m\u{1b}]0;title\u{7}\r\nz"]);
+    command.args([
+        "--\u{1b}[2J",
+        "x\u{7}y",
+        "--model",
+        "m\u{1b}]0;title\u{7}\r\nz",
+    ]);
     let stderr = command.output().expect("the program runs").stderr;
-    assert!(stderr.iter().all(|byte| *byte == b'\n' || !byte.is_ascii_control()), "{}", String::from_utf8_lossy(&stderr));
+    assert!(
+        stderr
+            .iter()
+            .all(|byte| *byte == b'\n' || !byte.is_ascii_control()),
+        "{}",
+        String::from_utf8_lossy(&stderr)
+    );
 }
 
 #[test]
 fn secrets_are_not_printed() {
-    let ended = project().run(&format!("{COMPLETE} --hub_token hf_secret --push_to_hub_token hf_other"));
+    let ended = project().run(&format!(
+        "{COMPLETE} --hub_token hf_secret --push_to_hub_token hf_other"
+    ));
     assert!(!ended.stderr.contains("hf_"), "{}", ended.stderr);
 }

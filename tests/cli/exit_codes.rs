@@ -30,8 +30,17 @@ fn the_outermost_failure_decides_then_input_and_output() {
         (anyhow!("a defect"), Kind::Internal),
         (io(), Kind::Io),
         (io().context(Failure::data("a row")), Kind::Data),
-        (anyhow::Error::from(Failure::data("a row")).context("a file").context(Failure::usage("an argument")), Kind::Usage),
-        (anyhow::Error::from(Failure::data("a row")).context(io::Error::from(io::ErrorKind::Other)), Kind::Data),
+        (
+            anyhow::Error::from(Failure::data("a row"))
+                .context("a file")
+                .context(Failure::usage("an argument")),
+            Kind::Usage,
+        ),
+        (
+            anyhow::Error::from(Failure::data("a row"))
+                .context(io::Error::from(io::ErrorKind::Other)),
+            Kind::Data,
+        ),
     ];
     for (error, kind) in cases {
         assert_eq!(kind_of(&error), kind, "{error:#}");
@@ -41,6 +50,8 @@ fn the_outermost_failure_decides_then_input_and_output() {
 #[test]
 fn hints_come_outermost_first() {
     let inner: Result<(), _> = Err(Failure::data("a row").hint("look at it"));
-    let error = inner.context(Failure::usage("an argument").hint("leave it out")).expect_err("a failure");
+    let error = inner
+        .context(Failure::usage("an argument").hint("leave it out"))
+        .expect_err("a failure");
     assert_eq!(hints_of(&error), ["leave it out", "look at it"]);
 }

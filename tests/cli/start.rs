@@ -25,7 +25,9 @@ fn command(host: &Host, program: &std::path::Path) -> Command {
     fs::create_dir_all(program.parent().expect("a folder above")).expect("a folder");
     fs::copy(env!("CARGO_BIN_EXE_host"), program).expect("a copy");
     let mut command = Command::new(program);
-    command.current_dir(host.folder()).args("train --model model --train_file train.jsonl --output_dir out".split(' '));
+    command
+        .current_dir(host.folder())
+        .args("train --model model --train_file train.jsonl --output_dir out".split(' '));
     for name in ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"] {
         command.env_remove(name);
     }
@@ -36,7 +38,12 @@ fn command(host: &Host, program: &std::path::Path) -> Command {
 fn seen(mut command: Command) -> (String, Value) {
     let ended = command.output().expect("the program runs");
     let text = String::from_utf8(ended.stdout).expect("text");
-    assert_eq!(ended.status.code(), Some(75), "the exit code is the engine's: {}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(
+        ended.status.code(),
+        Some(75),
+        "the exit code is the engine's: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
     let (line, run) = text.split_once('\n').expect("two lines");
     (line.to_owned(), serde_json::from_str(run).expect("a run"))
 }
@@ -58,7 +65,10 @@ fn the_engine_gets_the_run_and_its_environment() {
 fn the_users_environment_wins() {
     let host = Host::new();
     let mut command = with_engine(&host);
-    command.env("OMP_WAIT_POLICY", "ACTIVE").env("GOMP_SPINCOUNT", "100").env("OMP_NUM_THREADS", "2,1");
+    command
+        .env("OMP_WAIT_POLICY", "ACTIVE")
+        .env("GOMP_SPINCOUNT", "100")
+        .env("OMP_NUM_THREADS", "2,1");
     let (line, run) = seen(command);
     assert_eq!(line, "--run-fd ACTIVE 100 2,1");
     assert_eq!(run["num_threads"], 2);
@@ -68,8 +78,12 @@ fn the_users_environment_wins() {
 fn notes_say_what_overrides_what() {
     let host = Host::new();
     let mut command = with_engine(&host);
-    command.args("--warmup_steps 5 --warmup_ratio 0.1 --adafactor --plugin none.wasm --no_plugins".split(' '));
-    let stderr = String::from_utf8(command.output().expect("the program runs").stderr).expect("text");
+    command.args(
+        "--warmup_steps 5 --warmup_ratio 0.1 --adafactor --plugin none.wasm --no_plugins"
+            .split(' '),
+    );
+    let stderr =
+        String::from_utf8(command.output().expect("the program runs").stderr).expect("text");
     let expected = "note: adafactor is deprecated and overrides optim; use optim adafactor\n\
                     note: warmup_steps 5 overrides warmup_ratio 0.1\n\
                     note: no_plugins: 1 plugins are left out\n";
@@ -83,6 +97,11 @@ fn a_missing_engine_is_named() {
     let ended = command(&host, &program).output().expect("the program runs");
     let stderr = String::from_utf8(ended.stderr).expect("text");
     assert!(stderr.starts_with("error: the engine "), "{stderr}");
-    assert!(stderr.contains("lonely/host-engine is missing; it is built and installed together with host"), "{stderr}");
+    assert!(
+        stderr.contains(
+            "lonely/host-engine is missing; it is built and installed together with host"
+        ),
+        "{stderr}"
+    );
     assert_eq!(ended.status.code(), Some(74));
 }

@@ -148,8 +148,12 @@ fn all_listed_fields_are_there_with_their_defaults() {
 #[test]
 fn the_further_fields_are_there_with_their_defaults() {
     let defaults = Arguments::default();
-    let ours = FIELDS.iter().filter(|field| field.facts.origin == Origin::Further);
-    let ours: BTreeMap<&str, Value> = ours.map(|field| (field.name, field.show(&defaults))).collect();
+    let ours = FIELDS
+        .iter()
+        .filter(|field| field.facts.origin == Origin::Further);
+    let ours: BTreeMap<&str, Value> = ours
+        .map(|field| (field.name, field.show(&defaults)))
+        .collect();
     assert_eq!(ours, further().into_iter().collect());
 }
 
@@ -158,24 +162,50 @@ fn every_argument_has_help_a_state_and_reads_what_it_shows() {
     let defaults = Arguments::default();
     for field in FIELDS {
         let help = field.help();
-        assert!(help.len() > 8 && help.ends_with('.'), "{}: {help}", field.name);
+        assert!(
+            help.len() > 8 && help.ends_with('.'),
+            "{}: {help}",
+            field.name
+        );
         if let State::Deferred(reason) | State::Refused(reason) = field.facts.state {
-            assert!(reason.len() > 8 && !reason.ends_with('.'), "{}: {reason}", field.name);
+            assert!(
+                reason.len() > 8 && !reason.ends_with('.'),
+                "{}: {reason}",
+                field.name
+            );
         }
         let default = field.show(&defaults);
         if let (Some(name), false) = (default.as_str(), field.facts.choices.is_empty()) {
-            let choice = field.facts.choices.iter().find(|choice| choice.name == name);
-            assert_eq!(choice.map(|choice| choice.state), Some(State::Honoured), "default of {}", field.name);
+            let choice = field
+                .facts
+                .choices
+                .iter()
+                .find(|choice| choice.name == name);
+            assert_eq!(
+                choice.map(|choice| choice.state),
+                Some(State::Honoured),
+                "default of {}",
+                field.name
+            );
         }
         let mut arguments = defaults.clone();
-        let text = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        let text = default
+            .as_str()
+            .map_or_else(|| default.to_string(), str::to_owned);
         let tokens = match &default {
             Value::Array(_) => Vec::new(),
             _ => vec![host::config::setting::Token::Word(text)],
         };
-        let written = host::config::setting::Written { tokens: &tokens, folder: None };
+        let written = host::config::setting::Written {
+            tokens: &tokens,
+            folder: None,
+        };
         // A required path has no default that could be written.
-        assert!(field.read(&mut arguments, written), "{} does not read its default {default}", field.name);
+        assert!(
+            field.read(&mut arguments, written),
+            "{} does not read its default {default}",
+            field.name
+        );
         if field.name != "resume_from_checkpoint" {
             assert_eq!(field.show(&arguments), default, "{}", field.name);
         }

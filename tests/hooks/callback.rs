@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use host::callback::{Callback, Change, Context, Control, EVENT_KINDS, EarlyStopping, Event, EventKind, TrainerState};
+use host::callback::{
+    Callback, Change, Context, Control, EVENT_KINDS, EarlyStopping, Event, EventKind, TrainerState,
+};
 use host::plugin::{Environment, Plugin, load};
 use serde_json::{Value, json};
 
@@ -51,7 +53,11 @@ impl Callback for Recorder {
         *count += 1;
         let count = *count;
         for entry in &context.state.log_history {
-            self.latest.extend(entry.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))));
+            self.latest.extend(
+                entry
+                    .iter()
+                    .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))),
+            );
         }
         let (state, control) = (context.state, &mut *context.control);
         let mut emit = |key: &str, value: f64| self.emitted.push((format!("{name}/{key}"), value));
@@ -68,11 +74,25 @@ impl Callback for Recorder {
             Event::Evaluate(numbers) | Event::Predict(numbers) | Event::Log(numbers) => {
                 numbers.iter().for_each(|(key, value)| emit(key, *value));
             }
-            Event::Save(folder) => emit(&folder.file_name().expect("a name").to_string_lossy(), 5.0),
+            Event::Save(folder) => {
+                emit(&folder.file_name().expect("a name").to_string_lossy(), 5.0)
+            }
             _ => {}
         }
-        let flags = [control.should_training_stop(), control.should_save(), control.should_evaluate(), control.should_log()];
-        emit("flags", f64::from(flags.iter().fold(0, |bits, flag| bits * 2 + u32::from(*flag))));
+        let flags = [
+            control.should_training_stop(),
+            control.should_save(),
+            control.should_evaluate(),
+            control.should_log(),
+        ];
+        emit(
+            "flags",
+            f64::from(
+                flags
+                    .iter()
+                    .fold(0, |bits, flag| bits * 2 + u32::from(*flag)),
+            ),
+        );
         match count % 5 {
             1 => control.set_save(true),
             2 => control.set_evaluate(true),
@@ -94,8 +114,15 @@ fn script(callback: &mut dyn Callback) -> Vec<(Vec<(String, f64)>, [bool; 5], Ve
     let checkpoint = folder.path().join("checkpoint-2");
     std::fs::create_dir(&checkpoint).expect("a checkpoint");
     std::fs::write(checkpoint.join("weights"), b"12345").expect("a file");
-    let numbers = [("eval_loss".to_owned(), 0.5), ("eval_f1".to_owned(), f64::INFINITY)];
-    let mut state = TrainerState { max_steps: 9, num_train_epochs: 3, ..TrainerState::new() };
+    let numbers = [
+        ("eval_loss".to_owned(), 0.5),
+        ("eval_f1".to_owned(), f64::INFINITY),
+    ];
+    let mut state = TrainerState {
+        max_steps: 9,
+        num_train_epochs: 3,
+        ..TrainerState::new()
+    };
     let mut control = Control::default();
     let mut seen = Vec::new();
     for round in 0..6_u64 {
@@ -139,14 +166,23 @@ fn script(callback: &mut dyn Callback) -> Vec<(Vec<(String, f64)>, [bool; 5], Ve
         state.global_step += 1;
         state.epoch = Some(round as f64 / 2.0);
         state.best_metric = Some(0.1 * round as f64);
-        state.log_history.push(json!({"loss": 3.0 - round as f64, "step": round}).as_object().expect("an object").clone());
+        state.log_history.push(
+            json!({"loss": 3.0 - round as f64, "step": round})
+                .as_object()
+                .expect("an object")
+                .clone(),
+        );
     }
     seen
 }
 
 #[test]
 fn a_guest_sees_and_does_what_a_native_callback_sees_and_does() {
-    let plugin = load(&spec(&guest("hostile"), &json!({"attack": "record"}), &[]), &environment()).expect("loads");
+    let plugin = load(
+        &spec(&guest("hostile"), &json!({"attack": "record"}), &[]),
+        &environment(),
+    )
+    .expect("loads");
     let guest = script(&mut *plugin.callbacks().remove(0));
     let native = script(&mut Recorder::default());
     assert_eq!(guest.len(), 6 * 13);
@@ -156,13 +192,25 @@ fn a_guest_sees_and_does_what_a_native_callback_sees_and_does() {
 }
 
 fn early_stopping(config: &Value, arguments: &Value) -> Plugin {
-    let environment = Environment { arguments: arguments.as_object().expect("an object").clone(), ..environment() };
-    load(&spec(&official("early_stopping"), config, &[]), &environment).expect("loads")
+    let environment = Environment {
+        arguments: arguments.as_object().expect("an object").clone(),
+        ..environment()
+    };
+    load(
+        &spec(&official("early_stopping"), config, &[]),
+        &environment,
+    )
+    .expect("loads")
 }
 
 /// Evaluations with a save after each: after which of them training stops, and every wish on the way. Every second
 /// evaluation, the state goes through a checkpoint into a new callback.
-fn stops(make: &dyn Fn() -> Box<dyn Callback>, metric: &str, values: &[f64], greater: bool) -> (Option<usize>, Vec<Change>) {
+fn stops(
+    make: &dyn Fn() -> Box<dyn Callback>,
+    metric: &str,
+    values: &[f64],
+    greater: bool,
+) -> (Option<usize>, Vec<Change>) {
     let mut callback = make();
     let mut state = TrainerState::new();
     let mut control = Control::default();
@@ -179,12 +227,20 @@ fn stops(make: &dyn Fn() -> Box<dyn Callback>, metric: &str, values: &[f64], gre
             elapsed_seconds: 0.0,
             micro_step: 0,
         };
-        callback.on_event(Event::Evaluate(&metrics), &mut context).expect("no error");
+        callback
+            .on_event(Event::Evaluate(&metrics), &mut context)
+            .expect("no error");
         changes.extend(control.take_changes());
         if control.should_training_stop() {
             return (Some(index + 1), changes);
         }
-        if state.best_metric.is_none_or(|best| if greater { *value > best } else { *value < best }) {
+        if state.best_metric.is_none_or(|best| {
+            if greater {
+                *value > best
+            } else {
+                *value < best
+            }
+        }) {
             state.best_metric = Some(*value);
         }
         if index % 2 == 1 {
@@ -200,7 +256,9 @@ fn stops(make: &dyn Fn() -> Box<dyn Callback>, metric: &str, values: &[f64], gre
 fn early_stopping_is_the_same_built_in_and_as_a_plugin() {
     let mut seed = 1_u64;
     let mut random = || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (seed >> 40) as f64 / (1 << 24) as f64
     };
     let mut runs: Vec<Vec<f64>> = vec![
@@ -210,12 +268,23 @@ fn early_stopping_is_the_same_built_in_and_as_a_plugin() {
         vec![f64::NAN, 0.5, f64::NAN, 0.4, f64::INFINITY, 0.3, 0.2],
     ];
     runs.extend((0..20).map(|_| (0..12).map(|_| (random() * 8.0).round() / 8.0).collect()));
-    for (patience, threshold, greater) in [(1, 0.0, true), (2, 0.0, false), (3, 0.2, true), (1, 0.01, true)] {
+    for (patience, threshold, greater) in [
+        (1, 0.0, true),
+        (2, 0.0, false),
+        (3, 0.2, true),
+        (1, 0.01, true),
+    ] {
         let config = json!({"patience": patience, "threshold": threshold, "metric": "acc", "greater_is_better": greater});
         let plugin = || early_stopping(&config, &json!({})).callbacks().remove(0);
-        let built_in = || -> Box<dyn Callback> { Box::new(EarlyStopping::new(patience, threshold, "acc", greater)) };
+        let built_in = || -> Box<dyn Callback> {
+            Box::new(EarlyStopping::new(patience, threshold, "acc", greater))
+        };
         for values in &runs {
-            assert_eq!(stops(&plugin, "eval_acc", values, greater), stops(&built_in, "eval_acc", values, greater), "{values:?}");
+            assert_eq!(
+                stops(&plugin, "eval_acc", values, greater),
+                stops(&built_in, "eval_acc", values, greater),
+                "{values:?}"
+            );
         }
     }
 }
@@ -233,18 +302,35 @@ fn early_stopping_takes_its_metric_from_the_run_and_objects_as_the_reference_doe
             elapsed_seconds: 0.0,
             micro_step: 0,
         };
-        plugin.callbacks().remove(0).on_event(Event::TrainBegin, &mut context)
+        plugin
+            .callbacks()
+            .remove(0)
+            .on_event(Event::TrainBegin, &mut context)
     };
     let good = json!({"load_best_model_at_end": true, "metric_for_best_model": "f1", "evaluation_strategy": "epoch"});
     begin(&early_stopping(&json!({}), &good)).expect("fine");
     for (key, value, text) in [
-        ("load_best_model_at_end", json!(false), "needs load_best_model_at_end"),
-        ("metric_for_best_model", Value::Null, "needs metric_for_best_model"),
-        ("evaluation_strategy", json!("no"), "needs an evaluation_strategy"),
+        (
+            "load_best_model_at_end",
+            json!(false),
+            "needs load_best_model_at_end",
+        ),
+        (
+            "metric_for_best_model",
+            Value::Null,
+            "needs metric_for_best_model",
+        ),
+        (
+            "evaluation_strategy",
+            json!("no"),
+            "needs an evaluation_strategy",
+        ),
     ] {
         let mut bad = good.clone();
         bad[key] = value;
-        let error = begin(&early_stopping(&json!({}), &bad)).expect_err(text).to_string();
+        let error = begin(&early_stopping(&json!({}), &bad))
+            .expect_err(text)
+            .to_string();
         assert!(error.contains(text), "{error}");
     }
 }

@@ -19,7 +19,14 @@ impl LogitsProcessor for Argmax {
     fn preprocess(&mut self, batch: &EvaluationBatch<'_>) -> Result<Vec<(String, Tensor)>> {
         let decide = |(name, tensor): &(String, Tensor)| {
             let scores = tensor.is_floating_point() && tensor.dim() >= 2;
-            Ok((name.clone(), if scores { tensor.f_argmax(-1, false)? } else { tensor.shallow_clone() }))
+            Ok((
+                name.clone(),
+                if scores {
+                    tensor.f_argmax(-1, false)?
+                } else {
+                    tensor.shallow_clone()
+                },
+            ))
         };
         batch.outputs.iter().map(decide).collect()
     }
@@ -28,13 +35,27 @@ impl LogitsProcessor for Argmax {
 fn check_argmax(processor: &mut dyn LogitsProcessor) {
     assert_eq!(processor.name(), "argmax");
     let outputs = [
-        ("logits".to_owned(), Tensor::from_slice2(&[[0.1_f32, 0.9, 0.3], [2.0, 1.0, 0.0]])),
-        ("tokens".to_owned(), Tensor::from_slice(&[0.0_f32, 1.0, 5.0, 4.0]).reshape([2, 1, 2]).to_kind(Kind::BFloat16)),
+        (
+            "logits".to_owned(),
+            Tensor::from_slice2(&[[0.1_f32, 0.9, 0.3], [2.0, 1.0, 0.0]]),
+        ),
+        (
+            "tokens".to_owned(),
+            Tensor::from_slice(&[0.0_f32, 1.0, 5.0, 4.0])
+                .reshape([2, 1, 2])
+                .to_kind(Kind::BFloat16),
+        ),
         ("ids".to_owned(), Tensor::from_slice2(&[[1_i64, 2], [3, 4]])),
         ("score".to_owned(), Tensor::from_slice(&[0.5_f32, 0.25])),
     ];
     let inputs = Batch::default();
-    let batch = EvaluationBatch { outputs: &outputs, labels: &[], inputs: &inputs, dataset: "", size: 2 };
+    let batch = EvaluationBatch {
+        outputs: &outputs,
+        labels: &[],
+        inputs: &inputs,
+        dataset: "",
+        size: 2,
+    };
     for _ in 0..2 {
         let processed = processor.preprocess(&batch).expect("outputs");
         let names: Vec<&str> = processed.iter().map(|(name, _)| name.as_str()).collect();
@@ -46,7 +67,11 @@ fn check_argmax(processor: &mut dyn LogitsProcessor) {
             outputs[3].1.shallow_clone(),
         ];
         for ((name, tensor), wanted) in processed.iter().zip(&wanted) {
-            assert_eq!((tensor.kind(), tensor.equal(wanted)), (wanted.kind(), true), "{name}");
+            assert_eq!(
+                (tensor.kind(), tensor.equal(wanted)),
+                (wanted.kind(), true),
+                "{name}"
+            );
         }
     }
 }

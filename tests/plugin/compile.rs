@@ -12,12 +12,21 @@ use host::plugin::{COMPILE_ARGUMENT, Environment, Spec, load};
 use super::{environment, guest, official, told};
 
 fn fresh(folder: &Path) -> Environment {
-    Environment { cache_dir: Some(folder.join("cache")), ..environment() }
+    Environment {
+        cache_dir: Some(folder.join("cache")),
+        ..environment()
+    }
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let all = fs::read_dir(folder.join("cache")).expect("a cache").map(|entry| entry.expect("an entry").path());
-    all.filter(|path| path.extension().is_some_and(|extension| extension == "cwasm")).collect()
+    let all = fs::read_dir(folder.join("cache"))
+        .expect("a cache")
+        .map(|entry| entry.expect("an entry").path());
+    all.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "cwasm")
+    })
+    .collect()
 }
 
 #[test]
@@ -26,16 +35,24 @@ fn a_tampered_or_foreign_entry_is_compiled_again() {
     let environment = fresh(folder.path());
     let plugin = Spec::new(&official("argmax"));
     load(&plugin, &environment).expect("loads");
-    let [entry] = &entries(folder.path())[..] else { panic!("one entry") };
+    let [entry] = &entries(folder.path())[..] else {
+        panic!("one entry")
+    };
     let good = fs::read(entry).expect("an entry");
-    for damage in [&mut |bytes: &mut Vec<u8>| bytes[5000] ^= 1, &mut |bytes: &mut Vec<u8>| bytes.truncate(5000), &mut |bytes: &mut Vec<u8>| bytes.clear()]
-        as [&mut dyn FnMut(&mut Vec<u8>); 3]
+    for damage in [
+        &mut |bytes: &mut Vec<u8>| bytes[5000] ^= 1,
+        &mut |bytes: &mut Vec<u8>| bytes.truncate(5000),
+        &mut |bytes: &mut Vec<u8>| bytes.clear(),
+    ] as [&mut dyn FnMut(&mut Vec<u8>); 3]
     {
         let mut bad = good.clone();
         damage(&mut bad);
         fs::write(entry, bad).expect("written");
         load(&plugin, &environment).expect("compiled again");
-        assert!(fs::read(entry).expect("an entry") == good, "the entry is as it was");
+        assert!(
+            fs::read(entry).expect("an entry") == good,
+            "the entry is as it was"
+        );
     }
 }
 
@@ -47,8 +64,13 @@ fn a_kept_component_is_not_compiled_again() {
     load(&plugin, &environment).expect("loads");
     environment.compiler = Some("/nowhere/compiler".into());
     load(&plugin, &environment).expect("from the cache");
-    let error = load(&Spec::new(&official("early_stopping")), &environment).expect_err("must be compiled");
-    assert!(told(&error).contains("starting /nowhere/compiler to compile plugin `early_stopping`"), "{}", told(&error));
+    let error =
+        load(&Spec::new(&official("early_stopping")), &environment).expect_err("must be compiled");
+    assert!(
+        told(&error).contains("starting /nowhere/compiler to compile plugin `early_stopping`"),
+        "{}",
+        told(&error)
+    );
 }
 
 #[test]
@@ -105,7 +127,13 @@ fn a_compile_bomb_is_ended_by_the_limit_of_its_process() {
 
 #[test]
 fn the_child_answers_only_its_own_call() {
-    let output = Command::new(env!("CARGO_BIN_EXE_host-engine")).args([COMPILE_ARGUMENT, "much"]).output().expect("the program runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_host-engine"))
+        .args([COMPILE_ARGUMENT, "much"])
+        .output()
+        .expect("the program runs");
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("for internal use"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("for internal use"),
+        "{output:?}"
+    );
 }

@@ -22,10 +22,16 @@ fn a_file_that_is_no_component_says_what_it_is() {
     let good = fs::read(official("argmax")).expect("a plugin");
     let middle = good.len() / 2;
     for (bytes, part) in [
-        (&b"\0asm\x01\0\0\0"[..], "plugin `x`: the file is a core WebAssembly module, not a component hint: build it for the target wasm32-wasip2"),
+        (
+            &b"\0asm\x01\0\0\0"[..],
+            "plugin `x`: the file is a core WebAssembly module, not a component hint: build it for the target wasm32-wasip2",
+        ),
         (b"#!/bin/sh\n", "plugin `x`: the file is not WebAssembly"),
         (b"", "plugin `x`: the file is not WebAssembly"),
-        (&good[..middle], "plugin `x`: the file is damaged or not complete"),
+        (
+            &good[..middle],
+            "plugin `x`: the file is damaged or not complete",
+        ),
     ] {
         let (text, kind) = refused(bytes);
         assert!(text.contains(part), "{text}");
@@ -47,23 +53,41 @@ fn every_truncation_and_many_changed_bytes_are_refused_or_load() {
         fs::write(&path, &bad).expect("a file");
         // Whatever it is now, it is told and never a crash.
         if let Err(error) = load(&Spec::new(&path), &environment()) {
-            assert!(matches!(kind_of(&error), Kind::Data | Kind::Plugin | Kind::Policy | Kind::Usage), "{position}: {}", told(&error));
+            assert!(
+                matches!(
+                    kind_of(&error),
+                    Kind::Data | Kind::Plugin | Kind::Policy | Kind::Usage
+                ),
+                "{position}: {}",
+                told(&error)
+            );
         }
     }
 }
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = load(&Spec::new("no/such/plugin.wasm".as_ref()), &environment()).expect_err("refused");
-    assert!(told(&error).starts_with("plugin file no/such/plugin.wasm cannot be read: No such file"), "{}", told(&error));
+    let error =
+        load(&Spec::new("no/such/plugin.wasm".as_ref()), &environment()).expect_err("refused");
+    assert!(
+        told(&error).starts_with("plugin file no/such/plugin.wasm cannot be read: No such file"),
+        "{}",
+        told(&error)
+    );
     assert_eq!(kind_of(&error), Kind::Data);
 }
 
 #[test]
 fn components_that_do_not_fit_are_refused_by_name() {
     for (name, part) in [
-        ("foreign-world", "plugin `foreign-world`: a component of another world: it exports wasi:cli/run@"),
-        ("unknown_import", "plugin `unknown_import`: imports `test:accelerator/raw`, which this program does not provide"),
+        (
+            "foreign-world",
+            "plugin `foreign-world`: a component of another world: it exports wasi:cli/run@",
+        ),
+        (
+            "unknown_import",
+            "plugin `unknown_import`: imports `test:accelerator/raw`, which this program does not provide",
+        ),
     ] {
         let error = load(&Spec::new(&guest(name)), &environment()).expect_err(name);
         assert!(told(&error).contains(part), "{}", told(&error));
@@ -74,9 +98,18 @@ fn components_that_do_not_fit_are_refused_by_name() {
 #[test]
 fn a_configuration_is_checked_before_anything_runs() {
     for (config, part) in [
-        (json!({"attac": "none"}), "configuration of plugin `hostile`: unknown key `attac` (did you mean `attack`?)"),
-        (json!({"call": 0}), "`call`: 0 is less than the minimum of 1"),
-        (json!({"call": "many", "every": -1}), "`call`: \"many\" is not of type \"integer\"; `every`: -1 is less than the minimum of 1"),
+        (
+            json!({"attac": "none"}),
+            "configuration of plugin `hostile`: unknown key `attac` (did you mean `attack`?)",
+        ),
+        (
+            json!({"call": 0}),
+            "`call`: 0 is less than the minimum of 1",
+        ),
+        (
+            json!({"call": "many", "every": -1}),
+            "`call`: \"many\" is not of type \"integer\"; `every`: -1 is less than the minimum of 1",
+        ),
     ] {
         let error = load(&spec(&guest("hostile"), &config, &[]), &environment()).expect_err(part);
         assert!(told(&error).contains(part), "{}", told(&error));
@@ -89,7 +122,10 @@ fn a_request_without_a_grant_stops_before_the_start() {
     let mut bytes = fs::read(official("argmax")).expect("a plugin");
     // A custom section around the component outweighs the one inside.
     let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"net": [{"origin": "https://example.org"}]}});
-    bytes.extend(custom_section("trainer:manifest", manifest.to_string().as_bytes()));
+    bytes.extend(custom_section(
+        "trainer:manifest",
+        manifest.to_string().as_bytes(),
+    ));
     let (text, kind) = refused(&bytes);
     assert!(text.contains("plugin `x` asks for net [{\"origin\":\"https://example.org\"}], which has not been granted"), "{text}");
     assert_eq!(kind, Kind::Policy);
@@ -123,9 +159,17 @@ fn inspection_tells_without_running() {
     }
     // A guest that would never come back is described at once.
     let facts = inspect::describe_json(&guest("start_loop")).expect("described");
-    assert_eq!((facts["loads"].as_bool(), facts["manifest"].is_null()), (Some(true), true));
+    assert_eq!(
+        (facts["loads"].as_bool(), facts["manifest"].is_null()),
+        (Some(true), true)
+    );
     let refusal = inspect::describe_json(&guest("unknown_import")).expect("described");
-    assert!(refusal["refusal"].as_str().is_some_and(|text| text.contains("test:accelerator/raw")), "{refusal}");
+    assert!(
+        refusal["refusal"]
+            .as_str()
+            .is_some_and(|text| text.contains("test:accelerator/raw")),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -135,14 +179,30 @@ fn every_plugin_of_this_project_loads_with_its_defaults_and_states_its_version()
         .expect("the plugins")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.join("manifest.json").exists())
-        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
+        .map(|path| {
+            path.file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
-    assert_eq!(names, ["argmax", "classification-metrics", "early-stopping"], "a new plugin needs a test in tests/hooks");
+    assert_eq!(
+        names,
+        ["argmax", "classification-metrics", "early-stopping"],
+        "a new plugin needs a test in tests/hooks"
+    );
     for name in names {
-        let plugin = load(&Spec::new(&official(&name.replace('-', "_"))), &environment()).expect("loads");
+        let plugin = load(
+            &Spec::new(&official(&name.replace('-', "_"))),
+            &environment(),
+        )
+        .expect("loads");
         let manifest = plugin.manifest().expect("a manifest");
-        assert_eq!((manifest.id.as_str(), manifest.version.as_str()), (format!("host/{name}").as_str(), "0.1.0"));
+        assert_eq!(
+            (manifest.id.as_str(), manifest.version.as_str()),
+            (format!("host/{name}").as_str(), "0.1.0")
+        );
         plugin.close().expect("closes");
     }
 }

@@ -18,8 +18,15 @@ use tch::Tensor;
 
 /// A component that was built by `make guests` or `make plugins`.
 fn built(folder: &str, name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("target/wasm32-wasip2/release").join(format!("{name}.wasm"));
-    assert!(path.exists(), "{} is missing; run `make plugins guests`", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(folder)
+        .join("target/wasm32-wasip2/release")
+        .join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is missing; run `make plugins guests`",
+        path.display()
+    );
     path
 }
 
@@ -38,7 +45,10 @@ pub fn environment() -> Environment {
     Environment {
         seed: 42,
         world_size: 1,
-        arguments: json!({"seed": 42, "output_dir": "out"}).as_object().expect("an object").clone(),
+        arguments: json!({"seed": 42, "output_dir": "out"})
+            .as_object()
+            .expect("an object")
+            .clone(),
         cache_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins")),
         compiler: Some(PathBuf::from(env!("CARGO_BIN_EXE_host-engine"))),
         ..Environment::default()
@@ -62,12 +72,22 @@ fn hostile(attack: &str, limits: &[(&str, &str)]) -> Result<Plugin> {
 
 /// The same, from a later call on.
 fn hostile_at(attack: &str, call: u64, limits: &[(&str, &str)]) -> Result<Plugin> {
-    load(&spec(&guest("hostile"), &json!({"attack": attack, "call": call}), limits), &environment())
+    load(
+        &spec(
+            &guest("hostile"),
+            &json!({"attack": attack, "call": call}),
+            limits,
+        ),
+        &environment(),
+    )
 }
 
 /// An error as the program prints it, with its hints.
 fn told(error: &anyhow::Error) -> String {
-    let hints: String = host::error::hints_of(error).iter().map(|hint| format!(" hint: {hint}")).collect();
+    let hints: String = host::error::hints_of(error)
+        .iter()
+        .map(|hint| format!(" hint: {hint}"))
+        .collect();
     format!("{error:#}{hints}")
 }
 
@@ -77,7 +97,13 @@ fn with_batch<T>(use_it: impl FnOnce(&EvaluationBatch<'_>) -> T) -> T {
     let outputs = [("logits".to_owned(), logits)];
     let labels = [("labels".to_owned(), Tensor::from_slice(&[0_i64, 0, 0, 1]))];
     let inputs = Batch::default();
-    use_it(&EvaluationBatch { outputs: &outputs, labels: &labels, inputs: &inputs, dataset: "", size: 4 })
+    use_it(&EvaluationBatch {
+        outputs: &outputs,
+        labels: &labels,
+        inputs: &inputs,
+        dataset: "",
+        size: 4,
+    })
 }
 
 /// The plugin's streaming metric.
@@ -95,10 +121,24 @@ fn pass(metric: &mut dyn Metric, batches: usize) -> Result<Vec<(String, f64)>> {
 }
 
 /// One event at a step, as the dispatcher would call it.
-fn event(callback: &mut dyn Callback, event: Event<'_>, step: u64, control: &mut Control) -> Result<()> {
-    let state = TrainerState { global_step: step, ..TrainerState::new() };
+fn event(
+    callback: &mut dyn Callback,
+    event: Event<'_>,
+    step: u64,
+    control: &mut Control,
+) -> Result<()> {
+    let state = TrainerState {
+        global_step: step,
+        ..TrainerState::new()
+    };
     control.set_actor(callback.name(), step);
-    let mut context =
-        Context { state: &state, control, learning_rates: &[0.1], gradient_norm: None, elapsed_seconds: 0.0, micro_step: step };
+    let mut context = Context {
+        state: &state,
+        control,
+        learning_rates: &[0.1],
+        gradient_norm: None,
+        elapsed_seconds: 0.0,
+        micro_step: step,
+    };
     callback.on_event(event, &mut context)
 }

@@ -13,9 +13,15 @@ fn check(arguments: &str, steps: &[u64]) {
     for step in &steps[..steps.len() - 1] {
         let output = host.path(&format!("from-{step}"));
         let mut command = small_run(&host, &output, arguments);
-        command.arg("--resume_from_checkpoint").arg(whole.join(format!("checkpoint-{step}")));
+        command
+            .arg("--resume_from_checkpoint")
+            .arg(whole.join(format!("checkpoint-{step}")));
         host.succeeds(command);
-        assert_eq!(remains(&output, 15), expected, "resumed from step {step} with {arguments:?}");
+        assert_eq!(
+            remains(&output, 15),
+            expected,
+            "resumed from step {step} with {arguments:?}"
+        );
     }
 }
 
@@ -29,7 +35,10 @@ fn saved_at_every_step() {
 #[test]
 fn saved_at_the_end_of_epochs() {
     // 11 batches in groups of 2: steps 5, 11 (which ends in the second epoch's last batch) and 15.
-    check("--save_strategy epoch --logging_strategy epoch", &[5, 11, 15]);
+    check(
+        "--save_strategy epoch --logging_strategy epoch",
+        &[5, 11, 15],
+    );
 }
 
 #[test]

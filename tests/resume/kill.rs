@@ -15,18 +15,32 @@ struct Seeded(u64);
 
 impl Seeded {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
 
 fn staging(output: &Path) -> Option<PathBuf> {
     let mut entries = fs::read_dir(output).ok()?.flatten();
-    entries.find(|entry| entry.file_name().to_string_lossy().starts_with(".checkpoint-")).map(|entry| entry.path())
+    entries
+        .find(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(".checkpoint-")
+        })
+        .map(|entry| entry.path())
 }
 
 fn start(mut command: Command) -> Child {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts")
 }
 
 /// Kills when the `nth` save has `files` files; true if the kill fell inside a save.
@@ -35,7 +49,9 @@ fn kill_inside_a_save(command: Command, output: &Path, nth: u64, files: usize) -
     let (mut saves, mut current) = (0, None);
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline && child.try_wait().expect("a status").is_none() {
-        let Some(folder) = staging(output) else { continue };
+        let Some(folder) = staging(output) else {
+            continue;
+        };
         if current.as_ref() != Some(&folder) {
             saves += 1;
             current = Some(folder.clone());
@@ -47,7 +63,9 @@ fn kill_inside_a_save(command: Command, output: &Path, nth: u64, files: usize) -
     }
     child.kill().expect("a kill");
     child.wait().expect("an end");
-    staging(output).is_some_and(|folder| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
+    staging(output).is_some_and(|folder| {
+        fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    })
 }
 
 fn kill_after(command: Command, time: Duration) {
@@ -67,7 +85,10 @@ fn go_on(host: &Host, output: &Path) {
     };
     let shown = host.succeeds(command);
     if let Some(step) = newest {
-        assert!(shown.contains(&format!("checkpoint-{step}")), "resumed from another checkpoint than {step}:\n{shown}");
+        assert!(
+            shown.contains(&format!("checkpoint-{step}")),
+            "resumed from another checkpoint than {step}:\n{shown}"
+        );
     }
     assert!(staging(output).is_none(), "leftovers of the killed save");
 }
@@ -87,11 +108,23 @@ fn check_inside_saves(seed: u64, kills: u64, wanted: u64) {
     for index in 0..kills {
         let output = host.path(&format!("killed-{index}"));
         let (nth, files) = (1 + seeded.below(14), 1 + seeded.below(8) as usize);
-        inside += u64::from(kill_inside_a_save(small_run(&host, &output, SAVE_EVERY_STEP), &output, nth, files));
+        inside += u64::from(kill_inside_a_save(
+            small_run(&host, &output, SAVE_EVERY_STEP),
+            &output,
+            nth,
+            files,
+        ));
         go_on(&host, &output);
-        assert_eq!(remains(&output, 15), expected, "killed at save {nth} with {files} files written");
+        assert_eq!(
+            remains(&output, 15),
+            expected,
+            "killed at save {nth} with {files} files written"
+        );
     }
-    assert!(inside >= wanted, "only {inside} of {kills} kills fell inside a save");
+    assert!(
+        inside >= wanted,
+        "only {inside} of {kills} kills fell inside a save"
+    );
 }
 
 #[test]

@@ -12,7 +12,11 @@ use crate::support::Host;
 const EXIT_STOPPED: i32 = 75;
 
 fn start(mut command: Command) -> Child {
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
@@ -24,13 +28,20 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string())
+        .status();
     assert!(status.expect("kill").success());
 }
 
 /// A run that takes its time: the small run over many epochs.
 fn long_run(host: &Host, output: &Path) -> Command {
-    small_run(host, output, "--num_train_epochs 2000 --save_steps 2 --save_total_limit 2")
+    small_run(
+        host,
+        output,
+        "--num_train_epochs 2000 --save_steps 2 --save_total_limit 2",
+    )
 }
 
 #[test]
@@ -45,9 +56,17 @@ fn the_first_signal_commits_a_checkpoint() {
         let text = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(EXIT_STOPPED), "SIG{name}: {text}");
         let newest = *checkpoints(&output).last().expect("a checkpoint");
-        assert!(text.contains(&format!("checkpoint-{newest}")), "SIG{name}: {text}");
-        let state = fs::read_to_string(output.join(format!("checkpoint-{newest}/trainer_state.json"))).expect("the state");
-        assert!(state.contains(&format!("\"global_step\": {newest}")), "SIG{name}: {state}");
+        assert!(
+            text.contains(&format!("checkpoint-{newest}")),
+            "SIG{name}: {text}"
+        );
+        let state =
+            fs::read_to_string(output.join(format!("checkpoint-{newest}/trainer_state.json")))
+                .expect("the state");
+        assert!(
+            state.contains(&format!("\"global_step\": {newest}")),
+            "SIG{name}: {state}"
+        );
     }
 }
 
@@ -68,7 +87,11 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
         command.args(["--resume_from_checkpoint", "true"]);
         host.succeeds(command);
     } else {
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert!(
+            ended.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
     }
     assert_eq!(remains(&output, 60), remains(&whole, 60));
 }

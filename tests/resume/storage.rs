@@ -15,7 +15,10 @@ fn with_small_disk(command: &Command, output: &Path, size: &str) -> (Option<i32>
     let script = "mount -t tmpfs -o size=$2 tmpfs \"$1\" || exit 99; out=$1; shift 2; \"$@\"; code=$?; \
                   echo; echo LEFT: $(ls -A \"$out\"); exit $code";
     let mut shell = Command::new("unshare");
-    shell.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(output).arg(size);
+    shell
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(output)
+        .arg(size);
     shell.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
@@ -23,7 +26,11 @@ fn with_small_disk(command: &Command, output: &Path, size: &str) -> (Option<i32>
         }
     }
     let ended = shell.stdin(Stdio::null()).output().expect("unshare");
-    let text = format!("{}{}", String::from_utf8_lossy(&ended.stderr), String::from_utf8_lossy(&ended.stdout));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&ended.stderr),
+        String::from_utf8_lossy(&ended.stdout)
+    );
     (ended.status.code(), text)
 }
 
@@ -35,10 +42,17 @@ fn a_full_disk_does_not_stop_training() {
     let host = Host::new();
     let output = host.path("out");
     // One checkpoint of this model takes about 0.5 MB: some fit, not all fifteen.
-    let (code, text) = with_small_disk(&small_run(&host, &output, "--save_steps 1"), &output, "2500k");
+    let (code, text) = with_small_disk(
+        &small_run(&host, &output, "--save_steps 1"),
+        &output,
+        "2500k",
+    );
     assert!(text.contains("was not saved, training goes on"), "{text}");
     let (_, left) = text.split_once("LEFT:").expect("the list of what is left");
-    assert!(left.contains("checkpoint-1 ") && !left.contains(".checkpoint-"), "a partial save stayed: {text}");
+    assert!(
+        left.contains("checkpoint-1 ") && !left.contains(".checkpoint-"),
+        "a partial save stayed: {text}"
+    );
     // The final model does not fit either: that is an error, and it says so.
     assert_eq!(code, Some(EXIT_IO), "{text}");
 }
@@ -63,7 +77,11 @@ fn a_disk_smaller_than_a_checkpoint_is_refused_before_the_first_step() {
     }
     let host = Host::new();
     let output = host.path("out");
-    let (code, text) = with_small_disk(&small_run(&host, &output, "--save_steps 1"), &output, "128k");
+    let (code, text) = with_small_disk(
+        &small_run(&host, &output, "--save_steps 1"),
+        &output,
+        "128k",
+    );
     assert_eq!(code, Some(EXIT_IO), "{text}");
     assert!(text.contains("free") && !text.contains("step 1/"), "{text}");
 }
@@ -72,8 +90,16 @@ fn a_disk_smaller_than_a_checkpoint_is_refused_before_the_first_step() {
 fn a_second_run_in_the_same_folder_is_refused() {
     let host = Host::new();
     let output = host.path("out");
-    let mut command = small_run(&host, &output, "--num_train_epochs 2000 --save_steps 2 --save_total_limit 2");
-    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let mut command = small_run(
+        &host,
+        &output,
+        "--num_train_epochs 2000 --save_steps 2 --save_total_limit 2",
+    );
+    let mut first = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
     let deadline = Instant::now() + Duration::from_secs(60);
     while checkpoints(&output).is_empty() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
@@ -82,9 +108,16 @@ fn a_second_run_in_the_same_folder_is_refused() {
     let ended = second.output().expect("the program runs");
     let text = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(EXIT_IO), "{text}");
-    assert!(text.contains(&first.id().to_string()), "it does not name the process: {text}");
+    assert!(
+        text.contains(&first.id().to_string()),
+        "it does not name the process: {text}"
+    );
     first.kill().expect("a kill");
     first.wait().expect("an end");
     // The lock of a dead process is taken over.
-    host.succeeds(small_run(&host, &output, "--resume_from_checkpoint true --max_steps 4"));
+    host.succeeds(small_run(
+        &host,
+        &output,
+        "--resume_from_checkpoint true --max_steps 4",
+    ));
 }

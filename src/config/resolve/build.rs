@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Data, Dtype, Evaluation, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin, Resume, Run, Saving, Strategy, Train,
+    Data, Dtype, Evaluation, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin, Resume,
+    Run, Saving, Strategy, Train,
 };
 use super::super::setting::{ResumeFrom, quoted};
 use super::paths::is_torchscript;
@@ -22,8 +23,13 @@ impl Draft<'_> {
     /// error says so.
     pub(super) fn finish(mut self, plugins: Vec<Plugin>) -> Result<Resolved> {
         std::mem::take(&mut self.findings).into_result()?;
-        let run = self.run(plugins).context("an argument passed the checks but cannot be used")?;
-        Ok(Resolved { run, notes: self.notes })
+        let run = self
+            .run(plugins)
+            .context("an argument passed the checks but cannot be used")?;
+        Ok(Resolved {
+            run,
+            notes: self.notes,
+        })
     }
 
     fn run(&self, plugins: Vec<Plugin>) -> Result<Run> {
@@ -38,7 +44,11 @@ impl Draft<'_> {
             logging: self.logging()?,
             saving: self.saving()?,
             plugins,
-            plugin_cache: self.surroundings.cache.as_ref().map(|cache| cache.join("host").join("plugins")),
+            plugin_cache: self
+                .surroundings
+                .cache
+                .as_ref()
+                .map(|cache| cache.join("host").join("plugins")),
             do_eval: arguments.do_eval,
             do_predict: arguments.do_predict,
             output_dir: self.absolute(arguments.output_dir.as_deref().context("no output_dir")?),
@@ -60,7 +70,10 @@ impl Draft<'_> {
                 other => return Err(unknown("dtype", other)),
             },
             task: arguments.task.clone(),
-            tokenizer: arguments.tokenizer_name.as_deref().map(|path| self.absolute(path)),
+            tokenizer: arguments
+                .tokenizer_name
+                .as_deref()
+                .map(|path| self.absolute(path)),
             label_names: arguments.label_names.clone(),
         })
     }
@@ -96,8 +109,12 @@ impl Draft<'_> {
             batch_size: usize::try_from(arguments.per_device_train_batch_size)?,
             gradient_accumulation_steps: usize::try_from(arguments.gradient_accumulation_steps)?,
             num_train_epochs: arguments.num_train_epochs,
-            max_steps: u64::try_from(arguments.max_steps).ok().filter(|steps| *steps > 0),
-            max_grad_norm: arguments.max_grad_norm.filter(|norm| *norm > 0.0 && norm.is_finite()),
+            max_steps: u64::try_from(arguments.max_steps)
+                .ok()
+                .filter(|steps| *steps > 0),
+            max_grad_norm: arguments
+                .max_grad_norm
+                .filter(|norm| *norm > 0.0 && norm.is_finite()),
             label_smoothing_factor: arguments.label_smoothing_factor,
             resume: match &arguments.resume_from_checkpoint {
                 ResumeFrom::Folder(path) if self.is_training() => Resume::From(self.absolute(path)),
@@ -141,7 +158,10 @@ impl Draft<'_> {
             metric_for_best_model: arguments.metric_for_best_model.clone(),
             greater_is_better: arguments.greater_is_better.unwrap_or(false),
             load_best_model_at_end: arguments.load_best_model_at_end,
-            early_stopping_patience: arguments.early_stopping_patience.map(u64::try_from).transpose()?,
+            early_stopping_patience: arguments
+                .early_stopping_patience
+                .map(u64::try_from)
+                .transpose()?,
             early_stopping_threshold: arguments.early_stopping_threshold,
         })
     }
@@ -155,7 +175,10 @@ impl Draft<'_> {
             nan_inf_filter: arguments.logging_nan_inf_filter,
             level: arguments.log_level.clone(),
             disable_tqdm: arguments.disable_tqdm.unwrap_or(false),
-            record_steps: arguments.record_steps.as_deref().map(|path| self.absolute(path)),
+            record_steps: arguments
+                .record_steps
+                .as_deref()
+                .map(|path| self.absolute(path)),
         })
     }
 
@@ -164,7 +187,10 @@ impl Draft<'_> {
         Ok(Saving {
             strategy: strategy("save_strategy", &arguments.save_strategy)?,
             steps: arguments.save_steps.0,
-            total_limit: arguments.save_total_limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
+            total_limit: arguments
+                .save_total_limit
+                .and_then(|limit| usize::try_from(limit).ok())
+                .filter(|limit| *limit > 0),
             on_disk_full: match arguments.on_disk_full.as_str() {
                 "continue" => OnDiskFull::Continue,
                 "stop" => OnDiskFull::Stop,
@@ -177,13 +203,21 @@ impl Draft<'_> {
     fn published(&self) -> Map<String, Value> {
         let mut values = Map::new();
         for field in FIELDS {
-            let value = if field.is_secret() { mask(field.name) } else { field.show(&self.arguments) };
+            let value = if field.is_secret() {
+                mask(field.name)
+            } else {
+                field.show(&self.arguments)
+            };
             values.insert(field.name.to_owned(), value);
         }
-        let settings = self.arguments.plugin_config.iter().map(|setting| match setting.split_once('=') {
-            Some((key, _)) if is_secret(key) => Value::from(format!("{key}=<SECRET>")),
-            _ => Value::from(setting.as_str()),
-        });
+        let settings =
+            self.arguments
+                .plugin_config
+                .iter()
+                .map(|setting| match setting.split_once('=') {
+                    Some((key, _)) if is_secret(key) => Value::from(format!("{key}=<SECRET>")),
+                    _ => Value::from(setting.as_str()),
+                });
         values.insert("plugin_config".to_owned(), settings.collect());
         values
     }
@@ -196,7 +230,9 @@ fn mask(name: &str) -> Value {
 /// Settings of plugins that are secrets by their name.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["token", "key", "secret", "password"].iter().any(|ending| key.ends_with(ending))
+    ["token", "key", "secret", "password"]
+        .iter()
+        .any(|ending| key.ends_with(ending))
 }
 
 fn count(value: Option<i64>) -> Result<Option<usize>> {

@@ -19,7 +19,10 @@ impl Draft<'_> {
 
     fn check_evaluation(&mut self) {
         let arguments = &self.arguments;
-        let (strategy, logging_steps) = (arguments.evaluation_strategy.clone(), arguments.logging_steps.0);
+        let (strategy, logging_steps) = (
+            arguments.evaluation_strategy.clone(),
+            arguments.logging_steps.0,
+        );
         if strategy == "steps" && arguments.eval_steps.is_some_and(|steps| steps.0 == 0.0) {
             self.contradict(
                 &["eval_steps", "logging_steps", "evaluation_strategy"],
@@ -28,7 +31,10 @@ impl Draft<'_> {
         }
         let steps = self.arguments.eval_steps.map_or(0.0, |steps| steps.0);
         if strategy == "steps" && steps > 1.0 && steps.fract() != 0.0 {
-            self.contradict(&["eval_steps", "logging_steps"], format!("is absent, and logging_steps {steps} is not whole; give eval_steps"));
+            self.contradict(
+                &["eval_steps", "logging_steps"],
+                format!("is absent, and logging_steps {steps} is not whole; give eval_steps"),
+            );
         }
     }
 
@@ -37,8 +43,15 @@ impl Draft<'_> {
         if !arguments.load_best_model_at_end {
             return;
         }
-        let (save, evaluation) = (arguments.save_strategy.clone(), arguments.evaluation_strategy.clone());
-        let fields = ["load_best_model_at_end", "save_strategy", "evaluation_strategy"];
+        let (save, evaluation) = (
+            arguments.save_strategy.clone(),
+            arguments.evaluation_strategy.clone(),
+        );
+        let fields = [
+            "load_best_model_at_end",
+            "save_strategy",
+            "evaluation_strategy",
+        ];
         if save != evaluation {
             self.contradict(
                 &fields,
@@ -52,11 +65,27 @@ impl Draft<'_> {
     }
 
     fn check_best_model_steps(&mut self) {
-        let fields = ["load_best_model_at_end", "save_steps", "eval_steps", "logging_steps", "save_strategy", "evaluation_strategy"];
+        let fields = [
+            "load_best_model_at_end",
+            "save_steps",
+            "eval_steps",
+            "logging_steps",
+            "save_strategy",
+            "evaluation_strategy",
+        ];
         let save = self.arguments.save_steps.0;
-        let Some(evaluation) = self.arguments.eval_steps.map(|steps| steps.0).filter(|steps| *steps > 0.0) else { return };
+        let Some(evaluation) = self
+            .arguments
+            .eval_steps
+            .map(|steps| steps.0)
+            .filter(|steps| *steps > 0.0)
+        else {
+            return;
+        };
         if save == 0.0 {
-            self.notes.push("load_best_model_at_end has no effect: save_steps 0 saves nothing".to_owned());
+            self.notes.push(
+                "load_best_model_at_end has no effect: save_steps 0 saves nothing".to_owned(),
+            );
         } else if (save < 1.0) != (evaluation < 1.0) {
             self.contradict(
                 &fields,
@@ -71,11 +100,17 @@ impl Draft<'_> {
         let arguments = &self.arguments;
         if arguments.early_stopping_patience.is_none() {
             if self.is_given("early_stopping_threshold") {
-                self.contradict(&["early_stopping_threshold", "early_stopping_patience"], "has no effect without early_stopping_patience; give it too");
+                self.contradict(
+                    &["early_stopping_threshold", "early_stopping_patience"],
+                    "has no effect without early_stopping_patience; give it too",
+                );
             }
             return;
         }
-        let (has_evaluation, loads_best) = (arguments.evaluation_strategy != "no", arguments.load_best_model_at_end);
+        let (has_evaluation, loads_best) = (
+            arguments.evaluation_strategy != "no",
+            arguments.load_best_model_at_end,
+        );
         if !has_evaluation {
             self.contradict(
                 &["early_stopping_patience", "evaluation_strategy"],
@@ -83,16 +118,25 @@ impl Draft<'_> {
             );
         }
         if !loads_best {
-            self.contradict(&["early_stopping_patience", "load_best_model_at_end"], "needs load_best_model_at_end; set it too");
+            self.contradict(
+                &["early_stopping_patience", "load_best_model_at_end"],
+                "needs load_best_model_at_end; set it too",
+            );
         }
     }
 
     fn check_schedule(&mut self) {
         let arguments = &self.arguments;
-        let (ratio, steps, max_steps) = (arguments.warmup_ratio, arguments.warmup_steps, arguments.max_steps);
+        let (ratio, steps, max_steps) = (
+            arguments.warmup_ratio,
+            arguments.warmup_steps,
+            arguments.max_steps,
+        );
         let rate = arguments.learning_rate;
         if ratio > 0.0 && steps > 0 {
-            self.notes.push(format!("warmup_steps {steps} overrides warmup_ratio {ratio}"));
+            self.notes.push(format!(
+                "warmup_steps {steps} overrides warmup_ratio {ratio}"
+            ));
         }
         match self.arguments.lr_scheduler_type.as_str() {
             "reduce_lr_on_plateau" if self.arguments.evaluation_strategy == "no" => self.contradict(
@@ -141,7 +185,11 @@ mod tests {
             (0.5, 1e-9, false),
         ];
         for (save, evaluation, expected) in cases {
-            assert_eq!(is_multiple(save, evaluation), expected, "{save} {evaluation}");
+            assert_eq!(
+                is_multiple(save, evaluation),
+                expected,
+                "{save} {evaluation}"
+            );
         }
     }
 }

@@ -63,7 +63,8 @@ struct Draft<'a> {
 impl Draft<'_> {
     /// Reports that `field` is wrong in itself.
     fn wrong(&mut self, field: &'static str, text: impl AsRef<str>) {
-        self.findings.about(field, self.input.places.get(field), text.as_ref());
+        self.findings
+            .about(field, self.input.places.get(field), text.as_ref());
     }
 
     /// Reports that several arguments do not fit together, under the name of the first; silent if one of them is already
@@ -95,19 +96,32 @@ impl Draft<'_> {
     fn replace_deprecated(&mut self) {
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
-            self.notes.push("no_cuda is deprecated; use use_cpu".to_owned());
+            self.notes
+                .push("no_cuda is deprecated; use use_cpu".to_owned());
         }
         if self.arguments.adafactor {
             self.arguments.optim = "adafactor".to_owned();
-            self.notes.push("adafactor is deprecated and overrides optim; use optim adafactor".to_owned());
+            self.notes.push(
+                "adafactor is deprecated and overrides optim; use optim adafactor".to_owned(),
+            );
         }
         for (name, old, new) in [
-            ("train", self.arguments.per_gpu_train_batch_size, &mut self.arguments.per_device_train_batch_size),
-            ("eval", self.arguments.per_gpu_eval_batch_size, &mut self.arguments.per_device_eval_batch_size),
+            (
+                "train",
+                self.arguments.per_gpu_train_batch_size,
+                &mut self.arguments.per_device_train_batch_size,
+            ),
+            (
+                "eval",
+                self.arguments.per_gpu_eval_batch_size,
+                &mut self.arguments.per_device_eval_batch_size,
+            ),
         ] {
             if let Some(size) = old {
                 *new = size;
-                self.notes.push(format!("per_gpu_{name}_batch_size is deprecated; use per_device_{name}_batch_size"));
+                self.notes.push(format!(
+                    "per_gpu_{name}_batch_size is deprecated; use per_device_{name}_batch_size"
+                ));
             }
         }
     }
@@ -116,8 +130,10 @@ impl Draft<'_> {
     fn complete(&mut self) {
         let command = self.command;
         let has_validation = !self.arguments.validation_file.is_empty();
-        let wants_evaluation = self.arguments.do_eval || (has_validation && !self.is_given("do_eval"));
-        let log_level_hides_progress = ["error", "critical"].contains(&self.arguments.log_level.as_str());
+        let wants_evaluation =
+            self.arguments.do_eval || (has_validation && !self.is_given("do_eval"));
+        let log_level_hides_progress =
+            ["error", "critical"].contains(&self.arguments.log_level.as_str());
         let arguments = &mut self.arguments;
         arguments.do_train = command == Command::Train || arguments.do_train;
         arguments.do_eval = match command {
@@ -125,27 +141,43 @@ impl Draft<'_> {
             Command::Evaluate => true,
             Command::Predict => false,
         };
-        arguments.do_predict = command == Command::Predict || (command == Command::Train && arguments.do_predict);
-        arguments.disable_tqdm.get_or_insert(log_level_hides_progress);
+        arguments.do_predict =
+            command == Command::Predict || (command == Command::Train && arguments.do_predict);
+        arguments
+            .disable_tqdm
+            .get_or_insert(log_level_hides_progress);
         arguments.report_to.get_or_insert_default();
         arguments.eval_delay.get_or_insert(Number(0.0));
         // Weights are always safetensors; an explicit false was refused.
         arguments.save_safetensors = true;
-        if arguments.evaluation_strategy == "steps" && arguments.eval_steps.is_none_or(|steps| steps.0 == 0.0) {
+        if arguments.evaluation_strategy == "steps"
+            && arguments.eval_steps.is_none_or(|steps| steps.0 == 0.0)
+        {
             arguments.eval_steps = Some(arguments.logging_steps);
         }
-        let needs_metric = arguments.load_best_model_at_end || arguments.lr_scheduler_type == "reduce_lr_on_plateau";
+        let needs_metric = arguments.load_best_model_at_end
+            || arguments.lr_scheduler_type == "reduce_lr_on_plateau";
         if needs_metric && arguments.metric_for_best_model.is_none() {
             arguments.metric_for_best_model = Some("loss".to_owned());
         }
         if let Some(metric) = &arguments.metric_for_best_model {
             // Differs from 4.34, where only `loss` and `eval_loss` are minimised: no loss is better when it is larger.
-            arguments.greater_is_better.get_or_insert(!metric.ends_with("loss"));
+            arguments
+                .greater_is_better
+                .get_or_insert(!metric.ends_with("loss"));
         }
         if let Some(folder) = &arguments.output_dir {
-            arguments.run_name.get_or_insert_with(|| folder.to_string_lossy().into_owned());
-            let name = format!("{}_{}", self.surroundings.time_stamp(), self.surroundings.host_name);
-            arguments.logging_dir.get_or_insert_with(|| folder.join("runs").join(name));
+            arguments
+                .run_name
+                .get_or_insert_with(|| folder.to_string_lossy().into_owned());
+            let name = format!(
+                "{}_{}",
+                self.surroundings.time_stamp(),
+                self.surroundings.host_name
+            );
+            arguments
+                .logging_dir
+                .get_or_insert_with(|| folder.join("runs").join(name));
         }
     }
 }

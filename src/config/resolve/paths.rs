@@ -35,28 +35,52 @@ impl Draft<'_> {
         let path = self.absolute(&written);
         let shown = shown(&written);
         match fs::metadata(&path) {
-            Err(error) => self.wrong("model", unreadable(&shown, &error, "download the model first and give its folder")),
+            Err(error) => self.wrong(
+                "model",
+                unreadable(
+                    &shown,
+                    &error,
+                    "download the model first and give its folder",
+                ),
+            ),
             Ok(metadata) if metadata.is_dir() => {
                 if !path.join(layout::CONFIG).is_file() {
-                    self.wrong("model", format!("{shown} is a folder without {}; give a folder that holds a model", layout::CONFIG));
+                    self.wrong(
+                        "model",
+                        format!(
+                            "{shown} is a folder without {}; give a folder that holds a model",
+                            layout::CONFIG
+                        ),
+                    );
                 }
             }
             Ok(_) if !is_torchscript(&path) => {
                 self.wrong("model", format!("{shown} is neither a model folder nor a TorchScript file (.pt); give the folder it lies in"));
             }
             Ok(_) if !self.arguments.trust_model_code => {
-                let text = format!("{shown} is a TorchScript file, which is code and can do whatever you can do; add --trust_model_code if you trust it");
-                self.findings.power("model", self.input.places.get("model"), &text);
+                let text = format!(
+                    "{shown} is a TorchScript file, which is code and can do whatever you can do; add --trust_model_code if you trust it"
+                );
+                self.findings
+                    .power("model", self.input.places.get("model"), &text);
             }
             Ok(_) => self.check_readable("model", &written),
         }
     }
 
     fn check_tokenizer(&mut self) {
-        let Some(written) = self.arguments.tokenizer_name.clone() else { return };
+        let Some(written) = self.arguments.tokenizer_name.clone() else {
+            return;
+        };
         match fs::metadata(self.absolute(&written)) {
-            Err(error) => self.wrong("tokenizer_name", unreadable(&shown(&written), &error, "give a folder with a tokenizer")),
-            Ok(metadata) if !metadata.is_dir() => self.wrong("tokenizer_name", format!("{} is a file; give the folder it lies in", shown(&written))),
+            Err(error) => self.wrong(
+                "tokenizer_name",
+                unreadable(&shown(&written), &error, "give a folder with a tokenizer"),
+            ),
+            Ok(metadata) if !metadata.is_dir() => self.wrong(
+                "tokenizer_name",
+                format!("{} is a file; give the folder it lies in", shown(&written)),
+            ),
             Ok(_) => {}
         }
     }
@@ -82,15 +106,22 @@ impl Draft<'_> {
         let [(_, train), (_, validation), (_, test)] = files;
         match self.command {
             Command::Train => self.check_training_data(&[train, validation, test]),
-            Command::Evaluate if validation.is_empty() => self.missing("validation_file", "give the file to evaluate on"),
-            Command::Predict if test.is_empty() => self.missing("test_file", "give the file to predict"),
+            Command::Evaluate if validation.is_empty() => {
+                self.missing("validation_file", "give the file to evaluate on")
+            }
+            Command::Predict if test.is_empty() => {
+                self.missing("test_file", "give the file to predict")
+            }
             Command::Evaluate | Command::Predict => {}
         }
     }
 
     fn check_training_data(&mut self, [train, validation, test]: &[Vec<PathBuf>; 3]) {
         if self.is_given("do_train") && !self.input.arguments.do_train {
-            self.wrong("do_train", "is false, but the command is train; use `host evaluate` or `host predict`");
+            self.wrong(
+                "do_train",
+                "is false, but the command is train; use `host evaluate` or `host predict`",
+            );
         }
         if train.is_empty() {
             self.missing("train_file", "give the file to train on");
@@ -102,10 +133,16 @@ impl Draft<'_> {
                 format!("is missing, but evaluation_strategy is {strategy}; give the file to evaluate on, or set evaluation_strategy to no"),
             );
         } else if validation.is_empty() && self.arguments.do_eval {
-            self.contradict(&["validation_file", "do_eval"], "is missing, but do_eval is set; give the file to evaluate on");
+            self.contradict(
+                &["validation_file", "do_eval"],
+                "is missing, but do_eval is set; give the file to evaluate on",
+            );
         }
         if test.is_empty() && self.arguments.do_predict {
-            self.contradict(&["test_file", "do_predict"], "is missing, but do_predict is set; give the file to predict");
+            self.contradict(
+                &["test_file", "do_predict"],
+                "is missing, but do_predict is set; give the file to predict",
+            );
         }
     }
 
@@ -113,10 +150,16 @@ impl Draft<'_> {
         let path = self.absolute(written);
         match fs::metadata(&path) {
             Err(error) => self.wrong(field, unreadable(&shown(written), &error, "check the path")),
-            Ok(metadata) if metadata.is_dir() => self.wrong(field, format!("{} is a folder; give a file", shown(written))),
+            Ok(metadata) if metadata.is_dir() => self.wrong(
+                field,
+                format!("{} is a folder; give a file", shown(written)),
+            ),
             Ok(_) => {
                 if let Err(error) = access(&path, Access::READ_OK) {
-                    self.wrong(field, unreadable(&shown(written), &error.into(), "check its permissions"));
+                    self.wrong(
+                        field,
+                        unreadable(&shown(written), &error.into(), "check its permissions"),
+                    );
                 }
             }
         }
@@ -129,17 +172,28 @@ impl Draft<'_> {
         };
         let path = self.absolute(&written);
         match existing_ancestor(&path) {
-            Err(error) => self.wrong("output_dir", unreadable(&shown(&written), &error, "choose another folder")),
+            Err(error) => self.wrong(
+                "output_dir",
+                unreadable(&shown(&written), &error, "choose another folder"),
+            ),
             Ok((ancestor, metadata)) => {
                 if !metadata.is_dir() {
                     let text = if ancestor == path {
                         format!("{} is a file; choose another folder", shown(&written))
                     } else {
-                        format!("{} cannot be made, because {} is a file; choose another folder", shown(&written), shown(ancestor))
+                        format!(
+                            "{} cannot be made, because {} is a file; choose another folder",
+                            shown(&written),
+                            shown(ancestor)
+                        )
                     };
                     self.wrong("output_dir", text);
                 } else if let Err(error) = access(ancestor, Access::WRITE_OK | Access::EXEC_OK) {
-                    let text = unreadable(&shown(ancestor), &error.into(), "choose a folder you may write to");
+                    let text = unreadable(
+                        &shown(ancestor),
+                        &error.into(),
+                        "choose a folder you may write to",
+                    );
                     self.wrong("output_dir", text);
                 } else if ancestor == path && self.is_training() {
                     self.check_occupied(&written, &path);
@@ -154,7 +208,10 @@ impl Draft<'_> {
         let contents = match Contents::read(path) {
             Ok(contents) => contents,
             Err(error) => {
-                self.wrong("output_dir", unreadable(&shown, &error, "choose another folder"));
+                self.wrong(
+                    "output_dir",
+                    unreadable(&shown, &error, "choose another folder"),
+                );
                 return;
             }
         };
@@ -188,8 +245,13 @@ impl Draft<'_> {
         match self.arguments.resume_from_checkpoint.clone() {
             ResumeFrom::Nothing => {}
             ResumeFrom::Newest => {
-                let folder = self.arguments.output_dir.as_ref().map(|folder| self.absolute(folder));
-                let newest = folder.and_then(|folder| Contents::read(&folder).ok()?.newest_checkpoint);
+                let folder = self
+                    .arguments
+                    .output_dir
+                    .as_ref()
+                    .map(|folder| self.absolute(folder));
+                let newest =
+                    folder.and_then(|folder| Contents::read(&folder).ok()?.newest_checkpoint);
                 if newest.is_none() {
                     self.contradict(
                         &["resume_from_checkpoint", "output_dir"],
@@ -203,12 +265,33 @@ impl Draft<'_> {
 
     fn check_checkpoint(&mut self, written: &Path) {
         let path = self.absolute(written);
-        let weights = [layout::WEIGHTS, layout::WEIGHTS_INDEX, layout::PICKLED_WEIGHTS, layout::PICKLED_WEIGHTS_INDEX];
+        let weights = [
+            layout::WEIGHTS,
+            layout::WEIGHTS_INDEX,
+            layout::PICKLED_WEIGHTS,
+            layout::PICKLED_WEIGHTS_INDEX,
+        ];
         match fs::metadata(&path) {
-            Err(error) => self.wrong("resume_from_checkpoint", unreadable(&shown(written), &error, "give a checkpoint folder, or true for the newest")),
-            Ok(metadata) if !metadata.is_dir() => self.wrong("resume_from_checkpoint", format!("{} is a file; give the checkpoint's folder", shown(written))),
+            Err(error) => self.wrong(
+                "resume_from_checkpoint",
+                unreadable(
+                    &shown(written),
+                    &error,
+                    "give a checkpoint folder, or true for the newest",
+                ),
+            ),
+            Ok(metadata) if !metadata.is_dir() => self.wrong(
+                "resume_from_checkpoint",
+                format!("{} is a file; give the checkpoint's folder", shown(written)),
+            ),
             Ok(_) if !weights.iter().any(|file| path.join(file).is_file()) => {
-                self.wrong("resume_from_checkpoint", format!("{} holds no weights; give a folder named checkpoint-<step>", shown(written)));
+                self.wrong(
+                    "resume_from_checkpoint",
+                    format!(
+                        "{} holds no weights; give a folder named checkpoint-<step>",
+                        shown(written)
+                    ),
+                );
             }
             Ok(_) => {}
         }
@@ -217,7 +300,9 @@ impl Draft<'_> {
 
 /// Whether a file's name says that it is a TorchScript module.
 pub(super) fn is_torchscript(path: &Path) -> bool {
-    path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| TORCHSCRIPT.contains(&ending))
+    path.extension()
+        .and_then(|ending| ending.to_str())
+        .is_some_and(|ending| TORCHSCRIPT.contains(&ending))
 }
 
 /// What an output folder holds.
@@ -229,7 +314,10 @@ struct Contents {
 
 impl Contents {
     fn read(folder: &Path) -> io::Result<Self> {
-        let mut contents = Self { newest_checkpoint: None, has_others: false };
+        let mut contents = Self {
+            newest_checkpoint: None,
+            has_others: false,
+        };
         for entry in fs::read_dir(folder)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
@@ -238,7 +326,8 @@ impl Contents {
             } else {
                 // What a run writes before its first checkpoint is not worth keeping: a run that failed early can be
                 // started again.
-                contents.has_others |= !name.starts_with('.') && ![layout::RUN, layout::TRAINING_ARGS].contains(&name.as_ref());
+                contents.has_others |= !name.starts_with('.')
+                    && ![layout::RUN, layout::TRAINING_ARGS].contains(&name.as_ref());
             }
         }
         Ok(contents)
@@ -250,7 +339,9 @@ fn existing_ancestor(path: &Path) -> io::Result<(&Path, Metadata)> {
     for ancestor in path.ancestors() {
         match fs::metadata(ancestor) {
             Ok(metadata) => return Ok((ancestor, metadata)),
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {}
+            Err(error)
+                if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory]
+                    .contains(&error.kind()) => {}
             Err(error) => return Err(error),
         }
     }
@@ -264,7 +355,9 @@ fn shown(path: &Path) -> String {
 fn unreadable(shown: &str, error: &io::Error, remedy: &str) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!("{shown} does not exist; {remedy}"),
-        io::ErrorKind::PermissionDenied => format!("{shown} is not accessible: permission denied; {remedy}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{shown} is not accessible: permission denied; {remedy}")
+        }
         _ => format!("{shown} is not accessible: {error}; {remedy}"),
     }
 }

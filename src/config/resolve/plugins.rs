@@ -13,12 +13,22 @@ use super::Draft;
 impl Draft<'_> {
     pub(super) fn plugins(&mut self) -> Vec<Plugin> {
         let input = self.input;
-        let given = input.plugins.iter().map(|table| (table.path.as_path(), table.config.clone()));
-        let given = given.chain(input.arguments.plugin.iter().map(|path| (path.as_path(), Default::default())));
+        let given = input
+            .plugins
+            .iter()
+            .map(|table| (table.path.as_path(), table.config.clone()));
+        let given = given.chain(
+            input
+                .arguments
+                .plugin
+                .iter()
+                .map(|path| (path.as_path(), Default::default())),
+        );
         if self.arguments.no_plugins {
             let count = given.count();
             if count > 0 {
-                self.notes.push(format!("no_plugins: {count} plugins are left out"));
+                self.notes
+                    .push(format!("no_plugins: {count} plugins are left out"));
             }
             return Vec::new();
         }
@@ -28,12 +38,19 @@ impl Draft<'_> {
             let path = self.absolute(written);
             if let Some(text) = missing(&path, written) {
                 match input.plugins.get(index) {
-                    Some(table) => self.findings.elsewhere(&table.place, &format!("plugins.path: {text}")),
+                    Some(table) => self
+                        .findings
+                        .elsewhere(&table.place, &format!("plugins.path: {text}")),
                     None => self.wrong("plugin", text),
                 }
             }
             let name = unique_name(&path, &plugins);
-            plugins.push(Plugin { path, name, config, limits: Default::default() });
+            plugins.push(Plugin {
+                path,
+                name,
+                config,
+                limits: Default::default(),
+            });
             self.arguments.plugin.push(written.to_path_buf());
         }
         for setting in &input.arguments.plugin_config {
@@ -48,7 +65,9 @@ impl Draft<'_> {
         for setting in &input.arguments.plugin_limit {
             match addressed(setting, &plugins) {
                 Ok((index, key, value)) => {
-                    plugins[index].limits.insert(key.to_owned(), value.to_owned());
+                    plugins[index]
+                        .limits
+                        .insert(key.to_owned(), value.to_owned());
                 }
                 Err(text) => self.wrong("plugin_limit", text),
             }
@@ -60,33 +79,52 @@ impl Draft<'_> {
 fn missing(path: &Path, written: &Path) -> Option<String> {
     let shown = quoted(&written.to_string_lossy());
     match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(format!("{shown} does not exist; check the path")),
-        Err(error) => Some(format!("{shown} is not accessible: {error}; check the path")),
-        Ok(metadata) if metadata.is_dir() => Some(format!("{shown} is a folder; give the component file in it")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some(format!("{shown} does not exist; check the path"))
+        }
+        Err(error) => Some(format!(
+            "{shown} is not accessible: {error}; check the path"
+        )),
+        Ok(metadata) if metadata.is_dir() => Some(format!(
+            "{shown} is a folder; give the component file in it"
+        )),
         Ok(_) => None,
     }
 }
 
 /// The file's stem; a number is added if another plugin has it already.
 fn unique_name(path: &Path, others: &[Plugin]) -> String {
-    let stem = path.file_stem().map_or_else(|| "plugin".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem = path.file_stem().map_or_else(
+        || "plugin".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     let is_free = |name: &String| others.iter().all(|other| other.name != *name);
     let numbered = (2..).map(|number| format!("{stem}-{number}"));
-    std::iter::once(stem.clone()).chain(numbered).find(is_free).unwrap_or(stem)
+    std::iter::once(stem.clone())
+        .chain(numbered)
+        .find(is_free)
+        .unwrap_or(stem)
 }
 
 /// The plugin, key and value of `NAME.key=value`. Dashes and underscores of the name are the same: cargo turns one into
 /// the other.
-fn addressed<'a>(setting: &'a str, plugins: &[Plugin]) -> Result<(usize, &'a str, &'a str), String> {
+fn addressed<'a>(
+    setting: &'a str,
+    plugins: &[Plugin],
+) -> Result<(usize, &'a str, &'a str), String> {
     let form = || format!("{} has not the form NAME.key=value", quoted(setting));
     let (target, value) = setting.split_once('=').ok_or_else(form)?;
     let plain = |name: &str| name.replace('-', "_");
     let is_meant = |name: &str| {
         let prefix = target.get(..name.len());
-        prefix.is_some_and(|prefix| plain(prefix) == plain(name)) && target[name.len()..].starts_with('.')
+        prefix.is_some_and(|prefix| plain(prefix) == plain(name))
+            && target[name.len()..].starts_with('.')
     };
     // The longest name, because names may contain dots.
-    let meant = plugins.iter().enumerate().filter(|(_, plugin)| is_meant(&plugin.name));
+    let meant = plugins
+        .iter()
+        .enumerate()
+        .filter(|(_, plugin)| is_meant(&plugin.name));
     let Some((index, plugin)) = meant.max_by_key(|(_, plugin)| plugin.name.len()) else {
         let (name, _) = target.split_once('.').ok_or_else(form)?;
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
@@ -112,14 +150,22 @@ mod tests {
         let mut plugins = Vec::new();
         for path in paths {
             let name = unique_name(Path::new(path), &plugins);
-            plugins.push(Plugin { path: path.into(), name, config: Default::default(), limits: Default::default() });
+            plugins.push(Plugin {
+                path: path.into(),
+                name,
+                config: Default::default(),
+                limits: Default::default(),
+            });
         }
         plugins
     }
 
     #[test]
     fn names_are_stems_and_unique() {
-        let names: Vec<String> = plugins(&["/a/f1.wasm", "/b/f1.wasm", "/f1-2.wasm"]).into_iter().map(|plugin| plugin.name).collect();
+        let names: Vec<String> = plugins(&["/a/f1.wasm", "/b/f1.wasm", "/f1-2.wasm"])
+            .into_iter()
+            .map(|plugin| plugin.name)
+            .collect();
         assert_eq!(names, ["f1", "f1-2", "f1-2-2"]);
     }
 
@@ -131,15 +177,34 @@ mod tests {
             ("early-stopping.metric=f1", Ok((0, "metric", "f1"))),
             ("early-stopping.range=[1,2]", Ok((0, "range", "[1,2]"))),
             ("early-stopping.a=b=c", Ok((0, "a", "b=c"))),
-            ("early-stoping.patience=3", Err("no plugin is named `early-stoping`; did you mean `early-stopping`?")),
-            ("zzz.patience=3", Err("no plugin is named `zzz`; plugins of this run: early-stopping")),
-            ("early-stopping.=3", Err("`early-stopping.=3` has not the form NAME.key=value")),
-            ("patience=3", Err("`patience=3` has not the form NAME.key=value")),
-            ("early-stopping.patience", Err("`early-stopping.patience` has not the form NAME.key=value")),
+            (
+                "early-stoping.patience=3",
+                Err("no plugin is named `early-stoping`; did you mean `early-stopping`?"),
+            ),
+            (
+                "zzz.patience=3",
+                Err("no plugin is named `zzz`; plugins of this run: early-stopping"),
+            ),
+            (
+                "early-stopping.=3",
+                Err("`early-stopping.=3` has not the form NAME.key=value"),
+            ),
+            (
+                "patience=3",
+                Err("`patience=3` has not the form NAME.key=value"),
+            ),
+            (
+                "early-stopping.patience",
+                Err("`early-stopping.patience` has not the form NAME.key=value"),
+            ),
         ];
         for (setting, expected) in cases {
             let result = addressed(setting, &plugins(&["early-stopping.wasm"]));
-            assert_eq!(result.as_ref().map_err(String::as_str), expected.as_ref().map_err(|text| *text), "{setting}");
+            assert_eq!(
+                result.as_ref().map_err(String::as_str),
+                expected.as_ref().map_err(|text| *text),
+                "{setting}"
+            );
         }
     }
 }

@@ -7,8 +7,18 @@ use super::super::setting::quoted;
 use super::Draft;
 
 /// Reporters that 4.34 knows. Here they are plugins.
-const REPORTERS: &[&str] =
-    &["azure_ml", "comet_ml", "dagshub", "mlflow", "neptune", "tensorboard", "wandb", "codecarbon", "clearml", "flyte"];
+const REPORTERS: &[&str] = &[
+    "azure_ml",
+    "comet_ml",
+    "dagshub",
+    "mlflow",
+    "neptune",
+    "tensorboard",
+    "wandb",
+    "codecarbon",
+    "clearml",
+    "flyte",
+];
 
 impl Draft<'_> {
     pub(super) fn check_states(&mut self) {
@@ -19,18 +29,26 @@ impl Draft<'_> {
             }
         }
         if self.is_given("save_safetensors") && !self.arguments.save_safetensors {
-            self.wrong("save_safetensors", "false is refused: weights are always safetensors; leave it out");
+            self.wrong(
+                "save_safetensors",
+                "false is refused: weights are always safetensors; leave it out",
+            );
         }
         self.check_reporters();
     }
 
     /// `none`, `all` (there are none) or names, which are refused until there are reporters to install.
     fn check_reporters(&mut self) {
-        let Some(names) = self.arguments.report_to.take() else { return };
+        let Some(names) = self.arguments.report_to.take() else {
+            return;
+        };
         let is_special = |name: &String| name == "none" || name == "all";
         match names.iter().find(|name| is_special(name)) {
             Some(_) if names.len() == 1 => {}
-            Some(name) => self.wrong("report_to", format!("`{name}` cannot stand beside other names; use it alone")),
+            Some(name) => self.wrong(
+                "report_to",
+                format!("`{name}` cannot stand beside other names; use it alone"),
+            ),
             None => names.iter().for_each(|name| self.check_reporter(name)),
         }
     }
@@ -38,10 +56,14 @@ impl Draft<'_> {
     fn check_reporter(&mut self, name: &str) {
         let shown = quoted(name);
         let text = if REPORTERS.contains(&name) {
-            format!("{shown} is not installed: reporters are plugins, and none is installed; use none")
+            format!(
+                "{shown} is not installed: reporters are plugins, and none is installed; use none"
+            )
         } else {
             let nearest = nearest(name, REPORTERS.iter().copied());
-            let suggestion = nearest.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
+            let suggestion = nearest
+                .map(|nearest| format!(" (did you mean `{nearest}`?)"))
+                .unwrap_or_default();
             format!("{shown} is not a reporter{suggestion}; use none")
         };
         self.wrong("report_to", text);
@@ -56,25 +78,48 @@ fn refusal(field: &Field, arguments: &Arguments, defaults: &Arguments) -> Option
         return None;
     }
     match field.facts.state {
-        State::Deferred(missing) => return Some(format!("not available yet: it needs {missing}; leave it out")),
+        State::Deferred(missing) => {
+            return Some(format!(
+                "not available yet: it needs {missing}; leave it out"
+            ));
+        }
         State::Refused(reason) => return Some(format!("refused: {reason}; leave it out")),
         State::Honoured => {}
     }
     let choices = field.facts.choices;
     let name = value.as_str().filter(|_| !choices.is_empty())?;
-    match choices.iter().find(|choice| choice.name == name).map(|choice| choice.state) {
+    match choices
+        .iter()
+        .find(|choice| choice.name == name)
+        .map(|choice| choice.state)
+    {
         Some(State::Honoured) => None,
-        Some(State::Deferred(missing)) => Some(format!("`{name}` is not available yet: it needs {missing}; {}", use_one_of(choices))),
-        Some(State::Refused(reason)) => Some(format!("`{name}` is refused: {reason}; {}", use_one_of(choices))),
+        Some(State::Deferred(missing)) => Some(format!(
+            "`{name}` is not available yet: it needs {missing}; {}",
+            use_one_of(choices)
+        )),
+        Some(State::Refused(reason)) => Some(format!(
+            "`{name}` is refused: {reason}; {}",
+            use_one_of(choices)
+        )),
         None => {
             let nearest = nearest(name, choices.iter().map(|choice| choice.name));
-            let suggestion = nearest.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default();
-            Some(format!("{} is not a choice{suggestion}; {}", quoted(name), use_one_of(choices)))
+            let suggestion = nearest
+                .map(|nearest| format!(" (did you mean `{nearest}`?)"))
+                .unwrap_or_default();
+            Some(format!(
+                "{} is not a choice{suggestion}; {}",
+                quoted(name),
+                use_one_of(choices)
+            ))
         }
     }
 }
 
 fn use_one_of(choices: &[Choice]) -> String {
-    let names = choices.iter().filter(|choice| choice.state == State::Honoured).map(|choice| choice.name);
+    let names = choices
+        .iter()
+        .filter(|choice| choice.state == State::Honoured)
+        .map(|choice| choice.name);
     format!("use one of {}", names.collect::<Vec<_>>().join(", "))
 }

@@ -13,30 +13,67 @@ impl Draft<'_> {
         self.check_rates();
         self.check_intervals();
         if self.arguments.seed < 0 || self.arguments.seed > LARGEST_SEED {
-            self.wrong("seed", format!("{} is out of range; give a number from 0 to {LARGEST_SEED}", self.arguments.seed));
+            self.wrong(
+                "seed",
+                format!(
+                    "{} is out of range; give a number from 0 to {LARGEST_SEED}",
+                    self.arguments.seed
+                ),
+            );
         }
         if let Some(seed) = self.arguments.data_seed.filter(|seed| *seed < 0) {
-            self.wrong("data_seed", format!("{seed} is negative; give a number of at least 0"));
+            self.wrong(
+                "data_seed",
+                format!("{seed} is negative; give a number of at least 0"),
+            );
         }
-        if let Some(threads) = self.arguments.num_threads.filter(|threads| !(1..=LARGEST_THREADS).contains(threads)) {
-            self.wrong("num_threads", format!("{threads} is out of range; give a number from 1 to {LARGEST_THREADS}"));
+        if let Some(threads) = self
+            .arguments
+            .num_threads
+            .filter(|threads| !(1..=LARGEST_THREADS).contains(threads))
+        {
+            self.wrong(
+                "num_threads",
+                format!("{threads} is out of range; give a number from 1 to {LARGEST_THREADS}"),
+            );
         }
         if self.arguments.warmup_steps < 0 {
-            self.wrong("warmup_steps", format!("{} is negative; give a number of at least 0", self.arguments.warmup_steps));
+            self.wrong(
+                "warmup_steps",
+                format!(
+                    "{} is negative; give a number of at least 0",
+                    self.arguments.warmup_steps
+                ),
+            );
         }
         if self.arguments.metric_for_best_model.as_deref() == Some("") {
-            self.wrong("metric_for_best_model", "is empty; give the name of a metric, or leave it out");
+            self.wrong(
+                "metric_for_best_model",
+                "is empty; give the name of a metric, or leave it out",
+            );
         }
     }
 
     fn check_counts(&mut self) {
         let arguments = &self.arguments;
         let counts = [
-            ("per_device_train_batch_size", Some(arguments.per_device_train_batch_size)),
-            ("per_device_eval_batch_size", Some(arguments.per_device_eval_batch_size)),
-            ("per_gpu_train_batch_size", arguments.per_gpu_train_batch_size),
+            (
+                "per_device_train_batch_size",
+                Some(arguments.per_device_train_batch_size),
+            ),
+            (
+                "per_device_eval_batch_size",
+                Some(arguments.per_device_eval_batch_size),
+            ),
+            (
+                "per_gpu_train_batch_size",
+                arguments.per_gpu_train_batch_size,
+            ),
             ("per_gpu_eval_batch_size", arguments.per_gpu_eval_batch_size),
-            ("gradient_accumulation_steps", Some(arguments.gradient_accumulation_steps)),
+            (
+                "gradient_accumulation_steps",
+                Some(arguments.gradient_accumulation_steps),
+            ),
             ("eval_accumulation_steps", arguments.eval_accumulation_steps),
             ("max_length", arguments.max_length),
             ("pad_to_multiple_of", arguments.pad_to_multiple_of),
@@ -47,7 +84,10 @@ impl Draft<'_> {
         ];
         for (field, count) in counts {
             if let Some(count) = count.filter(|count| *count < 1) {
-                self.wrong(field, format!("{count} is too small; give a number of at least 1"));
+                self.wrong(
+                    field,
+                    format!("{count} is too small; give a number of at least 1"),
+                );
             }
         }
     }
@@ -57,18 +97,48 @@ impl Draft<'_> {
         let at_least_zero = |value: f64| value.is_finite() && value >= 0.0;
         let below_one = |value: f64| (0.0..1.0).contains(&value);
         let checks = [
-            ("learning_rate", arguments.learning_rate, at_least_zero(arguments.learning_rate), "a finite number of at least 0"),
-            ("weight_decay", arguments.weight_decay, at_least_zero(arguments.weight_decay), "a finite number of at least 0"),
-            ("adam_beta1", arguments.adam_beta1, below_one(arguments.adam_beta1), "a number of at least 0 and below 1"),
-            ("adam_beta2", arguments.adam_beta2, below_one(arguments.adam_beta2), "a number of at least 0 and below 1"),
-            ("adam_epsilon", arguments.adam_epsilon, at_least_zero(arguments.adam_epsilon), "a finite number of at least 0"),
+            (
+                "learning_rate",
+                arguments.learning_rate,
+                at_least_zero(arguments.learning_rate),
+                "a finite number of at least 0",
+            ),
+            (
+                "weight_decay",
+                arguments.weight_decay,
+                at_least_zero(arguments.weight_decay),
+                "a finite number of at least 0",
+            ),
+            (
+                "adam_beta1",
+                arguments.adam_beta1,
+                below_one(arguments.adam_beta1),
+                "a number of at least 0 and below 1",
+            ),
+            (
+                "adam_beta2",
+                arguments.adam_beta2,
+                below_one(arguments.adam_beta2),
+                "a number of at least 0 and below 1",
+            ),
+            (
+                "adam_epsilon",
+                arguments.adam_epsilon,
+                at_least_zero(arguments.adam_epsilon),
+                "a finite number of at least 0",
+            ),
             (
                 "label_smoothing_factor",
                 arguments.label_smoothing_factor,
                 below_one(arguments.label_smoothing_factor),
                 "a number of at least 0 and below 1",
             ),
-            ("warmup_ratio", arguments.warmup_ratio, (0.0..=1.0).contains(&arguments.warmup_ratio), "a number from 0 to 1"),
+            (
+                "warmup_ratio",
+                arguments.warmup_ratio,
+                (0.0..=1.0).contains(&arguments.warmup_ratio),
+                "a number from 0 to 1",
+            ),
             (
                 "early_stopping_threshold",
                 arguments.early_stopping_threshold,
@@ -83,13 +153,31 @@ impl Draft<'_> {
         }
         let epochs = self.arguments.num_train_epochs;
         if !epochs.is_finite() || (epochs <= 0.0 && self.arguments.max_steps <= 0) {
-            self.wrong("num_train_epochs", format!("{epochs} epochs train nothing; give a finite number above 0, or max_steps"));
+            self.wrong(
+                "num_train_epochs",
+                format!(
+                    "{epochs} epochs train nothing; give a finite number above 0, or max_steps"
+                ),
+            );
         }
         if self.arguments.max_grad_norm.is_some_and(f64::is_nan) {
-            self.wrong("max_grad_norm", "is not a number; give a number, or none to leave gradients as they are");
+            self.wrong(
+                "max_grad_norm",
+                "is not a number; give a number, or none to leave gradients as they are",
+            );
         }
-        if let Some(delay) = self.arguments.eval_delay.filter(|delay| !at_least_zero(delay.0)) {
-            self.wrong("eval_delay", format!("{} is out of range; give a finite number of at least 0", delay.0));
+        if let Some(delay) = self
+            .arguments
+            .eval_delay
+            .filter(|delay| !at_least_zero(delay.0))
+        {
+            self.wrong(
+                "eval_delay",
+                format!(
+                    "{} is out of range; give a finite number of at least 0",
+                    delay.0
+                ),
+            );
         }
     }
 
@@ -97,20 +185,42 @@ impl Draft<'_> {
     fn check_intervals(&mut self) {
         let arguments = &self.arguments;
         let intervals = [
-            ("logging_steps", Some(arguments.logging_steps), arguments.logging_strategy == "steps"),
-            ("eval_steps", arguments.eval_steps, arguments.evaluation_strategy == "steps"),
-            ("save_steps", Some(arguments.save_steps), arguments.save_strategy == "steps"),
+            (
+                "logging_steps",
+                Some(arguments.logging_steps),
+                arguments.logging_strategy == "steps",
+            ),
+            (
+                "eval_steps",
+                arguments.eval_steps,
+                arguments.evaluation_strategy == "steps",
+            ),
+            (
+                "save_steps",
+                Some(arguments.save_steps),
+                arguments.save_strategy == "steps",
+            ),
         ];
         for (field, steps, is_used) in intervals {
-            let Some(steps) = steps.map(|steps| steps.0) else { continue };
+            let Some(steps) = steps.map(|steps| steps.0) else {
+                continue;
+            };
             if !steps.is_finite() || steps < 0.0 {
-                self.wrong(field, format!("{steps} is out of range; give whole steps, or a share of all steps below 1"));
+                self.wrong(
+                    field,
+                    format!(
+                        "{steps} is out of range; give whole steps, or a share of all steps below 1"
+                    ),
+                );
             } else if is_used && steps > 1.0 && steps.fract() != 0.0 {
                 self.wrong(field, format!("{steps} is above 1 and not whole; give whole steps, or a share of all steps below 1"));
             }
         }
         if self.arguments.logging_strategy == "steps" && self.arguments.logging_steps.0 == 0.0 {
-            self.wrong("logging_steps", "0 with logging_strategy steps; give at least 1, or set logging_strategy to no");
+            self.wrong(
+                "logging_steps",
+                "0 with logging_strategy steps; give at least 1, or set logging_strategy to no",
+            );
         }
     }
 }

@@ -32,22 +32,36 @@ pub struct BadExample {
 
 impl fmt::Display for BadExample {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "example {} of the batch: {}", self.position, self.message)
+        write!(
+            formatter,
+            "example {} of the batch: {}",
+            self.position, self.message
+        )
     }
 }
 
 impl std::error::Error for BadExample {}
 
 fn bad<T>(position: usize, message: impl Into<String>) -> Result<T> {
-    Err(BadExample { position, message: message.into() }.into())
+    Err(BadExample {
+        position,
+        message: message.into(),
+    }
+    .into())
 }
 
 /// The values of a column, one for each example; `index` is where the first example has it.
-fn values<'a>(examples: &'a [Example], index: usize, name: &'a str) -> impl Iterator<Item = &'a Value> {
-    examples.iter().map(move |example| match example.columns.get(index) {
-        Some((column, value)) if &**column == name => value,
-        _ => example.get(name).unwrap_or(&Value::Null),
-    })
+fn values<'a>(
+    examples: &'a [Example],
+    index: usize,
+    name: &'a str,
+) -> impl Iterator<Item = &'a Value> {
+    examples
+        .iter()
+        .map(move |example| match example.columns.get(index) {
+            Some((column, value)) if &**column == name => value,
+            _ => example.get(name).unwrap_or(&Value::Null),
+        })
 }
 
 /// Whether a column of this value becomes a tensor.
@@ -99,7 +113,11 @@ impl Numbers {
             Numbers::Ints(numbers) => Tensor::f_from_slice(&numbers)?,
             Numbers::Floats(numbers) => Tensor::f_from_slice(&numbers)?,
         };
-        Ok(if shape.len() == 1 { flat } else { flat.f_view(shape)? })
+        Ok(if shape.len() == 1 {
+            flat
+        } else {
+            flat.f_view(shape)?
+        })
     }
 }
 
@@ -125,9 +143,17 @@ fn stack<'a>(name: &str, count: usize, column: impl Iterator<Item = &'a Value>) 
                 numbers.extend_floats(row);
                 Some(row.len())
             }
-            Value::Null => return bad(position, format!("field {name:?} is null, but not in all rows of the batch")),
+            Value::Null => {
+                return bad(
+                    position,
+                    format!("field {name:?} is null, but not in all rows of the batch"),
+                );
+            }
             Value::Text(_) | Value::Texts(_) => {
-                return bad(position, format!("field {name:?} holds strings, not numbers"));
+                return bad(
+                    position,
+                    format!("field {name:?} holds strings, not numbers"),
+                );
             }
         };
         let (_, first) = *expected.get_or_insert((position, width));
@@ -142,13 +168,23 @@ fn stack<'a>(name: &str, count: usize, column: impl Iterator<Item = &'a Value>) 
 }
 
 fn unequal(name: &str, found: Option<usize>, expected: Option<usize>) -> String {
-    let describe = |width: Option<usize>| width.map_or("a number".to_owned(), |width| format!("a list of {width}"));
-    format!("field {name:?} is {}; expected {} (as in the batch's first row)", describe(found), describe(expected))
+    let describe = |width: Option<usize>| {
+        width.map_or("a number".to_owned(), |width| format!("a list of {width}"))
+    };
+    format!(
+        "field {name:?} is {}; expected {} (as in the batch's first row)",
+        describe(found),
+        describe(expected)
+    )
 }
 
 /// The name of a column in the batch.
 fn batch_name(name: &Arc<str>) -> Arc<str> {
-    if LABEL_COLUMNS.contains(&&**name) { LABELS.into() } else { name.clone() }
+    if LABEL_COLUMNS.contains(&&**name) {
+        LABELS.into()
+    } else {
+        name.clone()
+    }
 }
 
 #[cfg(test)]
@@ -158,15 +194,26 @@ mod tests {
     use crate::data::{Batch, Collator, Example, Value};
 
     pub(super) fn example(columns: Vec<(&str, Value)>) -> Example {
-        Example { columns: columns.into_iter().map(|(name, value)| (name.into(), value)).collect() }
+        Example {
+            columns: columns
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .collect(),
+        }
     }
 
     /// Name, kind, shape and numbers of each column.
     pub(super) fn contents(batch: &Batch) -> Vec<(String, Kind, Vec<i64>, Vec<f64>)> {
-        let numbers =
-            |tensor: &Tensor| Vec::<f64>::try_from(tensor.to_kind(Kind::Double).reshape(-1)).expect("numbers");
+        let numbers = |tensor: &Tensor| {
+            Vec::<f64>::try_from(tensor.to_kind(Kind::Double).reshape(-1)).expect("numbers")
+        };
         let describe = |(name, tensor): &(std::sync::Arc<str>, Tensor)| {
-            (name.to_string(), tensor.kind(), tensor.size(), numbers(tensor))
+            (
+                name.to_string(),
+                tensor.kind(),
+                tensor.size(),
+                numbers(tensor),
+            )
         };
         batch.columns.iter().map(describe).collect()
     }
@@ -176,6 +223,9 @@ mod tests {
     }
 
     pub(super) fn refusal(collator: &mut dyn Collator, examples: &[Example]) -> String {
-        collator.collate(examples).expect_err("a bad batch").to_string()
+        collator
+            .collate(examples)
+            .expect_err("a bad batch")
+            .to_string()
     }
 }

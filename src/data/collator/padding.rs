@@ -64,7 +64,8 @@ impl PaddingSettings {
             PadTo::Longest => longest,
             PadTo::Length(length) => length,
         };
-        self.pad_to_multiple_of.map_or(length, |multiple| length.next_multiple_of(multiple.max(1)))
+        self.pad_to_multiple_of
+            .map_or(length, |multiple| length.next_multiple_of(multiple.max(1)))
     }
 }
 
@@ -81,28 +82,42 @@ impl PaddingCollator {
     }
 
     /// The batch, with `label_filler` for label columns if they are rows to be padded like the tokens.
-    pub(super) fn collate_with(&self, examples: &[Example], label_filler: Option<i64>) -> Result<Batch> {
+    pub(super) fn collate_with(
+        &self,
+        examples: &[Example],
+        label_filler: Option<i64>,
+    ) -> Result<Batch> {
         ensure!(!examples.is_empty(), "a batch needs at least one example");
         let first = &examples[0].columns;
         let ids = first.iter().position(|(name, _)| &**name == INPUT_IDS);
-        let ids = ids.with_context(|| format!("the padding collator needs a column {INPUT_IDS:?}"))?;
+        let ids =
+            ids.with_context(|| format!("the padding collator needs a column {INPUT_IDS:?}"))?;
         let rows: Vec<usize> = token_counts(examples, ids)?;
         let batch = Padding {
             settings: &self.settings,
-            length: self.settings.length(rows.iter().copied().max().unwrap_or(0)),
+            length: self
+                .settings
+                .length(rows.iter().copied().max().unwrap_or(0)),
             rows,
         };
         let mut columns = Vec::with_capacity(first.len() + 1);
-        for (index, (name, value)) in first.iter().enumerate().filter(|(_, (_, value))| is_numeric(value)) {
+        for (index, (name, value)) in first
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, value))| is_numeric(value))
+        {
             let name_in_batch = batch_name(name);
             let label_filler = label_filler.filter(|_| &*name_in_batch == super::LABELS);
-            let filler = label_filler.map(Some).or_else(|| self.settings.filler(name));
+            let filler = label_filler
+                .map(Some)
+                .or_else(|| self.settings.filler(name));
             let column = values(examples, index, name);
             let tensor = match filler {
                 Some(filler) if matches!(value, Value::Ints(_) | Value::Floats(_)) => {
                     batch.pad(name, filler, column)?
                 }
-                _ => stack(name, examples.len(), column).map_err(|error| hint_at_padding(error, value))?,
+                _ => stack(name, examples.len(), column)
+                    .map_err(|error| hint_at_padding(error, value))?,
             };
             columns.push((name_in_batch, tensor));
         }
@@ -123,9 +138,15 @@ impl Collator for PaddingCollator {
 fn token_counts(examples: &[Example], ids: usize) -> Result<Vec<usize>> {
     let count = |(position, value): (usize, &Value)| match value {
         Value::Ints(row) => Ok(row.len()),
-        _ => bad(position, format!("field {INPUT_IDS:?} is no list of integers")),
+        _ => bad(
+            position,
+            format!("field {INPUT_IDS:?} is no list of integers"),
+        ),
     };
-    values(examples, ids, INPUT_IDS).enumerate().map(count).collect()
+    values(examples, ids, INPUT_IDS)
+        .enumerate()
+        .map(count)
+        .collect()
 }
 
 fn hint_at_padding(error: anyhow::Error, value: &Value) -> anyhow::Error {
@@ -148,25 +169,46 @@ struct Padding<'a> {
 }
 
 impl Padding<'_> {
-    fn pad<'v>(&self, name: &str, filler: Option<i64>, column: impl Iterator<Item = &'v Value>) -> Result<Tensor> {
+    fn pad<'v>(
+        &self,
+        name: &str,
+        filler: Option<i64>,
+        column: impl Iterator<Item = &'v Value>,
+    ) -> Result<Tensor> {
         let mut numbers = Numbers::with_capacity(self.rows.len() * self.length);
         for (position, value) in column.enumerate() {
             let (count, tokens) = (row_len(value), self.rows[position]);
             if count != Some(tokens) {
                 return bad(
                     position,
-                    super::unequal(name, count, Some(tokens)).replace("the batch's first row", INPUT_IDS),
+                    super::unequal(name, count, Some(tokens))
+                        .replace("the batch's first row", INPUT_IDS),
                 );
             }
             let Some(missing) = self.length.checked_sub(tokens) else {
-                return bad(position, format!("field {name:?} has {tokens} tokens; padding goes to {}", self.length));
+                return bad(
+                    position,
+                    format!(
+                        "field {name:?} has {tokens} tokens; padding goes to {}",
+                        self.length
+                    ),
+                );
             };
             let filler = match filler {
                 Some(filler) => filler,
                 None if missing == 0 => 0,
-                None => return bad(position, "a shorter row cannot be padded: the tokenizer has no padding token"),
+                None => {
+                    return bad(
+                        position,
+                        "a shorter row cannot be padded: the tokenizer has no padding token",
+                    );
+                }
             };
-            let (before, after) = if self.settings.side == Side::Left { (missing, 0) } else { (0, missing) };
+            let (before, after) = if self.settings.side == Side::Left {
+                (missing, 0)
+            } else {
+                (0, missing)
+            };
             numbers.extend_with(before, filler);
             match value {
                 Value::Ints(row) => numbers.extend_ints(row),
@@ -179,7 +221,11 @@ impl Padding<'_> {
     }
 
     fn mask(&self) -> Result<Tensor> {
-        let ones: Vec<Value> = self.rows.iter().map(|tokens| Value::Ints(vec![1; *tokens])).collect();
+        let ones: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|tokens| Value::Ints(vec![1; *tokens]))
+            .collect();
         self.pad(ATTENTION_MASK, Some(0), ones.iter())
     }
 }
@@ -231,7 +277,11 @@ mod tests {
             (PadTo::Length(10), Some(8), 16),
         ];
         for (pad_to, pad_to_multiple_of, expected) in cases {
-            let mut collator = PaddingCollator::new(PaddingSettings { pad_to, pad_to_multiple_of, ..SETTINGS });
+            let mut collator = PaddingCollator::new(PaddingSettings {
+                pad_to,
+                pad_to_multiple_of,
+                ..SETTINGS
+            });
             let batch = collate(&mut collator, &rows(&[3, 6]));
             assert_eq!(batch.get("input_ids").expect("ids").size(), [2, expected]);
         }
@@ -240,8 +290,13 @@ mod tests {
     #[test]
     fn padding_is_on_its_side_and_the_label_is_renamed() {
         let labels = ("labels".to_owned(), Kind::Int64, vec![2], vec![1., 3.]);
-        let column = |name: &str, numbers: [f64; 6]| (name.to_owned(), Kind::Int64, vec![2, 3], numbers.to_vec());
-        let mut right = PaddingCollator::new(PaddingSettings { add_attention_mask: true, ..SETTINGS });
+        let column = |name: &str, numbers: [f64; 6]| {
+            (name.to_owned(), Kind::Int64, vec![2, 3], numbers.to_vec())
+        };
+        let mut right = PaddingCollator::new(PaddingSettings {
+            add_attention_mask: true,
+            ..SETTINGS
+        });
         assert_eq!(
             contents(&collate(&mut right, &rows(&[1, 3]))),
             [
@@ -251,10 +306,17 @@ mod tests {
                 column("attention_mask", [1., 0., 0., 1., 1., 1.]),
             ]
         );
-        let mut left = PaddingCollator::new(PaddingSettings { side: Side::Left, ..SETTINGS });
+        let mut left = PaddingCollator::new(PaddingSettings {
+            side: Side::Left,
+            ..SETTINGS
+        });
         assert_eq!(
             contents(&collate(&mut left, &rows(&[1, 3]))),
-            [column("input_ids", [9., 9., 1., 1., 2., 3.]), column("token_type_ids", [0., 0., 1., 1., 1., 1.]), labels,]
+            [
+                column("input_ids", [9., 9., 1., 1., 2., 3.]),
+                column("token_type_ids", [0., 0., 1., 1., 1., 1.]),
+                labels,
+            ]
         );
     }
 
@@ -262,22 +324,33 @@ mod tests {
     fn strings_and_nulls_are_left_out() {
         let mut examples = rows(&[2, 2]);
         for example in &mut examples {
-            example.columns.push(("text".into(), Value::Text("a".into())));
+            example
+                .columns
+                .push(("text".into(), Value::Text("a".into())));
             example.columns.push(("nothing".into(), Value::Null));
         }
-        let batch = PaddingCollator::new(SETTINGS).collate(&examples).expect("a batch");
+        let batch = PaddingCollator::new(SETTINGS)
+            .collate(&examples)
+            .expect("a batch");
         assert_eq!(batch.columns.len(), 3);
     }
 
     #[test]
     fn rows_that_do_not_fit_are_named() {
-        let refuse = |settings, examples: &[Example]| refusal(&mut PaddingCollator::new(settings), examples);
-        let no_token = PaddingSettings { pad_token_id: None, ..SETTINGS };
+        let refuse =
+            |settings, examples: &[Example]| refusal(&mut PaddingCollator::new(settings), examples);
+        let no_token = PaddingSettings {
+            pad_token_id: None,
+            ..SETTINGS
+        };
         assert_eq!(
             refuse(no_token, &rows(&[2, 1])),
             "example 1 of the batch: a shorter row cannot be padded: the tokenizer has no padding token"
         );
-        let short = PaddingSettings { pad_to: PadTo::Length(2), ..SETTINGS };
+        let short = PaddingSettings {
+            pad_to: PadTo::Length(2),
+            ..SETTINGS
+        };
         assert_eq!(
             refuse(short, &rows(&[2, 3])),
             "example 1 of the batch: field \"input_ids\" has 3 tokens; padding goes to 2"
@@ -293,6 +366,9 @@ mod tests {
         other[1].columns.push(("x".into(), Value::Ints(vec![1, 2])));
         assert!(refuse(SETTINGS, &other).ends_with("only token columns are padded"));
         let without = [example(vec![("x", Value::Int(1))])];
-        assert_eq!(refuse(SETTINGS, &without), "the padding collator needs a column \"input_ids\"");
+        assert_eq!(
+            refuse(SETTINGS, &without),
+            "the padding collator needs a column \"input_ids\""
+        );
     }
 }

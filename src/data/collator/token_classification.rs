@@ -23,13 +23,17 @@ impl TokenClassificationCollator {
 
     /// Pads tokens so, and labels with `label_pad_token_id`.
     pub fn with_label(settings: PaddingSettings, label_pad_token_id: i64) -> Self {
-        Self { tokens: PaddingCollator::new(settings), label_pad_token_id }
+        Self {
+            tokens: PaddingCollator::new(settings),
+            label_pad_token_id,
+        }
     }
 }
 
 impl Collator for TokenClassificationCollator {
     fn collate(&mut self, examples: &[Example]) -> Result<Batch> {
-        self.tokens.collate_with(examples, Some(self.label_pad_token_id))
+        self.tokens
+            .collate_with(examples, Some(self.label_pad_token_id))
     }
 }
 
@@ -43,7 +47,10 @@ mod tests {
     fn rows(name: &str) -> Vec<Example> {
         let row = |ids: &[i64]| {
             let labels = ids.iter().map(|id| id * 10).collect();
-            example(vec![("input_ids", Value::Ints(ids.to_vec())), (name, Value::Ints(labels))])
+            example(vec![
+                ("input_ids", Value::Ints(ids.to_vec())),
+                (name, Value::Ints(labels)),
+            ])
         };
         vec![row(&[1, 2, 3]), row(&[1])]
     }
@@ -51,12 +58,27 @@ mod tests {
     // Row 86 of the spec.
     #[test]
     fn labels_are_padded_with_their_own_value_on_the_side_of_the_tokens() {
-        let right = PaddingSettings { pad_token_id: Some(0), ..PaddingSettings::default() };
-        let left = PaddingSettings { side: Side::Left, ..right };
+        let right = PaddingSettings {
+            pad_token_id: Some(0),
+            ..PaddingSettings::default()
+        };
+        let left = PaddingSettings {
+            side: Side::Left,
+            ..right
+        };
         let cases = [
-            (TokenClassificationCollator::new(right), [10., 20., 30., 10., -100., -100.]),
-            (TokenClassificationCollator::new(left), [10., 20., 30., -100., -100., 10.]),
-            (TokenClassificationCollator::with_label(right, -1), [10., 20., 30., 10., -1., -1.]),
+            (
+                TokenClassificationCollator::new(right),
+                [10., 20., 30., 10., -100., -100.],
+            ),
+            (
+                TokenClassificationCollator::new(left),
+                [10., 20., 30., -100., -100., 10.],
+            ),
+            (
+                TokenClassificationCollator::with_label(right, -1),
+                [10., 20., 30., 10., -1., -1.],
+            ),
         ];
         for (mut collator, expected) in cases {
             for name in ["label", "labels", "label_ids"] {
@@ -68,9 +90,20 @@ mod tests {
                 );
             }
         }
-        let multiple = PaddingSettings { pad_to_multiple_of: Some(4), ..right };
-        let batch = collate(&mut TokenClassificationCollator::new(multiple), &rows("labels"));
-        assert!(batch.columns.iter().all(|(_, tensor)| tensor.size() == [2, 4]));
+        let multiple = PaddingSettings {
+            pad_to_multiple_of: Some(4),
+            ..right
+        };
+        let batch = collate(
+            &mut TokenClassificationCollator::new(multiple),
+            &rows("labels"),
+        );
+        assert!(
+            batch
+                .columns
+                .iter()
+                .all(|(_, tensor)| tensor.size() == [2, 4])
+        );
     }
 
     #[test]

@@ -25,10 +25,14 @@ pub(super) fn read_tabs(path: &Path, builder: &mut TableBuilder) -> Result<()> {
 
 fn read(path: &Path, delimiter: u8, builder: &mut TableBuilder) -> Result<()> {
     let file = open(path)?;
-    let mut reader = ReaderBuilder::new().delimiter(delimiter).buffer_capacity(BUFFER).from_reader(file);
+    let mut reader = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .buffer_capacity(BUFFER)
+        .from_reader(file);
     let explain = |error| explain(path, error);
     let header = reader.byte_headers().map_err(explain)?.clone();
-    let names = header_names(&header).map_err(|message| Failure::data(format!("{}:1: {message}", path.display())))?;
+    let names = header_names(&header)
+        .map_err(|message| Failure::data(format!("{}:1: {message}", path.display())))?;
     builder.begin_file(path, Unit::Line);
     let mut record = ByteRecord::new();
     while builder.room() > 0 && reader.read_byte_record(&mut record).map_err(explain)? {
@@ -37,9 +41,14 @@ fn read(path: &Path, delimiter: u8, builder: &mut TableBuilder) -> Result<()> {
         for (position, (name, field)) in names.iter().zip(&record).enumerate() {
             let text = std::str::from_utf8(field).map_err(|error| {
                 let at = utf8_column(error);
-                Failure::data(format!("{}:{line}: field {name:?} is not valid UTF-8 at its byte {at}", path.display()))
+                Failure::data(format!(
+                    "{}:{line}: field {name:?} is not valid UTF-8 at its byte {at}",
+                    path.display()
+                ))
             })?;
-            builder.column(name, position).push(Cell::Untyped(Cow::Borrowed(text)));
+            builder
+                .column(name, position)
+                .push(Cell::Untyped(Cow::Borrowed(text)));
         }
         builder.end_rows(1);
     }
@@ -49,14 +58,18 @@ fn read(path: &Path, delimiter: u8, builder: &mut TableBuilder) -> Result<()> {
 fn header_names(header: &ByteRecord) -> Result<Vec<&str>, String> {
     let mut names: Vec<&str> = Vec::with_capacity(header.len());
     for field in header {
-        let name = std::str::from_utf8(field).map_err(|error| format!("the header is not valid UTF-8: {error}"))?;
+        let name = std::str::from_utf8(field)
+            .map_err(|error| format!("the header is not valid UTF-8: {error}"))?;
         if names.contains(&name) {
             return Err(format!("column {name:?} appears twice in the header"));
         }
         names.push(name);
     }
     // Unnamed columns of a data frame are written as 0, 1, 2, ...; other numbers are data.
-    let is_counted = names.iter().enumerate().all(|(position, name)| *name == position.to_string());
+    let is_counted = names
+        .iter()
+        .enumerate()
+        .all(|(position, name)| *name == position.to_string());
     if !is_counted && names.iter().all(|name| name.trim().parse::<f64>().is_ok()) {
         return Err("the file has no header line with the names of the columns".to_owned());
     }
@@ -65,15 +78,23 @@ fn header_names(header: &ByteRecord) -> Result<Vec<&str>, String> {
 
 fn explain(path: &Path, error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
-        ErrorKind::UnequalLengths { pos, expected_len, len } => {
+        ErrorKind::UnequalLengths {
+            pos,
+            expected_len,
+            len,
+        } => {
             let line = pos.map_or(0, |position| position.line());
-            let message =
-                format!("{}:{line}: {len} fields; expected {expected_len} (as in the header)", path.display());
+            let message = format!(
+                "{}:{line}: {len} fields; expected {expected_len} (as in the header)",
+                path.display()
+            );
             Failure::data(message)
                 .hint("a field that holds the separator or a line break must be in double quotes")
                 .into()
         }
-        ErrorKind::Io(error) => anyhow::Error::new(error).context(format!("reading {}", path.display())),
+        ErrorKind::Io(error) => {
+            anyhow::Error::new(error).context(format!("reading {}", path.display()))
+        }
         other => anyhow!(Failure::data(format!("{}: {other:?}", path.display()))),
     }
 }
@@ -87,7 +108,10 @@ mod tests {
     fn quoted_fields_line_breaks_and_types() {
         let text = "\u{feff}text,label,score\n\"a, \"\"b\"\"\nc\",1,\nd,0,0.5\r\n";
         let table = table(&[("a.csv", text.as_bytes())]);
-        assert_eq!(column(&table, "text"), [Value::Text("a, \"b\"\nc".into()), Value::Text("d".into())]);
+        assert_eq!(
+            column(&table, "text"),
+            [Value::Text("a, \"b\"\nc".into()), Value::Text("d".into())]
+        );
         assert_eq!(column(&table, "label"), [Value::Int(1), Value::Int(0)]);
         assert_eq!(column(&table, "score"), [Value::Null, Value::Float(0.5)]);
         assert!(table.locate(0).ends_with("a.csv:2") && table.locate(1).ends_with("a.csv:4"));
@@ -96,11 +120,26 @@ mod tests {
     #[test]
     fn bad_files_are_located() {
         let cases: [(&[u8], &str); 5] = [
-            (b"a,b\n1,2\n1,2,3\n", "a.csv:3: 3 fields; expected 2 (as in the header)"),
-            (b"a,b\n1\n", "a.csv:2: 1 fields; expected 2 (as in the header)"),
-            (b"a,b\n1,\xff\n", "a.csv:2: field \"b\" is not valid UTF-8 at its byte 1"),
-            (b"5,0.5\n1,2\n", "a.csv:1: the file has no header line with the names of the columns"),
-            (b"a,a\n1,2\n", "a.csv:1: column \"a\" appears twice in the header"),
+            (
+                b"a,b\n1,2\n1,2,3\n",
+                "a.csv:3: 3 fields; expected 2 (as in the header)",
+            ),
+            (
+                b"a,b\n1\n",
+                "a.csv:2: 1 fields; expected 2 (as in the header)",
+            ),
+            (
+                b"a,b\n1,\xff\n",
+                "a.csv:2: field \"b\" is not valid UTF-8 at its byte 1",
+            ),
+            (
+                b"5,0.5\n1,2\n",
+                "a.csv:1: the file has no header line with the names of the columns",
+            ),
+            (
+                b"a,a\n1,2\n",
+                "a.csv:1: column \"a\" appears twice in the header",
+            ),
         ];
         for (content, message) in cases {
             assert_eq!(error(&[("a.csv", content)]), message);
@@ -110,6 +149,9 @@ mod tests {
     #[test]
     fn a_counted_header_is_a_header() {
         let table = table(&[("a.tsv", b"0\t1\n5\t6\n")]);
-        assert_eq!((column(&table, "0"), column(&table, "1")), (vec![Value::Int(5)], vec![Value::Int(6)]));
+        assert_eq!(
+            (column(&table, "0"), column(&table, "1")),
+            (vec![Value::Int(5)], vec![Value::Int(6)])
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::error::Category;
 
 use super::{open, utf8_column};
@@ -24,11 +26,18 @@ pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        let end = reader.read_until(b'\n', &mut line).with_context(|| format!("reading {}", path.display()))? == 0;
+        let end = reader
+            .read_until(b'\n', &mut line)
+            .with_context(|| format!("reading {}", path.display()))?
+            == 0;
         if end || builder.room() == 0 {
             break;
         }
-        let bytes = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
+        let bytes = if number == 1 {
+            line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line)
+        } else {
+            &line
+        };
         read_line(bytes, number, builder).map_err(|failure| {
             let message = format!("{}:{number}: {}", path.display(), failure.message);
             Failure { message, ..failure }
@@ -56,12 +65,18 @@ fn read_line(bytes: &[u8], number: u64, builder: &mut TableBuilder) -> Result<()
 
 fn explain(error: &serde_json::Error) -> Failure {
     let text = error.to_string();
-    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    let message = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(message, _)| message);
     match error.classify() {
-        Category::Data if message.starts_with("invalid type") => Failure::data(message)
-            .hint("each line of the file must be one JSON object: {\"text\": \"...\", \"label\": 0}"),
+        Category::Data if message.starts_with("invalid type") => Failure::data(message).hint(
+            "each line of the file must be one JSON object: {\"text\": \"...\", \"label\": 0}",
+        ),
         Category::Data => Failure::data(message),
-        _ => Failure::data(format!("malformed JSON at column {}: {message}", error.column())),
+        _ => Failure::data(format!(
+            "malformed JSON at column {}: {message}",
+            error.column()
+        )),
     }
 }
 
@@ -88,7 +103,9 @@ impl<'de> Visitor<'de> for Row<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let mut position = 0;
         while let Some(name) = fields.next_key_seed(AnyCell)? {
-            let Cell::Text(name) = name else { return Err(A::Error::custom("a field without a name")) };
+            let Cell::Text(name) = name else {
+                return Err(A::Error::custom("a field without a name"));
+            };
             let cell = fields.next_value_seed(AnyCell)?;
             let rows = self.builder.rows();
             let column = self.builder.column(&name, position);
@@ -133,7 +150,10 @@ impl<'de> Visitor<'de> for AnyCell {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Cell<'de>, E> {
-        Ok(i64::try_from(value).map_or(Cell::Unusable("an integer beyond 64 bits".into()), Cell::Int))
+        Ok(i64::try_from(value).map_or(
+            Cell::Unusable("an integer beyond 64 bits".into()),
+            Cell::Int,
+        ))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Cell<'de>, E> {
@@ -171,9 +191,13 @@ fn append<'a>(row: Cell<'a>, element: Cell<'a>) -> Cell<'a> {
             numbers.push(number);
             Cell::Ints(numbers)
         }
-        (Cell::Ints(numbers), Cell::Float(number)) => {
-            Cell::Floats(numbers.into_iter().map(|number| number as f64).chain([number]).collect())
-        }
+        (Cell::Ints(numbers), Cell::Float(number)) => Cell::Floats(
+            numbers
+                .into_iter()
+                .map(|number| number as f64)
+                .chain([number])
+                .collect(),
+        ),
         (Cell::Ints(numbers), Cell::Text(text)) if numbers.is_empty() => Cell::Texts(vec![text]),
         (Cell::Floats(mut numbers), Cell::Float(number)) => {
             numbers.push(number);
@@ -211,27 +235,66 @@ mod tests {
              {\"i\": -2, \"f\": 2, \"t\": \"b\", \"b\": false, \"n\": null, \"is\": [], \"fs\": [], \"ts\": []}\r\n",
         );
         assert_eq!(column(&table, "i"), [Value::Int(1), Value::Int(-2)]);
-        assert_eq!(column(&table, "f"), [Value::Float(1000.0), Value::Float(2.0)]);
-        assert_eq!(column(&table, "t"), [Value::Text("a\n\u{e9}".into()), Value::Text("b".into())]);
+        assert_eq!(
+            column(&table, "f"),
+            [Value::Float(1000.0), Value::Float(2.0)]
+        );
+        assert_eq!(
+            column(&table, "t"),
+            [Value::Text("a\n\u{e9}".into()), Value::Text("b".into())]
+        );
         assert_eq!(column(&table, "b"), [Value::Int(1), Value::Int(0)]);
         assert_eq!(column(&table, "n"), [Value::Null, Value::Null]);
-        assert_eq!(column(&table, "is"), [Value::Ints(vec![1, 2]), Value::Ints(vec![])]);
-        assert_eq!(column(&table, "fs"), [Value::Floats(vec![1.0, 0.5]), Value::Floats(vec![])]);
-        assert_eq!(column(&table, "ts"), [Value::Texts(vec!["x".into()]), Value::Texts(vec![])]);
+        assert_eq!(
+            column(&table, "is"),
+            [Value::Ints(vec![1, 2]), Value::Ints(vec![])]
+        );
+        assert_eq!(
+            column(&table, "fs"),
+            [Value::Floats(vec![1.0, 0.5]), Value::Floats(vec![])]
+        );
+        assert_eq!(
+            column(&table, "ts"),
+            [Value::Texts(vec!["x".into()]), Value::Texts(vec![])]
+        );
         assert!(table.locate(1).ends_with("a.jsonl:3"));
     }
 
     #[test]
     fn malformed_lines_are_located() {
         let cases: [(&[u8], &str); 8] = [
-            (b"{\"x\": 1}\n{\"x\": }\n", "a.jsonl:2: malformed JSON at column 7: expected value"),
-            (b"{\"x\": 1\n", "a.jsonl:1: malformed JSON at column 7: EOF while parsing an object"),
-            (b"{\"x\": NaN}\n", "a.jsonl:1: malformed JSON at column 7: expected value"),
-            (b"{\"x\": 1} 2\n", "a.jsonl:1: malformed JSON at column 10: trailing characters"),
-            (b"\n3\n", "a.jsonl:2: invalid type: integer `3`, expected an object with the fields of one row"),
-            (b"[1]\n", "a.jsonl:1: invalid type: sequence, expected an object with the fields of one row"),
-            (b"{\"x\": \"\xff\"}\n", "a.jsonl:1: not valid UTF-8 at byte 8"),
-            (b"{\"x\": 1, \"x\": 2}\n", "a.jsonl:1: field \"x\" appears twice"),
+            (
+                b"{\"x\": 1}\n{\"x\": }\n",
+                "a.jsonl:2: malformed JSON at column 7: expected value",
+            ),
+            (
+                b"{\"x\": 1\n",
+                "a.jsonl:1: malformed JSON at column 7: EOF while parsing an object",
+            ),
+            (
+                b"{\"x\": NaN}\n",
+                "a.jsonl:1: malformed JSON at column 7: expected value",
+            ),
+            (
+                b"{\"x\": 1} 2\n",
+                "a.jsonl:1: malformed JSON at column 10: trailing characters",
+            ),
+            (
+                b"\n3\n",
+                "a.jsonl:2: invalid type: integer `3`, expected an object with the fields of one row",
+            ),
+            (
+                b"[1]\n",
+                "a.jsonl:1: invalid type: sequence, expected an object with the fields of one row",
+            ),
+            (
+                b"{\"x\": \"\xff\"}\n",
+                "a.jsonl:1: not valid UTF-8 at byte 8",
+            ),
+            (
+                b"{\"x\": 1, \"x\": 2}\n",
+                "a.jsonl:1: field \"x\" appears twice",
+            ),
         ];
         for (content, message) in cases {
             assert_eq!(error(&[("a.jsonl", content)]), message);
@@ -241,11 +304,26 @@ mod tests {
     #[test]
     fn values_that_no_column_holds_are_named_when_used() {
         let cases = [
-            ("{\"x\": 1}\n{\"x\": {\"y\": 1}}\n", "a.jsonl:2: field \"x\" is an object"),
-            ("{\"x\": [1, null]}\n", "a.jsonl:1: field \"x\" is a list with null in it"),
-            ("{\"x\": [[1]]}\n", "a.jsonl:1: field \"x\" is a nested list"),
-            ("{\"x\": [1, \"a\"]}\n", "a.jsonl:1: field \"x\" is a list of strings and numbers mixed"),
-            ("{\"x\": 18446744073709551615}\n", "a.jsonl:1: field \"x\" is an integer beyond 64 bits"),
+            (
+                "{\"x\": 1}\n{\"x\": {\"y\": 1}}\n",
+                "a.jsonl:2: field \"x\" is an object",
+            ),
+            (
+                "{\"x\": [1, null]}\n",
+                "a.jsonl:1: field \"x\" is a list with null in it",
+            ),
+            (
+                "{\"x\": [[1]]}\n",
+                "a.jsonl:1: field \"x\" is a nested list",
+            ),
+            (
+                "{\"x\": [1, \"a\"]}\n",
+                "a.jsonl:1: field \"x\" is a list of strings and numbers mixed",
+            ),
+            (
+                "{\"x\": 18446744073709551615}\n",
+                "a.jsonl:1: field \"x\" is an integer beyond 64 bits",
+            ),
             (
                 "{\"x\": 1}\n{\"x\": \"1\"}\n",
                 "a.jsonl:2: field \"x\" is a string; expected an integer (as in the rows before)",

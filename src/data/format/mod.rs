@@ -29,8 +29,14 @@ const READERS: &[(&str, Reader)] = &[
 /// Reads files, one after the other, into one table of at most `max_rows` rows.
 pub fn read(files: &[PathBuf], max_rows: Option<usize>) -> Result<Table> {
     ensure!(!files.is_empty(), Failure::usage("no data file was given"));
-    ensure!(max_rows != Some(0), Failure::usage("a limit of 0 rows leaves no data"));
-    let readers: Vec<Reader> = files.iter().map(|path| reader_of(path)).collect::<Result<_>>()?;
+    ensure!(
+        max_rows != Some(0),
+        Failure::usage("a limit of 0 rows leaves no data")
+    );
+    let readers: Vec<Reader> = files
+        .iter()
+        .map(|path| reader_of(path))
+        .collect::<Result<_>>()?;
     let mut builder = TableBuilder::new(max_rows);
     for (path, read) in files.iter().zip(readers) {
         if builder.room() == 0 {
@@ -38,18 +44,31 @@ pub fn read(files: &[PathBuf], max_rows: Option<usize>) -> Result<Table> {
         }
         let before = builder.rows();
         read(path, &mut builder)?;
-        ensure!(builder.rows() > before, Failure::data(format!("{}: the file holds no rows", path.display())));
+        ensure!(
+            builder.rows() > before,
+            Failure::data(format!("{}: the file holds no rows", path.display()))
+        );
     }
     Ok(builder.finish())
 }
 
 fn reader_of(path: &Path) -> Result<Reader> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default()
+        .to_lowercase();
     let found = READERS.iter().find(|(name, _)| *name == extension);
     let (_, reader) = found.ok_or_else(|| {
         let known: Vec<String> = READERS.iter().map(|(name, _)| format!(".{name}")).collect();
-        Failure::new(Kind::Usage, format!("{}: unknown kind of data file", path.display()))
-            .hint(format!("the file name must end in one of {}", known.join(", ")))
+        Failure::new(
+            Kind::Usage,
+            format!("{}: unknown kind of data file", path.display()),
+        )
+        .hint(format!(
+            "the file name must end in one of {}",
+            known.join(", ")
+        ))
     })?;
     Ok(*reader)
 }
@@ -62,9 +81,17 @@ fn open(path: &Path) -> Result<File> {
         }
         opened => opened.with_context(|| format!("opening {}", path.display()))?,
     };
-    let metadata = file.metadata().with_context(|| format!("reading {}", path.display()))?;
-    ensure!(!metadata.is_dir(), Failure::data(format!("{}: a folder; expected a file", path.display())));
-    ensure!(!metadata.is_file() || metadata.len() > 0, Failure::data(format!("{}: the file is empty", path.display())));
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("reading {}", path.display()))?;
+    ensure!(
+        !metadata.is_dir(),
+        Failure::data(format!("{}: a folder; expected a file", path.display()))
+    );
+    ensure!(
+        !metadata.is_file() || metadata.len() > 0,
+        Failure::data(format!("{}: the file is empty", path.display()))
+    );
     Ok(file)
 }
 
@@ -104,7 +131,12 @@ mod tests {
     /// The error of reading and using all columns, without the folder's name.
     pub(super) fn error(files: &[(&str, &[u8])]) -> String {
         let (folder, paths) = write(files);
-        let all = |table: Table| table.columns().iter().try_for_each(|(name, _)| table.usable(name).map(|_| ()));
+        let all = |table: Table| {
+            table
+                .columns()
+                .iter()
+                .try_for_each(|(name, _)| table.usable(name).map(|_| ()))
+        };
         let error = read(&paths, None).and_then(all).expect_err("a bad file");
         assert_eq!(kind_of(&error), Kind::Data, "{error:#}");
         format!("{error:#}").replace(&format!("{}/", folder.path().display()), "")
@@ -126,34 +158,63 @@ mod tests {
         assert_eq!(column(&table, "label"), [0, 1, 1, 1].map(Value::Int));
         let places: Vec<String> = (0..4).map(|row| table.locate(row)).collect();
         let names = ["a.csv:2", "a.csv:3", "b.jsonl:1", "c.tsv:2"];
-        assert!(places.iter().zip(names).all(|(place, name)| place.ends_with(name)), "{places:?}");
+        assert!(
+            places
+                .iter()
+                .zip(names)
+                .all(|(place, name)| place.ends_with(name)),
+            "{places:?}"
+        );
     }
 
     #[test]
     fn a_row_limit_holds_over_all_files() {
-        let (_folder, paths) = write(&[("a.jsonl", b"{\"x\":1}\n{\"x\":2}\n"), ("b.jsonl", b"{\"x\":3}\n{\"x\":4}\n")]);
+        let (_folder, paths) = write(&[
+            ("a.jsonl", b"{\"x\":1}\n{\"x\":2}\n"),
+            ("b.jsonl", b"{\"x\":3}\n{\"x\":4}\n"),
+        ]);
         for (limit, expected) in [(1, 1), (2, 2), (3, 3), (4, 4), (9, 4)] {
-            assert_eq!(read(&paths, Some(limit)).expect("good files").rows(), expected);
+            assert_eq!(
+                read(&paths, Some(limit)).expect("good files").rows(),
+                expected
+            );
         }
     }
 
     #[test]
     fn bad_files_are_named() {
         assert_eq!(error(&[("a.jsonl", b"")]), "a.jsonl: the file is empty");
-        assert_eq!(error(&[("a.jsonl", b"\n  \n")]), "a.jsonl: the file holds no rows");
-        assert_eq!(error(&[("a.csv", b"x,y\n")]), "a.csv: the file holds no rows");
+        assert_eq!(
+            error(&[("a.jsonl", b"\n  \n")]),
+            "a.jsonl: the file holds no rows"
+        );
+        assert_eq!(
+            error(&[("a.csv", b"x,y\n")]),
+            "a.csv: the file holds no rows"
+        );
         let mixed: &[(&str, &[u8])] = &[("a.csv", b"x\n1\n"), ("b.jsonl", b"{\"x\": \"one\"}\n")];
-        assert_eq!(error(mixed), "b.jsonl:1: field \"x\" is a string; expected an integer (as in the rows before)");
+        assert_eq!(
+            error(mixed),
+            "b.jsonl:1: field \"x\" is a string; expected an integer (as in the rows before)"
+        );
     }
 
     #[test]
     fn a_missing_file_a_folder_and_an_unknown_extension_are_refused() {
         let (folder, _) = write(&[]);
         let missing = read(&[folder.path().join("no.jsonl")], None).expect_err("no file");
-        assert!(missing.to_string().ends_with("no.jsonl: no such file"), "{missing}");
+        assert!(
+            missing.to_string().ends_with("no.jsonl: no such file"),
+            "{missing}"
+        );
         fs::create_dir(folder.path().join("f.jsonl")).expect("a folder");
         let directory = read(&[folder.path().join("f.jsonl")], None).expect_err("a folder");
-        assert!(directory.to_string().ends_with("f.jsonl: a folder; expected a file"), "{directory}");
+        assert!(
+            directory
+                .to_string()
+                .ends_with("f.jsonl: a folder; expected a file"),
+            "{directory}"
+        );
         let unknown = read(&["notes.txt".into()], None).expect_err("an unknown extension");
         assert_eq!(kind_of(&unknown), Kind::Usage);
         assert_eq!(

@@ -23,10 +23,15 @@ const ROWS_AT_ONCE: usize = 4096;
 pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
     let file = open(path)?;
     let corrupt = |error: &dyn std::fmt::Display| {
-        Failure::data(format!("{}: not a readable Parquet file: {error}", path.display()))
+        Failure::data(format!(
+            "{}: not a readable Parquet file: {error}",
+            path.display()
+        ))
     };
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| corrupt(&error))?;
-    let reader = reader.with_batch_size(ROWS_AT_ONCE).with_limit(builder.room());
+    let reader = reader
+        .with_batch_size(ROWS_AT_ONCE)
+        .with_limit(builder.room());
     builder.begin_file(path, Unit::Row);
     let mut line = 1;
     for batch in reader.build().map_err(|error| corrupt(&error))? {
@@ -39,11 +44,19 @@ pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
 }
 
 fn append(batch: &RecordBatch, builder: &mut TableBuilder) {
-    for (position, (field, array)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
+    for (position, (field, array)) in batch
+        .schema()
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .enumerate()
+    {
         let column = builder.column(field.name(), position);
         match typed(array) {
             Ok(array) => push_all(&array, column),
-            Err(what) => (0..array.len()).for_each(|_| column.push(Cell::Unusable(Cow::Owned(what.clone())))),
+            Err(what) => {
+                (0..array.len()).for_each(|_| column.push(Cell::Unusable(Cow::Owned(what.clone()))))
+            }
         }
     }
     builder.end_rows(batch.num_rows());
@@ -52,10 +65,15 @@ fn append(batch: &RecordBatch, builder: &mut TableBuilder) {
 /// The array in a type of the table, or in words why there is none.
 fn typed(array: &ArrayRef) -> Result<ArrayRef, String> {
     let stored = array.data_type();
-    let wanted = table_type(stored).ok_or_else(|| format!("of type {stored}, which a table cannot hold"))?;
+    let wanted =
+        table_type(stored).ok_or_else(|| format!("of type {stored}, which a table cannot hold"))?;
     // A cast that is not "safe" refuses instead of putting null for what does not fit.
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, &wanted, &options).map_err(|error| format!("of type {stored}: {error}"))
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(array, &wanted, &options)
+        .map_err(|error| format!("of type {stored}: {error}"))
 }
 
 /// The type among the table's that holds all values of an arrow type.
@@ -67,10 +85,14 @@ fn table_type(stored: &DataType) -> Option<DataType> {
         real if real.is_floating() => Some(DataType::Float64),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(DataType::LargeUtf8),
         DataType::Dictionary(_, value) => table_type(value),
-        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
-            let element =
-                table_type(element.data_type()).filter(|element| !matches!(element, DataType::LargeList(_)))?;
-            Some(DataType::LargeList(Arc::new(Field::new_list_field(element, true))))
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::FixedSizeList(element, _) => {
+            let element = table_type(element.data_type())
+                .filter(|element| !matches!(element, DataType::LargeList(_)))?;
+            Some(DataType::LargeList(Arc::new(Field::new_list_field(
+                element, true,
+            ))))
         }
         _ => None,
     }
@@ -78,7 +100,11 @@ fn table_type(stored: &DataType) -> Option<DataType> {
 
 fn push_all(array: &ArrayRef, column: &mut Column) {
     for row in 0..array.len() {
-        column.push(if array.is_null(row) { Cell::Null } else { cell(array, row) });
+        column.push(if array.is_null(row) {
+            Cell::Null
+        } else {
+            cell(array, row)
+        });
     }
 }
 
@@ -101,7 +127,11 @@ fn list(elements: &ArrayRef) -> Cell<'static> {
         DataType::Float64 => Cell::Floats(elements.as_primitive::<Float64Type>().values().to_vec()),
         DataType::LargeUtf8 => {
             let texts = elements.as_string::<i64>();
-            Cell::Texts((0..texts.len()).map(|index| Cow::Owned(texts.value(index).to_owned())).collect())
+            Cell::Texts(
+                (0..texts.len())
+                    .map(|index| Cow::Owned(texts.value(index).to_owned()))
+                    .collect(),
+            )
         }
         _ => Cell::Ints(Vec::new()),
     }
@@ -112,8 +142,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeListArray, Float32Array, Int32Array, ListArray,
-        StringArray, UInt64Array,
+        ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeListArray, Float32Array,
+        Int32Array, ListArray, StringArray, UInt64Array,
     };
     use arrow::datatypes::{Int8Type, Int32Type};
     use arrow::record_batch::RecordBatch;
@@ -133,7 +163,8 @@ mod tests {
 
     #[test]
     fn every_type_of_a_table_is_read() {
-        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(7), Some(8)]), None]);
+        let lists =
+            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(7), Some(8)]), None]);
         let pairs = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>(
             [Some([Some(1), Some(2)]), Some([Some(3), Some(4)])],
             2,
@@ -152,32 +183,65 @@ mod tests {
         assert_eq!(column(&table, "b"), [Value::Int(1), Value::Int(0)]);
         assert_eq!(column(&table, "i"), [Value::Int(1), Value::Null]);
         assert_eq!(column(&table, "f"), [Value::Float(0.5), Value::Float(2.0)]);
-        assert_eq!(column(&table, "t"), [Value::Text("a".into()), Value::Text("\u{e9}".into())]);
-        assert_eq!(column(&table, "k"), [Value::Text("cat".into()), Value::Text("dog".into())]);
+        assert_eq!(
+            column(&table, "t"),
+            [Value::Text("a".into()), Value::Text("\u{e9}".into())]
+        );
+        assert_eq!(
+            column(&table, "k"),
+            [Value::Text("cat".into()), Value::Text("dog".into())]
+        );
         assert_eq!(column(&table, "l"), [Value::Ints(vec![7, 8]), Value::Null]);
-        assert_eq!(column(&table, "p"), [Value::Ints(vec![1, 2]), Value::Ints(vec![3, 4])]);
+        assert_eq!(
+            column(&table, "p"),
+            [Value::Ints(vec![1, 2]), Value::Ints(vec![3, 4])]
+        );
         assert!(table.locate(1).ends_with("a.parquet row 2"));
     }
 
     #[test]
     fn many_rows_and_a_limit() {
-        let bytes = file(vec![("i", Arc::new(Int32Array::from_iter_values(0..10_000)))]);
+        let bytes = file(vec![(
+            "i",
+            Arc::new(Int32Array::from_iter_values(0..10_000)),
+        )]);
         let (_folder, paths) = write(&[("a.parquet", &bytes)]);
         let table = format::read(&paths, Some(5000)).expect("a good file");
-        assert_eq!(column(&table, "i"), (0..5000).map(Value::Int).collect::<Vec<_>>());
+        assert_eq!(
+            column(&table, "i"),
+            (0..5000).map(Value::Int).collect::<Vec<_>>()
+        );
         assert!(table.locate(4999).ends_with("a.parquet row 5000"));
     }
 
     #[test]
     fn bad_files_are_named() {
         let garbage = error(&[("a.parquet", b"PAR1 this is not one")]);
-        assert!(garbage.starts_with("a.parquet: not a readable Parquet file: "), "{garbage}");
+        assert!(
+            garbage.starts_with("a.parquet: not a readable Parquet file: "),
+            "{garbage}"
+        );
         let good = file(vec![("i", Arc::new(Int32Array::from(vec![1])))]);
         let truncated = error(&[("a.parquet", &good[..good.len() - 10])]);
-        assert!(truncated.starts_with("a.parquet: not a readable Parquet file: "), "{truncated}");
-        let large = error(&[("a.parquet", &file(vec![("i", Arc::new(UInt64Array::from(vec![u64::MAX])))]))]);
-        assert!(large.starts_with("a.parquet row 1: field \"i\" is of type UInt64: "), "{large}");
-        let binary = error(&[("a.parquet", &file(vec![("i", Arc::new(BinaryArray::from_vec(vec![b"x"])))]))]);
-        assert_eq!(binary, "a.parquet row 1: field \"i\" is of type Binary, which a table cannot hold");
+        assert!(
+            truncated.starts_with("a.parquet: not a readable Parquet file: "),
+            "{truncated}"
+        );
+        let large = error(&[(
+            "a.parquet",
+            &file(vec![("i", Arc::new(UInt64Array::from(vec![u64::MAX])))]),
+        )]);
+        assert!(
+            large.starts_with("a.parquet row 1: field \"i\" is of type UInt64: "),
+            "{large}"
+        );
+        let binary = error(&[(
+            "a.parquet",
+            &file(vec![("i", Arc::new(BinaryArray::from_vec(vec![b"x"])))]),
+        )]);
+        assert_eq!(
+            binary,
+            "a.parquet row 1: field \"i\" is of type Binary, which a table cannot hold"
+        );
     }
 }

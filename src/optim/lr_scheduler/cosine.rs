@@ -21,8 +21,11 @@ impl Schedule for Cosine {
     fn factor(&self, step: u64) -> f64 {
         let settings = &self.0;
         // The order of the factors is the reference's: it decides the last digit.
-        settings
-            .warmup(step)
-            .unwrap_or_else(|| f64::max(0.0, 0.5 * (1.0 + (PI * CYCLES * 2.0 * settings.progress(step)).cos())))
+        settings.warmup(step).unwrap_or_else(|| {
+            f64::max(
+                0.0,
+                0.5 * (1.0 + (PI * CYCLES * 2.0 * settings.progress(step)).cos()),
+            )
+        })
     }
 }

@@ -14,7 +14,10 @@ struct CosineWithRestarts {
 
 /// `0 if p >= 1 else max(0, 0.5 (1 + cos(pi ((n p) mod 1))))`; one cycle, which no argument of 4.34 changes.
 pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
-    Ok(Box::new(CosineWithRestarts { settings, cycles: 1.0 }))
+    Ok(Box::new(CosineWithRestarts {
+        settings,
+        cycles: 1.0,
+    }))
 }
 
 impl Schedule for CosineWithRestarts {
@@ -23,7 +26,14 @@ impl Schedule for CosineWithRestarts {
             return factor;
         }
         let progress = self.settings.progress(step);
-        if progress >= 1.0 { 0.0 } else { f64::max(0.0, 0.5 * (1.0 + (PI * ((self.cycles * progress) % 1.0)).cos())) }
+        if progress >= 1.0 {
+            0.0
+        } else {
+            f64::max(
+                0.0,
+                0.5 * (1.0 + (PI * ((self.cycles * progress) % 1.0)).cos()),
+            )
+        }
     }
 }
 
@@ -33,9 +43,18 @@ mod tests {
 
     #[test]
     fn two_cycles_give_the_recorded_values() {
-        let settings = ScheduleSettings { warmup_steps: 2, total_steps: 10, learning_rate: 10.0 };
-        let schedule = CosineWithRestarts { settings, cycles: 2.0 };
-        let expected = [0.0, 5.0, 10.0, 8.535534, 5.0, 1.464466, 10.0, 8.535534, 5.0, 1.464466, 0.0, 0.0];
+        let settings = ScheduleSettings {
+            warmup_steps: 2,
+            total_steps: 10,
+            learning_rate: 10.0,
+        };
+        let schedule = CosineWithRestarts {
+            settings,
+            cycles: 2.0,
+        };
+        let expected = [
+            0.0, 5.0, 10.0, 8.535534, 5.0, 1.464466, 10.0, 8.535534, 5.0, 1.464466, 0.0, 0.0,
+        ];
         for (step, expected) in expected.into_iter().enumerate() {
             let rate = 10.0 * schedule.factor(step as u64);
             assert!((rate - expected).abs() < 1e-6, "{step}: {rate} {expected}");

@@ -21,8 +21,17 @@ pub struct LambdaScheduler {
 impl LambdaScheduler {
     /// Sets the groups to the rates of the first step.
     pub fn new(schedule: Box<dyn Schedule>, groups: &mut [ParameterGroup]) -> Self {
-        let base_rates = groups.iter().map(|group| group.initial_learning_rate).collect();
-        let mut scheduler = Self { schedule, base_rates, last_epoch: 0, step_count: 1, last_rates: Vec::new() };
+        let base_rates = groups
+            .iter()
+            .map(|group| group.initial_learning_rate)
+            .collect();
+        let mut scheduler = Self {
+            schedule,
+            base_rates,
+            last_epoch: 0,
+            step_count: 1,
+            last_rates: Vec::new(),
+        };
         scheduler.apply(groups);
         scheduler
     }
@@ -48,8 +57,13 @@ impl LrScheduler for LambdaScheduler {
     fn apply(&mut self, groups: &mut [ParameterGroup]) {
         let factor = self.schedule.factor(self.last_epoch);
         self.last_rates.clear();
-        self.last_rates.extend(self.base_rates.iter().map(|base| base * factor));
-        for ((group, base), rate) in groups.iter_mut().zip(&self.base_rates).zip(&self.last_rates) {
+        self.last_rates
+            .extend(self.base_rates.iter().map(|base| base * factor));
+        for ((group, base), rate) in groups
+            .iter_mut()
+            .zip(&self.base_rates)
+            .zip(&self.last_rates)
+        {
             group.initial_learning_rate = *base;
             group.learning_rate = *rate;
         }
@@ -64,7 +78,10 @@ impl Stateful for LambdaScheduler {
             "_step_count": self.step_count,
             "_last_lr": self.last_rates,
         });
-        Ok(PartState { tensors: Vec::new(), json })
+        Ok(PartState {
+            tensors: Vec::new(),
+            json,
+        })
     }
 
     /// The place in the schedule comes from `state`. Where its base rates are not those of this run, the run's win: a
@@ -74,16 +91,24 @@ impl Stateful for LambdaScheduler {
         let count = |key: &str| state.json.get(key).and_then(Value::as_u64);
         let rates = |key: &str| {
             let values = state.json.get(key)?.as_array()?;
-            values.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>()
+            values
+                .iter()
+                .map(Value::as_f64)
+                .collect::<Option<Vec<f64>>>()
         };
-        let last_epoch = count("last_epoch").ok_or_else(|| misfit("last_epoch is not a number of steps"))?;
-        let step_count = count("_step_count").ok_or_else(|| misfit("_step_count is not a number of steps"))?;
+        let last_epoch =
+            count("last_epoch").ok_or_else(|| misfit("last_epoch is not a number of steps"))?;
+        let step_count =
+            count("_step_count").ok_or_else(|| misfit("_step_count is not a number of steps"))?;
         let base_rates = rates("base_lrs").ok_or_else(|| misfit("base_lrs are not numbers"))?;
         let last_rates = rates("_last_lr").ok_or_else(|| misfit("_last_lr are not numbers"))?;
         let expected = self.base_rates.len();
         if base_rates.len() != expected || last_rates.len() != expected {
             let found = base_rates.len();
-            return Err(misfit(&format!("it has rates of {found} groups, the optimizer {expected}")).into());
+            return Err(misfit(&format!(
+                "it has rates of {found} groups, the optimizer {expected}"
+            ))
+            .into());
         }
         if base_rates != self.base_rates {
             tracing::warn!(
@@ -116,7 +141,13 @@ mod tests {
 
     fn groups(rate: f64) -> Vec<ParameterGroup> {
         let (parameters, names) = (Vec::new(), Vec::new());
-        vec![ParameterGroup { parameters, names, learning_rate: rate, initial_learning_rate: rate, weight_decay: 0.0 }]
+        vec![ParameterGroup {
+            parameters,
+            names,
+            learning_rate: rate,
+            initial_learning_rate: rate,
+            weight_decay: 0.0,
+        }]
     }
 
     #[test]
@@ -124,9 +155,17 @@ mod tests {
         let mut group = groups(1.0);
         let mut scheduler = LambdaScheduler::new(Box::new(Halves), &mut group);
         let json = json!({"base_lrs": [8.0], "last_epoch": 2, "_step_count": 3, "_last_lr": [2.0]});
-        scheduler.load_state(PartState { tensors: Vec::new(), json }).expect("it fits");
+        scheduler
+            .load_state(PartState {
+                tensors: Vec::new(),
+                json,
+            })
+            .expect("it fits");
         scheduler.apply(&mut group);
-        assert_eq!((group[0].learning_rate, scheduler.last_rates()), (0.25, [0.25].as_slice()));
+        assert_eq!(
+            (group[0].learning_rate, scheduler.last_rates()),
+            (0.25, [0.25].as_slice())
+        );
     }
 
     #[test]
@@ -139,7 +178,14 @@ mod tests {
             json!({"base_lrs": [1.0], "last_epoch": -1, "_step_count": 3, "_last_lr": [0.2]}),
             json!({"base_lrs": ["x"], "last_epoch": 2, "_step_count": 3, "_last_lr": [0.2]}),
         ] {
-            assert!(scheduler.load_state(PartState { tensors: Vec::new(), json }).is_err());
+            assert!(
+                scheduler
+                    .load_state(PartState {
+                        tensors: Vec::new(),
+                        json
+                    })
+                    .is_err()
+            );
             assert_eq!(scheduler.state().expect("a state").json["last_epoch"], 0);
         }
     }

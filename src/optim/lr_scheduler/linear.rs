@@ -15,8 +15,8 @@ pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
 impl Schedule for Linear {
     fn factor(&self, step: u64) -> f64 {
         let settings = &self.0;
-        settings
-            .warmup(step)
-            .unwrap_or_else(|| settings.total_steps.saturating_sub(step) as f64 / settings.decay_steps())
+        settings.warmup(step).unwrap_or_else(|| {
+            settings.total_steps.saturating_sub(step) as f64 / settings.decay_steps()
+        })
     }
 }

@@ -89,8 +89,16 @@ const BUILTIN: &[(&str, Make)] = &[
 ];
 
 /// The schedule with this name (field 21), with the groups set to the rates of the first step.
-pub fn create(name: &str, settings: ScheduleSettings, groups: &mut [ParameterGroup]) -> Result<Box<dyn LrScheduler>> {
-    match BUILTIN.iter().find(|(known, _)| *known == name).map(|(_, make)| *make) {
+pub fn create(
+    name: &str,
+    settings: ScheduleSettings,
+    groups: &mut [ParameterGroup],
+) -> Result<Box<dyn LrScheduler>> {
+    match BUILTIN
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, make)| *make)
+    {
         Some(Make::Steps(make)) => Ok(Box::new(LambdaScheduler::new(make(settings)?, groups))),
         Some(Make::Plateau) => Ok(Box::new(PlateauScheduler::new(groups))),
         None => {
@@ -125,38 +133,71 @@ mod tests {
         let mut scheduler = create(name, settings, &mut groups).expect("a schedule");
         let mut rates = Vec::new();
         for _ in 0..count {
-            assert_eq!(scheduler.last_rates(), [groups[0].learning_rate, groups[1].learning_rate]);
+            assert_eq!(
+                scheduler.last_rates(),
+                [groups[0].learning_rate, groups[1].learning_rate]
+            );
             rates.push(groups[0].learning_rate);
             scheduler.step(&mut groups);
         }
         rates
     }
 
-    const RECORDED: ScheduleSettings = ScheduleSettings { warmup_steps: 2, total_steps: 10, learning_rate: 10.0 };
+    const RECORDED: ScheduleSettings = ScheduleSettings {
+        warmup_steps: 2,
+        total_steps: 10,
+        learning_rate: 10.0,
+    };
 
     #[test]
     fn the_recorded_values_come_out() {
         // Spec 4.1: rate 10, warm-up 2, 10 steps.
         let cases: [(&str, [f64; 12]); 6] = [
-            ("linear", [0.0, 5.0, 10.0, 8.75, 7.5, 6.25, 5.0, 3.75, 2.5, 1.25, 0.0, 0.0]),
+            (
+                "linear",
+                [
+                    0.0, 5.0, 10.0, 8.75, 7.5, 6.25, 5.0, 3.75, 2.5, 1.25, 0.0, 0.0,
+                ],
+            ),
             (
                 "cosine",
-                [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.380602],
+                [
+                    0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466,
+                    0.380602, 0.0, 0.380602,
+                ],
             ),
             (
                 "cosine_with_restarts",
-                [0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466, 0.380602, 0.0, 0.0],
+                [
+                    0.0, 5.0, 10.0, 9.619398, 8.535534, 6.913417, 5.0, 3.086583, 1.464466,
+                    0.380602, 0.0, 0.0,
+                ],
             ),
             ("constant", [10.0; 12]),
-            ("constant_with_warmup", [0.0, 5.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0]),
+            (
+                "constant_with_warmup",
+                [
+                    0.0, 5.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0,
+                ],
+            ),
             (
                 "inverse_sqrt",
-                [0.0, 5.0, 10.0, 8.164966, 7.071068, 6.324555, 5.773503, 5.345225, 5.0, 4.714045, 4.472136, 4.264014],
+                [
+                    0.0, 5.0, 10.0, 8.164966, 7.071068, 6.324555, 5.773503, 5.345225, 5.0,
+                    4.714045, 4.472136, 4.264014,
+                ],
             ),
         ];
         for (name, expected) in cases {
-            for (step, (rate, expected)) in rates(name, RECORDED, 12).into_iter().zip(expected).enumerate() {
-                assert!((rate - expected).abs() < 1e-6, "{name} {step}: {rate} {expected}");
+            for (step, (rate, expected)) in rates(name, RECORDED, 12)
+                .into_iter()
+                .zip(expected)
+                .enumerate()
+            {
+                assert!(
+                    (rate - expected).abs() < 1e-6,
+                    "{name} {step}: {rate} {expected}"
+                );
             }
         }
     }
@@ -190,7 +231,11 @@ mod tests {
             0.0007703204087277988,
             0.0007077075065009433,
         ];
-        let settings = |warmup_steps| ScheduleSettings { warmup_steps, total_steps: 25, learning_rate: 1e-3 };
+        let settings = |warmup_steps| ScheduleSettings {
+            warmup_steps,
+            total_steps: 25,
+            learning_rate: 1e-3,
+        };
         assert_eq!(rates("linear", settings(0), 12)[1..], linear);
         assert_eq!(rates("cosine", settings(3), 12)[1..], cosine);
     }
@@ -229,9 +274,27 @@ mod tests {
     #[test]
     fn divisions_by_zero_and_unknown_names_are_usage_errors() {
         let cases = [
-            ("polynomial", 10, 10, 0.1, "polynomial: warmup_steps 10 leaves no step of the 10 to decay in"),
-            ("polynomial", 0, 10, 1e-7, "polynomial: learning_rate 0.0000001 is not above its end 0.0000001"),
-            ("inverse_sqrt", 0, 10, 0.1, "inverse_sqrt: warmup_steps 0 is not possible: it is also the time scale"),
+            (
+                "polynomial",
+                10,
+                10,
+                0.1,
+                "polynomial: warmup_steps 10 leaves no step of the 10 to decay in",
+            ),
+            (
+                "polynomial",
+                0,
+                10,
+                1e-7,
+                "polynomial: learning_rate 0.0000001 is not above its end 0.0000001",
+            ),
+            (
+                "inverse_sqrt",
+                0,
+                10,
+                0.1,
+                "inverse_sqrt: warmup_steps 0 is not possible: it is also the time scale",
+            ),
             (
                 "piecewise",
                 0,
@@ -242,8 +305,14 @@ mod tests {
             ),
         ];
         for (name, warmup_steps, total_steps, learning_rate, expected) in cases {
-            let settings = ScheduleSettings { warmup_steps, total_steps, learning_rate };
-            let Err(error) = create(name, settings, &mut groups(learning_rate)) else { panic!("{name}: accepted") };
+            let settings = ScheduleSettings {
+                warmup_steps,
+                total_steps,
+                learning_rate,
+            };
+            let Err(error) = create(name, settings, &mut groups(learning_rate)) else {
+                panic!("{name}: accepted")
+            };
             assert_eq!(error.to_string(), expected);
             assert_eq!(crate::error::kind_of(&error), crate::error::Kind::Usage);
         }

@@ -31,7 +31,13 @@ impl PlateauScheduler {
     /// The groups keep their rates.
     pub fn new(groups: &[ParameterGroup]) -> Self {
         let last_rates = groups.iter().map(|group| group.learning_rate).collect();
-        Self { best: f64::INFINITY, bad_evaluations: 0, cooldown: 0, last_epoch: 0, last_rates }
+        Self {
+            best: f64::INFINITY,
+            bad_evaluations: 0,
+            cooldown: 0,
+            last_epoch: 0,
+            last_rates,
+        }
     }
 
     fn reduce(groups: &mut [ParameterGroup]) {
@@ -65,7 +71,8 @@ impl LrScheduler for PlateauScheduler {
             self.bad_evaluations = 0;
         }
         self.last_rates.clear();
-        self.last_rates.extend(groups.iter().map(|group| group.learning_rate));
+        self.last_rates
+            .extend(groups.iter().map(|group| group.learning_rate));
     }
 
     fn is_per_evaluation(&self) -> bool {
@@ -98,16 +105,28 @@ impl Stateful for PlateauScheduler {
             "last_epoch": self.last_epoch,
             "_last_lr": self.last_rates,
         });
-        Ok(PartState { tensors: Vec::new(), json })
+        Ok(PartState {
+            tensors: Vec::new(),
+            json,
+        })
     }
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let misfit = |what: &str| Failure::data(format!("the schedule state does not fit: {what}"));
         let count = |key: &str| {
-            state.json.get(key).and_then(Value::as_u64).ok_or_else(|| misfit(&format!("{key} is not a count")))
+            state
+                .json
+                .get(key)
+                .and_then(Value::as_u64)
+                .ok_or_else(|| misfit(&format!("{key} is not a count")))
         };
         let rates = state.json.get("_last_lr").and_then(Value::as_array);
-        let rates = rates.and_then(|rates| rates.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
+        let rates = rates.and_then(|rates| {
+            rates
+                .iter()
+                .map(Value::as_f64)
+                .collect::<Option<Vec<f64>>>()
+        });
         let rates = rates.ok_or_else(|| misfit("_last_lr are not numbers"))?;
         if rates.len() != self.last_rates.len() {
             return Err(misfit(&format!(
@@ -117,9 +136,22 @@ impl Stateful for PlateauScheduler {
             ))
             .into());
         }
-        let (bad, cooldown, epoch) = (count("num_bad_epochs")?, count("cooldown_counter")?, count("last_epoch")?);
-        self.best = state.json.get("best").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
-        (self.bad_evaluations, self.cooldown, self.last_epoch, self.last_rates) = (bad, cooldown, epoch, rates);
+        let (bad, cooldown, epoch) = (
+            count("num_bad_epochs")?,
+            count("cooldown_counter")?,
+            count("last_epoch")?,
+        );
+        self.best = state
+            .json
+            .get("best")
+            .and_then(Value::as_f64)
+            .unwrap_or(f64::INFINITY);
+        (
+            self.bad_evaluations,
+            self.cooldown,
+            self.last_epoch,
+            self.last_rates,
+        ) = (bad, cooldown, epoch, rates);
         Ok(())
     }
 }
@@ -132,7 +164,13 @@ mod tests {
 
     fn groups(rate: f64) -> Vec<ParameterGroup> {
         let (parameters, names) = (Vec::new(), Vec::new());
-        vec![ParameterGroup { parameters, names, learning_rate: rate, initial_learning_rate: rate, weight_decay: 0.0 }]
+        vec![ParameterGroup {
+            parameters,
+            names,
+            learning_rate: rate,
+            initial_learning_rate: rate,
+            weight_decay: 0.0,
+        }]
     }
 
     #[test]
@@ -154,7 +192,10 @@ mod tests {
             } else {
                 0.005
             };
-            assert!((group[0].learning_rate - expected).abs() < 1e-12, "{evaluation}");
+            assert!(
+                (group[0].learning_rate - expected).abs() < 1e-12,
+                "{evaluation}"
+            );
             assert_eq!(scheduler.last_rates(), [group[0].learning_rate]);
         }
     }

@@ -17,23 +17,38 @@ struct Polynomial {
 /// `((lr - e) (1 - (s - w) / (T - w))^k + e) / lr`, `e / lr` beyond T; k = 1. The reference divides by zero, at the last
 /// step, when warm-up takes the whole run: refused here before the first.
 pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
-    let ScheduleSettings { warmup_steps, total_steps, learning_rate } = settings;
+    let ScheduleSettings {
+        warmup_steps,
+        total_steps,
+        learning_rate,
+    } = settings;
     if learning_rate.partial_cmp(&END) != Some(std::cmp::Ordering::Greater) {
-        return Err(
-            Failure::usage(format!("polynomial: learning_rate {learning_rate} is not above its end {END}")).into()
-        );
+        return Err(Failure::usage(format!(
+            "polynomial: learning_rate {learning_rate} is not above its end {END}"
+        ))
+        .into());
     }
     if warmup_steps == total_steps {
-        let message =
-            format!("polynomial: warmup_steps {warmup_steps} leaves no step of the {total_steps} to decay in");
-        return Err(Failure::usage(message).hint("lower --warmup_steps or --warmup_ratio").into());
+        let message = format!(
+            "polynomial: warmup_steps {warmup_steps} leaves no step of the {total_steps} to decay in"
+        );
+        return Err(Failure::usage(message)
+            .hint("lower --warmup_steps or --warmup_ratio")
+            .into());
     }
-    Ok(Box::new(Polynomial { settings, power: 1.0 }))
+    Ok(Box::new(Polynomial {
+        settings,
+        power: 1.0,
+    }))
 }
 
 impl Schedule for Polynomial {
     fn factor(&self, step: u64) -> f64 {
-        let ScheduleSettings { warmup_steps, total_steps, learning_rate } = self.settings;
+        let ScheduleSettings {
+            warmup_steps,
+            total_steps,
+            learning_rate,
+        } = self.settings;
         if let Some(factor) = self.settings.warmup(step) {
             return factor;
         }
@@ -51,9 +66,18 @@ mod tests {
 
     #[test]
     fn a_square_gives_the_recorded_values() {
-        let settings = ScheduleSettings { warmup_steps: 2, total_steps: 10, learning_rate: 10.0 };
-        let schedule = Polynomial { settings, power: 2.0 };
-        let expected = [0.0, 5.0, 10.0, 7.65625, 5.625, 3.90625, 2.5, 1.40625, 0.625, 0.15625, 0.0, 0.0];
+        let settings = ScheduleSettings {
+            warmup_steps: 2,
+            total_steps: 10,
+            learning_rate: 10.0,
+        };
+        let schedule = Polynomial {
+            settings,
+            power: 2.0,
+        };
+        let expected = [
+            0.0, 5.0, 10.0, 7.65625, 5.625, 3.90625, 2.5, 1.40625, 0.625, 0.15625, 0.0, 0.0,
+        ];
         for (step, expected) in expected.into_iter().enumerate() {
             let rate = 10.0 * schedule.factor(step as u64);
             assert!((rate - expected).abs() < 1e-6, "{step}: {rate} {expected}");
@@ -62,7 +86,14 @@ mod tests {
 
     #[test]
     fn warm_up_longer_than_the_run_ends_at_the_end_rate() {
-        let settings = ScheduleSettings { warmup_steps: 12, total_steps: 10, learning_rate: 10.0 };
-        assert_eq!(super::schedule(settings).expect("possible").factor(12), 1e-8);
+        let settings = ScheduleSettings {
+            warmup_steps: 12,
+            total_steps: 10,
+            learning_rate: 10.0,
+        };
+        assert_eq!(
+            super::schedule(settings).expect("possible").factor(12),
+            1e-8
+        );
     }
 }

@@ -41,7 +41,11 @@ enum Slot {
     Free,
     /// Its call is over, but the guest still holds the handle.
     Stale,
-    Live { tensor: Tensor, charge: Option<Arc<Charge>>, kept: bool },
+    Live {
+        tensor: Tensor,
+        charge: Option<Arc<Charge>>,
+        kept: bool,
+    },
 }
 
 /// All tensors that a plugin can reach.
@@ -128,7 +132,11 @@ impl Tensors {
         let charge = self.charge(form.bytes()?, scratch)?;
         let tensor = make()?;
         #[cfg(test)]
-        assert_eq!(Form::of(&tensor)?, form, "a rule does not say what libtorch does");
+        assert_eq!(
+            Form::of(&tensor)?,
+            form,
+            "a rule does not say what libtorch does"
+        );
         self.insert(tensor, Some(charge), false)
     }
 
@@ -145,7 +153,11 @@ impl Tensors {
         };
         let result = operation(self.get(base)?)?;
         #[cfg(test)]
-        assert_eq!(Form::of(&result)?, plan.form, "a rule does not say what libtorch does");
+        assert_eq!(
+            Form::of(&result)?,
+            plan.form,
+            "a rule does not say what libtorch does"
+        );
         self.insert(result, charge, false)
     }
 
@@ -153,10 +165,15 @@ impl Tensors {
         Ok(self.slot(handle)?.0)
     }
 
-    fn slot(&self, handle: &Resource<Handle>) -> Result<(&Tensor, Option<&Arc<Charge>>), HostError> {
+    fn slot(
+        &self,
+        handle: &Resource<Handle>,
+    ) -> Result<(&Tensor, Option<&Arc<Charge>>), HostError> {
         match self.slots.get(handle.rep() as usize) {
             Some(Slot::Live { tensor, charge, .. }) => Ok((tensor, charge.as_ref())),
-            _ => Err(HostError::stale("the tensor belongs to an earlier call; `keep` makes one that outlives its call")),
+            _ => Err(HostError::stale(
+                "the tensor belongs to an earlier call; `keep` makes one that outlives its call",
+            )),
         }
     }
 
@@ -164,35 +181,61 @@ impl Tensors {
     fn form(&self, handle: &Resource<Handle>) -> Result<Form, HostError> {
         let form = Form::of(self.get(handle)?)?;
         let known = rules::is_float(form.kind)
-            || matches!(form.kind, Kind::Bool | Kind::Uint8 | Kind::Int8 | Kind::Int16 | Kind::Int | Kind::Int64);
+            || matches!(
+                form.kind,
+                Kind::Bool | Kind::Uint8 | Kind::Int8 | Kind::Int16 | Kind::Int | Kind::Int64
+            );
         if known {
             return Ok(form);
         }
-        Err(HostError::unsupported(format!("no operations on tensors of type {}", rules::name(form.kind))))
+        Err(HostError::unsupported(format!(
+            "no operations on tensors of type {}",
+            rules::name(form.kind)
+        )))
     }
 
     fn charge(&mut self, bytes: u64, scratch: u64) -> Result<Arc<Charge>, HostError> {
         let held = self.account.load(Ordering::Relaxed);
         let wanted = held.saturating_add(bytes).saturating_add(scratch);
         if wanted > self.max_bytes {
-            self.violation.get_or_insert(Violation::bytes(Limit::Tensors, wanted));
+            self.violation
+                .get_or_insert(Violation::bytes(Limit::Tensors, wanted));
             let (wanted, limit) = (Bytes(wanted), Bytes(self.max_bytes));
-            return Err(HostError::limit(format!("the operation needs {wanted} of tensors in all; the limit is {limit}")));
+            return Err(HostError::limit(format!(
+                "the operation needs {wanted} of tensors in all; the limit is {limit}"
+            )));
         }
         self.account.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Arc::new(Charge { account: self.account.clone(), bytes }))
+        Ok(Arc::new(Charge {
+            account: self.account.clone(),
+            bytes,
+        }))
     }
 
-    fn insert(&mut self, tensor: Tensor, charge: Option<Arc<Charge>>, kept: bool) -> Result<Resource<Handle>, HostError> {
+    fn insert(
+        &mut self,
+        tensor: Tensor,
+        charge: Option<Arc<Charge>>,
+        kept: bool,
+    ) -> Result<Resource<Handle>, HostError> {
         if self.taken >= self.max_handles {
-            self.violation.get_or_insert(Violation::count(Limit::Handles, self.taken + 1));
-            let stale = self.slots.iter().filter(|slot| matches!(slot, Slot::Stale)).count();
+            self.violation
+                .get_or_insert(Violation::count(Limit::Handles, self.taken + 1));
+            let stale = self
+                .slots
+                .iter()
+                .filter(|slot| matches!(slot, Slot::Stale))
+                .count();
             return Err(HostError::limit(format!(
                 "{} tensor handles are the limit; {stale} of them are from earlier calls and were never dropped",
                 self.max_handles
             )));
         }
-        let slot = Slot::Live { tensor, charge, kept };
+        let slot = Slot::Live {
+            tensor,
+            charge,
+            kept,
+        };
         let number = match self.free.pop() {
             Some(number) => {
                 self.slots[number as usize] = slot;
@@ -237,7 +280,9 @@ mod tests {
     }
 
     fn make(tensors: &mut Tensors, count: u64) -> Result<Resource<Handle>, HostError> {
-        tensors.create(floats(count), 0, || Ok(Tensor::f_zeros([count as i64], tch::kind::FLOAT_CPU)?))
+        tensors.create(floats(count), 0, || {
+            Ok(Tensor::f_zeros([count as i64], tch::kind::FLOAT_CPU)?)
+        })
     }
 
     #[test]
@@ -245,7 +290,10 @@ mod tests {
         let mut tensors = Tensors::new(&Limits::default());
         let old = make(&mut tensors, 4).expect("fits");
         tensors.end_call();
-        assert_eq!(kind_of(tensors.get(&old).map(Tensor::size)), ErrorKind::Stale);
+        assert_eq!(
+            kind_of(tensors.get(&old).map(Tensor::size)),
+            ErrorKind::Stale
+        );
         let new = make(&mut tensors, 5).expect("fits");
         assert_ne!(new.rep(), old.rep());
         tensors.release(&old);
@@ -254,12 +302,17 @@ mod tests {
 
     #[test]
     fn a_view_keeps_the_bytes_of_its_base_charged() {
-        let limits = Limits { tensors: 1000, ..Limits::default() };
+        let limits = Limits {
+            tensors: 1000,
+            ..Limits::default()
+        };
         let mut tensors = Tensors::new(&limits);
         let base = make(&mut tensors, 200).expect("800 bytes fit");
         let form = tensors.form(&base).expect("a form");
         let (plan, dim, start) = rules::narrow(&form, 0, 0, 1).expect("a plan");
-        let view = tensors.derive(&base, &plan, |tensor| tensor.f_narrow(dim, start, 1)).expect("free");
+        let view = tensors
+            .derive(&base, &plan, |tensor| tensor.f_narrow(dim, start, 1))
+            .expect("free");
         tensors.release(&base);
         assert_eq!(kind_of(make(&mut tensors, 200)), ErrorKind::Limit);
         tensors.release(&view);
@@ -268,7 +321,10 @@ mod tests {
 
     #[test]
     fn a_failed_operation_costs_nothing() {
-        let mut tensors = Tensors::new(&Limits { tensors: 1000, ..Limits::default() });
+        let mut tensors = Tensors::new(&Limits {
+            tensors: 1000,
+            ..Limits::default()
+        });
         for _ in 0..10 {
             let failed = tensors.create(floats(200), 0, || Err(HostError::data("no")));
             assert_eq!(kind_of(failed), ErrorKind::Data);
@@ -278,13 +334,19 @@ mod tests {
 
     #[test]
     fn handles_are_counted_even_if_stale() {
-        let mut tensors = Tensors::new(&Limits { handles: 3, ..Limits::default() });
+        let mut tensors = Tensors::new(&Limits {
+            handles: 3,
+            ..Limits::default()
+        });
         let first = make(&mut tensors, 1).expect("fits");
         tensors.end_call();
         make(&mut tensors, 1).expect("fits");
         make(&mut tensors, 1).expect("fits");
         assert_eq!(kind_of(make(&mut tensors, 1)), ErrorKind::Limit);
-        assert_eq!(tensors.take_violation(), Some(Violation::count(Limit::Handles, 4)));
+        assert_eq!(
+            tensors.take_violation(),
+            Some(Violation::count(Limit::Handles, 4))
+        );
         tensors.release(&first);
         make(&mut tensors, 1).expect("fits again");
     }

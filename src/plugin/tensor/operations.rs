@@ -33,7 +33,11 @@ pub(super) fn kind_of(dtype: Dtype) -> Result<Kind, HostError> {
         Dtype::Brain16 => Kind::BFloat16,
         Dtype::Float32 => Kind::Float,
         Dtype::Float64 => Kind::Double,
-        Dtype::Other => return Err(HostError::unsupported("no tensors of type `other` can be made")),
+        Dtype::Other => {
+            return Err(HostError::unsupported(
+                "no tensors of type `other` can be made",
+            ));
+        }
     })
 }
 
@@ -82,7 +86,10 @@ impl Tensors {
         let value_charge = self.charge(values.form.bytes()?, values.scratch)?;
         let index_charge = self.charge(indices.form.bytes()?, values.scratch)?;
         let (values, indices) = self.get(this)?.f_topk(k as i64, dim, true, true)?;
-        Ok((self.insert(values, Some(value_charge), false)?, self.insert(indices, Some(index_charge), false)?))
+        Ok((
+            self.insert(values, Some(value_charge), false)?,
+            self.insert(indices, Some(index_charge), false)?,
+        ))
     }
 
     fn bincount(&mut self, this: &Owned, classes: u64) -> Made {
@@ -93,10 +100,16 @@ impl Tensors {
             let (low, high) = self.get(this)?.f_aminmax(None, false)?;
             let (low, high) = (low.f_int64_value(&[])?, high.f_int64_value(&[])?);
             if low < 0 || high.unsigned_abs() >= classes {
-                return Err(HostError::data(format!("bincount of elements from {low} to {high} with {classes} classes")));
+                return Err(HostError::data(format!(
+                    "bincount of elements from {low} to {high} with {classes} classes"
+                )));
             }
         }
-        self.derive(this, &plan, |tensor| tensor.f_reshape([-1])?.f_bincount(None::<Tensor>, classes as i64))
+        self.derive(this, &plan, |tensor| {
+            tensor
+                .f_reshape([-1])?
+                .f_bincount(None::<Tensor>, classes as i64)
+        })
     }
 
     fn histogram(&mut self, this: &Owned, bins: u32, (low, high): (f64, f64)) -> Made {
@@ -108,10 +121,18 @@ impl Tensors {
         self.derive(this, &plan, |tensor| {
             let values = tensor.f_reshape([-1])?.f_to_kind(Kind::Double)?;
             let inside = values.f_ge(low)?.f_logical_and(&values.f_le(high)?)?;
-            let bin = values.f_sub_scalar(low)?.f_mul_scalar(f64::from(bins) / (high - low))?.f_floor()?;
+            let bin = values
+                .f_sub_scalar(low)?
+                .f_mul_scalar(f64::from(bins) / (high - low))?
+                .f_floor()?;
             // Elements outside, NaN among them, go to one bin more, which is cut off.
-            let bin = bin.f_clamp(0.0, f64::from(bins - 1))?.f_masked_fill(&inside.f_logical_not()?, f64::from(bins))?;
-            bin.f_to_kind(Kind::Int64)?.f_bincount(None::<Tensor>, count + 1)?.f_narrow(0, 0, count)?.f_contiguous()
+            let bin = bin
+                .f_clamp(0.0, f64::from(bins - 1))?
+                .f_masked_fill(&inside.f_logical_not()?, f64::from(bins))?;
+            bin.f_to_kind(Kind::Int64)?
+                .f_bincount(None::<Tensor>, count + 1)?
+                .f_narrow(0, 0, count)?
+                .f_contiguous()
         })
     }
 
@@ -121,7 +142,10 @@ impl Tensors {
         rule: impl FnOnce(&[Form]) -> Result<(Plan, i64), HostError>,
         operation: impl FnOnce(&[Tensor], i64) -> Result<Tensor, tch::TchError>,
     ) -> Made {
-        let forms = parts.iter().map(|part| self.form(part)).collect::<Result<Vec<Form>, HostError>>()?;
+        let forms = parts
+            .iter()
+            .map(|part| self.form(part))
+            .collect::<Result<Vec<Form>, HostError>>()?;
         let (plan, dim) = rule(&forms)?;
         let tensors = parts.iter().map(|part| Ok(self.get(part)?.shallow_clone()));
         let tensors = tensors.collect::<Result<Vec<Tensor>, HostError>>()?;
@@ -157,10 +181,19 @@ impl Tensors {
     fn full(&mut self, kind: Kind, shape: &[u64], value: f64) -> Made {
         let form = Form::of_guest(shape, kind)?;
         if !rules::is_float(kind) && rules::whole(value).is_none() {
-            return Err(HostError::data(format!("{value} is not a value of {}", rules::name(kind))));
+            return Err(HostError::data(format!(
+                "{value} is not a value of {}",
+                rules::name(kind)
+            )));
         }
         let dims = form.dims.clone();
-        self.create(form, 0, || Ok(Tensor::f_full(dims, scalar(kind, value), (kind, Device::Cpu))?))
+        self.create(form, 0, || {
+            Ok(Tensor::f_full(
+                dims,
+                scalar(kind, value),
+                (kind, Device::Cpu),
+            )?)
+        })
     }
 }
 
@@ -168,7 +201,10 @@ fn need_length(form: &Form, given: u64, needed: u64) -> Result<(), HostError> {
     if given == needed {
         return Ok(());
     }
-    Err(HostError::data(format!("{given} values or bytes for shape {:?}, which needs {needed}", form.dims)))
+    Err(HostError::data(format!(
+        "{given} values or bytes for shape {:?}, which needs {needed}",
+        form.dims
+    )))
 }
 
 impl tensor::Host for State {
@@ -193,17 +229,31 @@ impl tensor::Host for State {
     }
 
     fn cat(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(&parts, |forms| rules::cat(forms, dim), |tensors, dim| Tensor::f_cat(tensors, dim))
+        self.tensors.join(
+            &parts,
+            |forms| rules::cat(forms, dim),
+            |tensors, dim| Tensor::f_cat(tensors, dim),
+        )
     }
 
     fn stack(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(&parts, |forms| rules::stack(forms, dim), |tensors, dim| Tensor::f_stack(tensors, dim))
+        self.tensors.join(
+            &parts,
+            |forms| rules::stack(forms, dim),
+            |tensors, dim| Tensor::f_stack(tensors, dim),
+        )
     }
 }
 
 impl tensor::HostTensor for State {
     fn shape(&mut self, this: Owned) -> Result<Vec<u64>, HostError> {
-        Ok(self.tensors.get(&this)?.size().into_iter().map(|extent| extent as u64).collect())
+        Ok(self
+            .tensors
+            .get(&this)?
+            .size()
+            .into_iter()
+            .map(|extent| extent as u64)
+            .collect())
     }
 
     fn dtype(&mut self, this: Owned) -> Result<Dtype, HostError> {
@@ -224,64 +274,78 @@ impl tensor::HostTensor for State {
 
     fn narrow(&mut self, this: Owned, dim: i32, start: i64, len: u64) -> Made {
         let (plan, dim, start) = rules::narrow(&self.tensors.form(&this)?, dim, start, len)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_narrow(dim, start, len as i64))
+        self.tensors.derive(&this, &plan, |tensor| {
+            tensor.f_narrow(dim, start, len as i64)
+        })
     }
 
     fn select(&mut self, this: Owned, dim: i32, index: i64) -> Made {
         let (plan, dim) = rules::select(&self.tensors.form(&this)?, dim, index)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_select(dim, index))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_select(dim, index))
     }
 
     fn reshape(&mut self, this: Owned, shape: Vec<i64>) -> Made {
         let contiguous = self.tensors.get(&this)?.is_contiguous();
         let plan = rules::reshape(&self.tensors.form(&this)?, &shape, contiguous)?;
         let dims = plan.form.dims.clone();
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_reshape(dims))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_reshape(dims))
     }
 
     fn transpose(&mut self, this: Owned, a: i32, b: i32) -> Made {
         let (plan, a, b) = rules::transpose(&self.tensors.form(&this)?, a, b)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_transpose(a, b))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_transpose(a, b))
     }
 
     fn sum(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
         let plan = rules::sum(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_sum_dim_intlist(&dims[..], keep_dim, plan.form.kind))
+        self.tensors.derive(&this, &plan, |tensor| {
+            tensor.f_sum_dim_intlist(&dims[..], keep_dim, plan.form.kind)
+        })
     }
 
     fn mean(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
         let plan = rules::float_reduction(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_mean_dim(&dims[..], keep_dim, plan.form.kind))
+        self.tensors.derive(&this, &plan, |tensor| {
+            tensor.f_mean_dim(&dims[..], keep_dim, plan.form.kind)
+        })
     }
 
     fn amax(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
         let plan = rules::extremum(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_amax(&dims[..], keep_dim))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_amax(&dims[..], keep_dim))
     }
 
     fn amin(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
         let plan = rules::extremum(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_amin(&dims[..], keep_dim))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_amin(&dims[..], keep_dim))
     }
 
     fn norm(&mut self, this: Owned, p: f64, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
         let plan = rules::float_reduction(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_norm_scalaropt_dim(p, &dims[..], keep_dim))
+        self.tensors.derive(&this, &plan, |tensor| {
+            tensor.f_norm_scalaropt_dim(p, &dims[..], keep_dim)
+        })
     }
 
     fn argmax(&mut self, this: Owned, dim: i32) -> Made {
         let (plan, dim) = rules::argmax(&self.tensors.form(&this)?, dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_argmax(dim, false))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_argmax(dim, false))
     }
 
     fn topk(&mut self, this: Owned, k: u64, dim: i32) -> Result<(Owned, Owned), HostError> {
@@ -289,9 +353,10 @@ impl tensor::HostTensor for State {
     }
 
     fn count_non_finite(&mut self, this: Owned) -> Made {
-        self.tensors.unary(&this, rules::count_non_finite, |tensor| {
-            tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)
-        })
+        self.tensors
+            .unary(&this, rules::count_non_finite, |tensor| {
+                tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)
+            })
     }
 
     fn histogram(&mut self, this: Owned, bins: u32, low: f64, high: f64) -> Made {
@@ -304,21 +369,28 @@ impl tensor::HostTensor for State {
 
     fn to_dtype(&mut self, this: Owned, dtype: Dtype) -> Made {
         let kind = kind_of(dtype)?;
-        self.tensors.unary(&this, |form| rules::to_dtype(form, kind), |tensor| tensor.f_to_kind(kind))
+        self.tensors.unary(
+            &this,
+            |form| rules::to_dtype(form, kind),
+            |tensor| tensor.f_to_kind(kind),
+        )
     }
 
     fn softmax(&mut self, this: Owned, dim: i32) -> Made {
         let (plan, dim) = rules::softmax(&self.tensors.form(&this)?, dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_softmax(dim, None))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_softmax(dim, None))
     }
 
     fn log_softmax(&mut self, this: Owned, dim: i32) -> Made {
         let (plan, dim) = rules::softmax(&self.tensors.form(&this)?, dim)?;
-        self.tensors.derive(&this, &plan, |tensor| tensor.f_log_softmax(dim, None))
+        self.tensors
+            .derive(&this, &plan, |tensor| tensor.f_log_softmax(dim, None))
     }
 
     fn sigmoid(&mut self, this: Owned) -> Made {
-        self.tensors.unary(&this, rules::to_float, Tensor::f_sigmoid)
+        self.tensors
+            .unary(&this, rules::to_float, Tensor::f_sigmoid)
     }
 
     fn abs(&mut self, this: Owned) -> Made {
@@ -338,79 +410,120 @@ impl tensor::HostTensor for State {
     }
 
     fn add(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_add(right))
+        self.tensors
+            .binary((&this, &rhs), rules::arithmetic, |left, right| {
+                left.f_add(right)
+            })
     }
 
     fn sub(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_sub(right))
+        self.tensors
+            .binary((&this, &rhs), rules::arithmetic, |left, right| {
+                left.f_sub(right)
+            })
     }
 
     fn mul(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::arithmetic, |left, right| left.f_mul(right))
+        self.tensors
+            .binary((&this, &rhs), rules::arithmetic, |left, right| {
+                left.f_mul(right)
+            })
     }
 
     fn div(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::quotient, |left, right| left.f_div(right))
+        self.tensors
+            .binary((&this, &rhs), rules::quotient, |left, right| {
+                left.f_div(right)
+            })
     }
 
     fn add_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
         let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
-        self.tensors.unary(&this, rule, |tensor| tensor.f_add_scalar(scalar(kind, rhs)))
+        self.tensors
+            .unary(&this, rule, |tensor| tensor.f_add_scalar(scalar(kind, rhs)))
     }
 
     fn mul_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
         let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
-        self.tensors.unary(&this, rule, |tensor| tensor.f_mul_scalar(scalar(kind, rhs)))
+        self.tensors
+            .unary(&this, rule, |tensor| tensor.f_mul_scalar(scalar(kind, rhs)))
     }
 
     fn equal(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_eq_tensor(right))
+        self.tensors
+            .binary((&this, &rhs), rules::comparison, |left, right| {
+                left.f_eq_tensor(right)
+            })
     }
 
     fn less(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_lt_tensor(right))
+        self.tensors
+            .binary((&this, &rhs), rules::comparison, |left, right| {
+                left.f_lt_tensor(right)
+            })
     }
 
     fn equal_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
-        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_eq(scalar(kind, rhs)))
+        self.tensors
+            .unary(&this, rules::mask, |tensor| tensor.f_eq(scalar(kind, rhs)))
     }
 
     fn less_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
-        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_lt(scalar(kind, rhs)))
+        self.tensors
+            .unary(&this, rules::mask, |tensor| tensor.f_lt(scalar(kind, rhs)))
     }
 
     fn greater_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
-        self.tensors.unary(&this, rules::mask, |tensor| tensor.f_gt(scalar(kind, rhs)))
+        self.tensors
+            .unary(&this, rules::mask, |tensor| tensor.f_gt(scalar(kind, rhs)))
     }
 
     fn logical_and(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_logical_and(right))
+        self.tensors
+            .binary((&this, &rhs), rules::comparison, |left, right| {
+                left.f_logical_and(right)
+            })
     }
 
     fn logical_or(&mut self, this: Owned, rhs: Owned) -> Made {
-        self.tensors.binary((&this, &rhs), rules::comparison, |left, right| left.f_logical_or(right))
+        self.tensors
+            .binary((&this, &rhs), rules::comparison, |left, right| {
+                left.f_logical_or(right)
+            })
     }
 
     fn logical_not(&mut self, this: Owned) -> Made {
-        self.tensors.unary(&this, rules::mask, Tensor::f_logical_not)
+        self.tensors
+            .unary(&this, rules::mask, Tensor::f_logical_not)
     }
 
     fn where_self(&mut self, this: Owned, mask: Owned, otherwise: Owned) -> Made {
         let tensors = &mut self.tensors;
-        let plan = rules::where_self(&tensors.form(&this)?, &tensors.form(&mask)?, &tensors.form(&otherwise)?)?;
-        let (mask, otherwise) = (tensors.get(&mask)?.shallow_clone(), tensors.get(&otherwise)?.shallow_clone());
-        tensors.derive(&this, &plan, |tensor| tensor.f_where_self(&mask, &otherwise))
+        let plan = rules::where_self(
+            &tensors.form(&this)?,
+            &tensors.form(&mask)?,
+            &tensors.form(&otherwise)?,
+        )?;
+        let (mask, otherwise) = (
+            tensors.get(&mask)?.shallow_clone(),
+            tensors.get(&otherwise)?.shallow_clone(),
+        );
+        tensors.derive(&this, &plan, |tensor| {
+            tensor.f_where_self(&mask, &otherwise)
+        })
     }
 
     fn fill_where(&mut self, this: Owned, mask: Owned, value: f64) -> Made {
         let kind = self.tensors.form(&this)?.kind;
         let rule = |form: &Form, mask: &Form| rules::fill_where(form, mask, value);
-        self.tensors.binary((&this, &mask), rule, |tensor, mask| tensor.f_masked_fill(mask, scalar(kind, value)))
+        self.tensors.binary((&this, &mask), rule, |tensor, mask| {
+            tensor.f_masked_fill(mask, scalar(kind, value))
+        })
     }
 
     fn gather(&mut self, this: Owned, dim: i32, index: Owned) -> Made {
@@ -483,15 +596,22 @@ mod tests {
             world_size: 1,
             random_key: [0; 32],
             arguments: serde_json::Map::new(),
-            limits: Limits { handles: 100_000, ..Limits::default() },
+            limits: Limits {
+                handles: 100_000,
+                ..Limits::default()
+            },
         };
         State::new(Arc::new(facts))
     }
 
     fn sample(kind: Kind, shape: &[i64]) -> Tensor {
         let count: i64 = shape.iter().product();
-        let values = Tensor::f_arange(count, (Kind::Int64, Device::Cpu)).and_then(|range| range.f_remainder(2));
-        values.and_then(|values| values.f_to_kind(kind)).and_then(|values| values.f_reshape(shape)).expect("a sample")
+        let values = Tensor::f_arange(count, (Kind::Int64, Device::Cpu))
+            .and_then(|range| range.f_remainder(2));
+        values
+            .and_then(|values| values.f_to_kind(kind))
+            .and_then(|values| values.f_reshape(shape))
+            .expect("a sample")
     }
 
     /// Runs an operation; what does not fit must be an error for the guest. `create` and `derive` compare form and rule.
@@ -516,13 +636,23 @@ mod tests {
         ("amax", |state, this| state.amax(this, vec![], false)),
         ("amin", |state, this| state.amin(this, vec![-1], true)),
         ("norm", |state, this| state.norm(this, 2.0, vec![], false)),
-        ("norm inf", |state, this| state.norm(this, f64::INFINITY, vec![-1], true)),
+        ("norm inf", |state, this| {
+            state.norm(this, f64::INFINITY, vec![-1], true)
+        }),
         ("argmax", |state, this| state.argmax(this, -1)),
-        ("topk", |state, this| state.topk(this, 1, -1).map(|(values, _)| values)),
-        ("count_non_finite", |state, this| state.count_non_finite(this)),
-        ("histogram", |state, this| state.histogram(this, 4, 0.0, 1.0)),
+        ("topk", |state, this| {
+            state.topk(this, 1, -1).map(|(values, _)| values)
+        }),
+        ("count_non_finite", |state, this| {
+            state.count_non_finite(this)
+        }),
+        ("histogram", |state, this| {
+            state.histogram(this, 4, 0.0, 1.0)
+        }),
         ("bincount", |state, this| state.bincount(this, 5)),
-        ("to_dtype", |state, this| state.to_dtype(this, Dtype::Float16)),
+        ("to_dtype", |state, this| {
+            state.to_dtype(this, Dtype::Float16)
+        }),
         ("softmax", |state, this| state.softmax(this, -1)),
         ("log_softmax", |state, this| state.log_softmax(this, 0)),
         ("sigmoid", |state, this| state.sigmoid(this)),
@@ -530,13 +660,21 @@ mod tests {
         ("exp", |state, this| state.exp(this)),
         ("log", |state, this| state.log(this)),
         ("sqrt", |state, this| state.sqrt(this)),
-        ("add_scalar whole", |state, this| state.add_scalar(this, 2.0)),
+        ("add_scalar whole", |state, this| {
+            state.add_scalar(this, 2.0)
+        }),
         ("add_scalar", |state, this| state.add_scalar(this, 0.5)),
-        ("mul_scalar whole", |state, this| state.mul_scalar(this, 3.0)),
+        ("mul_scalar whole", |state, this| {
+            state.mul_scalar(this, 3.0)
+        }),
         ("mul_scalar", |state, this| state.mul_scalar(this, 1.5)),
-        ("equal_scalar", |state, this| state.equal_scalar(this, -100.0)),
+        ("equal_scalar", |state, this| {
+            state.equal_scalar(this, -100.0)
+        }),
         ("less_scalar", |state, this| state.less_scalar(this, 0.5)),
-        ("greater_scalar", |state, this| state.greater_scalar(this, 1.0)),
+        ("greater_scalar", |state, this| {
+            state.greater_scalar(this, 1.0)
+        }),
         ("logical_not", |state, this| state.logical_not(this)),
         ("keep", |state, this| state.keep(this)),
     ];
@@ -552,7 +690,11 @@ mod tests {
                     let this = state.tensors.lend(&tensor).expect("a handle");
                     done += usize::from(attempt(name, &[&tensor], operation(&mut state, this)));
                     // The same on a layout that is not contiguous.
-                    let turned = if tensor.dim() < 2 { tensor } else { tensor.f_transpose(0, -1).expect("turned") };
+                    let turned = if tensor.dim() < 2 {
+                        tensor
+                    } else {
+                        tensor.f_transpose(0, -1).expect("turned")
+                    };
                     let this = state.tensors.lend(&turned).expect("a handle");
                     done += usize::from(attempt(name, &[&turned], operation(&mut state, this)));
                 }
@@ -571,16 +713,24 @@ mod tests {
         ("div", |state, left, right| state.div(left, right)),
         ("equal", |state, left, right| state.equal(left, right)),
         ("less", |state, left, right| state.less(left, right)),
-        ("logical_and", |state, left, right| state.logical_and(left, right)),
-        ("logical_or", |state, left, right| state.logical_or(left, right)),
+        ("logical_and", |state, left, right| {
+            state.logical_and(left, right)
+        }),
+        ("logical_or", |state, left, right| {
+            state.logical_or(left, right)
+        }),
         ("gather", |state, left, right| state.gather(left, 0, right)),
-        ("fill_where", |state, left, right| state.fill_where(left, right, 1.0)),
+        ("fill_where", |state, left, right| {
+            state.fill_where(left, right, 1.0)
+        }),
         ("where_self", |state, left, right| {
             let mask = state.full(Dtype::Boolean, vec![3], 1.0)?;
             state.where_self(left, mask, right)
         }),
         ("cat", |state, left, right| state.cat(vec![left, right], -1)),
-        ("stack", |state, left, right| state.stack(vec![left, right], 0)),
+        ("stack", |state, left, right| {
+            state.stack(vec![left, right], 0)
+        }),
     ];
 
     #[test]
@@ -592,10 +742,18 @@ mod tests {
                 for right_kind in KINDS {
                     for left_shape in SHAPES {
                         for right_shape in SHAPES {
-                            let (left, right) = (sample(left_kind, left_shape), sample(right_kind, right_shape));
-                            let handles = [&left, &right].map(|tensor| state.tensors.lend(tensor).expect("a handle"));
+                            let (left, right) = (
+                                sample(left_kind, left_shape),
+                                sample(right_kind, right_shape),
+                            );
+                            let handles = [&left, &right]
+                                .map(|tensor| state.tensors.lend(tensor).expect("a handle"));
                             let [this, rhs] = handles;
-                            done += usize::from(attempt(name, &[&left, &right], operation(&mut state, this, rhs)));
+                            done += usize::from(attempt(
+                                name,
+                                &[&left, &right],
+                                operation(&mut state, this, rhs),
+                            ));
                         }
                     }
                     state = self::state();
@@ -608,28 +766,74 @@ mod tests {
     #[test]
     fn a_histogram_counts_what_is_inside_and_nothing_else() {
         let mut state = state();
-        let tensor = Tensor::from_slice(&[-0.1_f32, 0.0, 0.24, 0.25, 0.5, 1.0, 1.1, f32::NAN, f32::INFINITY]);
+        let tensor = Tensor::from_slice(&[
+            -0.1_f32,
+            0.0,
+            0.24,
+            0.25,
+            0.5,
+            1.0,
+            1.1,
+            f32::NAN,
+            f32::INFINITY,
+        ]);
         let this = state.tensors.lend(&tensor).expect("a handle");
         let bins = state.histogram(this, 4, 0.0, 1.0).expect("bins");
-        assert_eq!(state.read_signed64(bins, 0, 4).expect("counts"), [2, 1, 1, 1]);
+        assert_eq!(
+            state.read_signed64(bins, 0, 4).expect("counts"),
+            [2, 1, 1, 1]
+        );
     }
 
     #[test]
     fn numbers_go_in_and_come_out_unchanged() {
         let mut state = state();
-        let tensor = state.from_float32(vec![2, 2], vec![1.5, -2.0, 3.25, f32::MAX]).expect("made");
+        let tensor = state
+            .from_float32(vec![2, 2], vec![1.5, -2.0, 3.25, f32::MAX])
+            .expect("made");
         let again = |tensor: &Owned| Resource::new_own(tensor.rep());
-        assert_eq!(state.read_float32(again(&tensor), 1, 2).expect("read"), [-2.0, 3.25]);
-        assert_eq!(state.read_bytes(again(&tensor), 2, 4).expect("read"), [&1.5_f32.to_le_bytes()[2..], &(-2.0_f32).to_le_bytes()[..2]].concat());
-        assert_eq!(state.read_signed64(again(&tensor), 0, 1).expect("read"), [1]);
+        assert_eq!(
+            state.read_float32(again(&tensor), 1, 2).expect("read"),
+            [-2.0, 3.25]
+        );
+        assert_eq!(
+            state.read_bytes(again(&tensor), 2, 4).expect("read"),
+            [&1.5_f32.to_le_bytes()[2..], &(-2.0_f32).to_le_bytes()[..2]].concat()
+        );
+        assert_eq!(
+            state.read_signed64(again(&tensor), 0, 1).expect("read"),
+            [1]
+        );
         for outside in [(0, 5), (4, 1), (u64::MAX, 2)] {
-            assert!(state.read_float32(again(&tensor), outside.0, outside.1).is_err(), "{outside:?}");
+            assert!(
+                state
+                    .read_float32(again(&tensor), outside.0, outside.1)
+                    .is_err(),
+                "{outside:?}"
+            );
         }
-        let large = state.from_signed64(vec![1], vec![(1 << 53) + 1]).expect("made");
-        let equal = state.equal_scalar(again(&large), 9_007_199_254_740_992.0).expect("compared");
-        assert_eq!(state.item(equal).expect("read"), 0.0, "whole numbers are compared as such");
-        for (shape, data) in [(vec![3], vec![0_u8, 1]), (vec![u64::MAX, 2], vec![]), (vec![2], vec![0, 2])] {
-            assert!(state.from_bytes(Dtype::Boolean, shape.clone(), data).is_err(), "{shape:?}");
+        let large = state
+            .from_signed64(vec![1], vec![(1 << 53) + 1])
+            .expect("made");
+        let equal = state
+            .equal_scalar(again(&large), 9_007_199_254_740_992.0)
+            .expect("compared");
+        assert_eq!(
+            state.item(equal).expect("read"),
+            0.0,
+            "whole numbers are compared as such"
+        );
+        for (shape, data) in [
+            (vec![3], vec![0_u8, 1]),
+            (vec![u64::MAX, 2], vec![]),
+            (vec![2], vec![0, 2]),
+        ] {
+            assert!(
+                state
+                    .from_bytes(Dtype::Boolean, shape.clone(), data)
+                    .is_err(),
+                "{shape:?}"
+            );
         }
     }
 

@@ -28,43 +28,72 @@ pub(in crate::plugin) struct Plan {
 
 impl Form {
     pub(super) fn of(tensor: &tch::Tensor) -> Outcome<Self> {
-        Ok(Self { dims: tensor.size(), kind: tensor.f_kind()? })
+        Ok(Self {
+            dims: tensor.size(),
+            kind: tensor.f_kind()?,
+        })
     }
 
     /// A form that a guest asks for.
     pub(in crate::plugin) fn of_guest(dims: &[u64], kind: Kind) -> Outcome<Self> {
-        let dims = dims.iter().map(|extent| i64::try_from(*extent).ok()).collect::<Option<Vec<i64>>>();
-        let form = Self { dims: dims.ok_or_else(|| HostError::data("an extent is too large"))?, kind };
+        let dims = dims
+            .iter()
+            .map(|extent| i64::try_from(*extent).ok())
+            .collect::<Option<Vec<i64>>>();
+        let form = Self {
+            dims: dims.ok_or_else(|| HostError::data("an extent is too large"))?,
+            kind,
+        };
         form.bytes()?;
         Ok(form)
     }
 
     /// Number of elements.
     pub(in crate::plugin) fn elements(&self) -> Outcome<u64> {
-        let product = self.dims.iter().try_fold(1_u64, |product, extent| product.checked_mul(*extent as u64));
-        product.ok_or_else(|| HostError::data(format!("a tensor of shape {:?} is too large", self.dims)))
+        let product = self
+            .dims
+            .iter()
+            .try_fold(1_u64, |product, extent| product.checked_mul(*extent as u64));
+        product.ok_or_else(|| {
+            HostError::data(format!("a tensor of shape {:?} is too large", self.dims))
+        })
     }
 
     /// Bytes of the elements.
     pub(in crate::plugin) fn bytes(&self) -> Outcome<u64> {
-        let bytes = self.elements()?.checked_mul(self.kind.elt_size_in_bytes() as u64);
+        let bytes = self
+            .elements()?
+            .checked_mul(self.kind.elt_size_in_bytes() as u64);
         // libtorch counts in signed 64 bits.
         let bytes = bytes.filter(|bytes| *bytes < 1 << 62);
-        bytes.ok_or_else(|| HostError::data(format!("a tensor of shape {:?} is too large", self.dims)))
+        bytes.ok_or_else(|| {
+            HostError::data(format!("a tensor of shape {:?} is too large", self.dims))
+        })
     }
 
     fn with(&self, kind: Kind) -> Self {
-        Self { dims: self.dims.clone(), kind }
+        Self {
+            dims: self.dims.clone(),
+            kind,
+        }
     }
 }
 
 impl Plan {
     fn fresh(form: Form) -> Self {
-        Self { form, scratch: 0, view: false }
+        Self {
+            form,
+            scratch: 0,
+            view: false,
+        }
     }
 
     fn view(form: Form) -> Self {
-        Self { form, scratch: 0, view: true }
+        Self {
+            form,
+            scratch: 0,
+            view: true,
+        }
     }
 
     fn scratch(mut self, bytes: u64) -> Self {
@@ -76,16 +105,25 @@ impl Plan {
 /// A dimension counted from the front. As in PyTorch, a scalar has a dimension 0 here.
 pub(super) fn dimension(form: &Form, dim: i32) -> Outcome<usize> {
     let rank = form.dims.len().max(1) as i64;
-    let wrapped = if dim < 0 { i64::from(dim) + rank } else { i64::from(dim) };
+    let wrapped = if dim < 0 {
+        i64::from(dim) + rank
+    } else {
+        i64::from(dim)
+    };
     if (0..rank).contains(&wrapped) {
         return Ok(wrapped as usize);
     }
-    Err(HostError::data(format!("there is no dimension {dim} in shape {:?}", form.dims)))
+    Err(HostError::data(format!(
+        "there is no dimension {dim} in shape {:?}",
+        form.dims
+    )))
 }
 
 fn real_dimension(form: &Form, dim: i32) -> Outcome<usize> {
     if form.dims.is_empty() {
-        return Err(HostError::data("a scalar has no dimension to take a part of"));
+        return Err(HostError::data(
+            "a scalar has no dimension to take a part of",
+        ));
     }
     dimension(form, dim)
 }
@@ -109,10 +147,17 @@ pub(super) fn dimensions(form: &Form, dims: &[i32]) -> Outcome<Vec<i64>> {
 pub(super) fn narrow(form: &Form, dim: i32, start: i64, len: u64) -> Outcome<(Plan, i64, i64)> {
     let dim = real_dimension(form, dim)?;
     let extent = form.dims[dim];
-    let from = if start < 0 { start.saturating_add(extent) } else { start };
+    let from = if start < 0 {
+        start.saturating_add(extent)
+    } else {
+        start
+    };
     let length = i64::try_from(len).unwrap_or(i64::MAX);
     if from < 0 || from > extent || length > extent - from {
-        return Err(HostError::data(format!("elements {start} .. {start} + {len} are outside of dimension {dim} of {:?}", form.dims)));
+        return Err(HostError::data(format!(
+            "elements {start} .. {start} + {len} are outside of dimension {dim} of {:?}",
+            form.dims
+        )));
     }
     let mut result = form.clone();
     result.dims[dim] = length;
@@ -123,7 +168,10 @@ pub(super) fn select(form: &Form, dim: i32, index: i64) -> Outcome<(Plan, i64)> 
     let dim = real_dimension(form, dim)?;
     let extent = form.dims[dim];
     if !(-extent..extent).contains(&index) {
-        return Err(HostError::data(format!("index {index} is outside of dimension {dim} of {:?}", form.dims)));
+        return Err(HostError::data(format!(
+            "index {index} is outside of dimension {dim} of {:?}",
+            form.dims
+        )));
     }
     let mut result = form.clone();
     result.dims.remove(dim);
@@ -151,9 +199,16 @@ pub(super) fn reshape(form: &Form, shape: &[i64], contiguous: bool) -> Outcome<P
     } else if known != elements {
         return Err(misfit());
     }
-    let form = Form { dims, kind: form.kind };
+    let form = Form {
+        dims,
+        kind: form.kind,
+    };
     // Some layouts that are not contiguous could be viewed as well; charging for a copy is the safe side.
-    Ok(if contiguous { Plan::view(form) } else { Plan::fresh(form) })
+    Ok(if contiguous {
+        Plan::view(form)
+    } else {
+        Plan::fresh(form)
+    })
 }
 
 pub(super) fn transpose(form: &Form, a: i32, b: i32) -> Outcome<(Plan, i64, i64)> {
@@ -178,7 +233,11 @@ fn reduced(form: &Form, dims: &[i64], keep_dim: bool, kind: Kind) -> Form {
 }
 
 pub(super) fn sum(form: &Form, dims: &[i64], keep_dim: bool) -> Outcome<Plan> {
-    let kind = if is_float(form.kind) { form.kind } else { Kind::Int64 };
+    let kind = if is_float(form.kind) {
+        form.kind
+    } else {
+        Kind::Int64
+    };
     Ok(Plan::fresh(reduced(form, dims, keep_dim, kind)))
 }
 
@@ -190,8 +249,14 @@ pub(super) fn float_reduction(form: &Form, dims: &[i64], keep_dim: bool) -> Outc
 
 /// Largest and smallest elements.
 pub(super) fn extremum(form: &Form, dims: &[i64], keep_dim: bool) -> Outcome<Plan> {
-    if dims.iter().any(|dim| form.dims.get(*dim as usize) == Some(&0)) {
-        return Err(HostError::data(format!("no elements to compare in shape {:?}", form.dims)));
+    if dims
+        .iter()
+        .any(|dim| form.dims.get(*dim as usize) == Some(&0))
+    {
+        return Err(HostError::data(format!(
+            "no elements to compare in shape {:?}",
+            form.dims
+        )));
     }
     Ok(Plan::fresh(reduced(form, dims, keep_dim, form.kind)))
 }
@@ -207,7 +272,10 @@ pub(super) fn topk(form: &Form, k: u64, dim: i32) -> Outcome<(Plan, Plan, i64)> 
     let dim = dimension(form, dim)?;
     let extent = form.dims.get(dim).copied().unwrap_or(1);
     if i64::try_from(k).map_or(true, |k| k > extent) {
-        return Err(HostError::data(format!("{k} elements of dimension {dim} of {:?}", form.dims)));
+        return Err(HostError::data(format!(
+            "{k} elements of dimension {dim} of {:?}",
+            form.dims
+        )));
     }
     let mut values = form.clone();
     if let Some(extent) = values.dims.get_mut(dim) {
@@ -215,14 +283,26 @@ pub(super) fn topk(form: &Form, k: u64, dim: i32) -> Outcome<(Plan, Plan, i64)> 
     }
     let indices = values.with(Kind::Int64);
     // Pairs of value and index of one row, for each thread; a whole copy is the upper bound.
-    let scratch = form.bytes()?.saturating_add(form.elements()?.saturating_mul(8));
-    Ok((Plan::fresh(values).scratch(scratch), Plan::fresh(indices), dim as i64))
+    let scratch = form
+        .bytes()?
+        .saturating_add(form.elements()?.saturating_mul(8));
+    Ok((
+        Plan::fresh(values).scratch(scratch),
+        Plan::fresh(indices),
+        dim as i64,
+    ))
 }
 
 pub(super) fn count_non_finite(form: &Form) -> Outcome<Plan> {
     // isfinite makes absolute values and three masks.
-    let scratch = form.bytes()?.saturating_add(form.elements()?.saturating_mul(4));
-    Ok(Plan::fresh(Form { dims: Vec::new(), kind: Kind::Int64 }).scratch(scratch))
+    let scratch = form
+        .bytes()?
+        .saturating_add(form.elements()?.saturating_mul(4));
+    Ok(Plan::fresh(Form {
+        dims: Vec::new(),
+        kind: Kind::Int64,
+    })
+    .scratch(scratch))
 }
 
 pub(super) fn histogram(form: &Form, bins: u32) -> Outcome<Plan> {
@@ -231,13 +311,23 @@ pub(super) fn histogram(form: &Form, bins: u32) -> Outcome<Plan> {
         return Err(HostError::data("a histogram needs at least one bin"));
     }
     // Masks, scaled values in float64 and bin numbers.
-    let scratch = form.elements()?.saturating_mul(3 + 3 * 8).saturating_add(u64::from(bins) * 8 + 8);
-    Ok(Plan::fresh(Form { dims: vec![i64::from(bins)], kind: Kind::Int64 }).scratch(scratch))
+    let scratch = form
+        .elements()?
+        .saturating_mul(3 + 3 * 8)
+        .saturating_add(u64::from(bins) * 8 + 8);
+    Ok(Plan::fresh(Form {
+        dims: vec![i64::from(bins)],
+        kind: Kind::Int64,
+    })
+    .scratch(scratch))
 }
 
 pub(super) fn bincount(form: &Form, classes: u64) -> Outcome<Plan> {
     if is_float(form.kind) || form.kind == Kind::Bool {
-        return Err(HostError::data(format!("bincount needs whole numbers, not {}", name(form.kind))));
+        return Err(HostError::data(format!(
+            "bincount needs whole numbers, not {}",
+            name(form.kind)
+        )));
     }
     let result = Form::of_guest(&[classes], Kind::Int64)?;
     Ok(Plan::fresh(result).scratch(form.bytes()?))
@@ -245,7 +335,11 @@ pub(super) fn bincount(form: &Form, classes: u64) -> Outcome<Plan> {
 
 pub(super) fn to_dtype(form: &Form, kind: Kind) -> Outcome<Plan> {
     let result = form.with(kind);
-    Ok(if kind == form.kind { Plan::view(result) } else { Plan::fresh(result) })
+    Ok(if kind == form.kind {
+        Plan::view(result)
+    } else {
+        Plan::fresh(result)
+    })
 }
 
 /// softmax and log_softmax.
@@ -256,7 +350,11 @@ pub(super) fn softmax(form: &Form, dim: i32) -> Outcome<(Plan, i64)> {
 
 /// sigmoid, exp, log, sqrt: whole numbers become float32.
 pub(super) fn to_float(form: &Form) -> Outcome<Plan> {
-    let kind = if is_float(form.kind) { form.kind } else { Kind::Float };
+    let kind = if is_float(form.kind) {
+        form.kind
+    } else {
+        Kind::Float
+    };
     Ok(Plan::fresh(form.with(kind)))
 }
 
@@ -268,7 +366,10 @@ pub(super) fn same(form: &Form) -> Outcome<Plan> {
 /// add, sub and mul.
 pub(super) fn arithmetic(left: &Form, right: &Form) -> Outcome<Plan> {
     let dims = broadcast(&left.dims, &right.dims)?;
-    Ok(Plan::fresh(Form { dims, kind: result_kind(left, right) }))
+    Ok(Plan::fresh(Form {
+        dims,
+        kind: result_kind(left, right),
+    }))
 }
 
 /// div: a quotient of whole numbers is float32.
@@ -284,8 +385,16 @@ pub(super) fn quotient(left: &Form, right: &Form) -> Outcome<Plan> {
 pub(super) fn comparison(left: &Form, right: &Form) -> Outcome<Plan> {
     let dims = broadcast(&left.dims, &right.dims)?;
     // Operands of different types are converted first, element by element but in whole buffers on some devices.
-    let scratch = if left.kind == right.kind { 0 } else { left.bytes()?.saturating_add(right.bytes()?) };
-    Ok(Plan::fresh(Form { dims, kind: Kind::Bool }).scratch(scratch))
+    let scratch = if left.kind == right.kind {
+        0
+    } else {
+        left.bytes()?.saturating_add(right.bytes()?)
+    };
+    Ok(Plan::fresh(Form {
+        dims,
+        kind: Kind::Bool,
+    })
+    .scratch(scratch))
 }
 
 /// Comparisons with a number, and logical-not.
@@ -308,43 +417,66 @@ pub(super) fn where_self(form: &Form, mask: &Form, otherwise: &Form) -> Outcome<
     need_bool(mask)?;
     let dims = broadcast(&broadcast(&form.dims, &mask.dims)?, &otherwise.dims)?;
     let kind = result_kind(form, otherwise);
-    let scratch = if form.kind == otherwise.kind { 0 } else { form.bytes()?.saturating_add(otherwise.bytes()?) };
+    let scratch = if form.kind == otherwise.kind {
+        0
+    } else {
+        form.bytes()?.saturating_add(otherwise.bytes()?)
+    };
     Ok(Plan::fresh(Form { dims, kind }).scratch(scratch))
 }
 
 pub(super) fn fill_where(form: &Form, mask: &Form, value: f64) -> Outcome<Plan> {
     need_bool(mask)?;
     if broadcast(&form.dims, &mask.dims)? != form.dims {
-        return Err(HostError::data(format!("a mask of shape {:?} does not fit {:?}", mask.dims, form.dims)));
+        return Err(HostError::data(format!(
+            "a mask of shape {:?} does not fit {:?}",
+            mask.dims, form.dims
+        )));
     }
     if !is_float(form.kind) && whole(value).is_none() {
-        return Err(HostError::data(format!("{value} is not a value of {}", name(form.kind))));
+        return Err(HostError::data(format!(
+            "{value} is not a value of {}",
+            name(form.kind)
+        )));
     }
     Ok(Plan::fresh(form.clone()))
 }
 
 pub(super) fn gather(form: &Form, dim: i32, index: &Form) -> Outcome<(Plan, i64)> {
     let dim = dimension(form, dim)?;
-    let fits = |(position, (extent, wanted)): (usize, (&i64, &i64))| position == dim || wanted <= extent;
+    let fits =
+        |(position, (extent, wanted)): (usize, (&i64, &i64))| position == dim || wanted <= extent;
     if index.kind != Kind::Int64 || index.dims.len() != form.dims.len() {
-        let text = format!("gather needs signed64 indices with {} dimensions", form.dims.len());
+        let text = format!(
+            "gather needs signed64 indices with {} dimensions",
+            form.dims.len()
+        );
         return Err(HostError::data(text));
     }
     if !form.dims.iter().zip(&index.dims).enumerate().all(fits) {
-        return Err(HostError::data(format!("indices of shape {:?} do not fit {:?}", index.dims, form.dims)));
+        return Err(HostError::data(format!(
+            "indices of shape {:?} do not fit {:?}",
+            index.dims, form.dims
+        )));
     }
     Ok((Plan::fresh(index.with(form.kind)), dim as i64))
 }
 
 pub(super) fn cat(parts: &[Form], dim: i32) -> Outcome<(Plan, i64)> {
-    let first = parts.first().ok_or_else(|| HostError::data("nothing to join"))?;
+    let first = parts
+        .first()
+        .ok_or_else(|| HostError::data("nothing to join"))?;
     let dim = real_dimension(first, dim)?;
     let mut result = first.clone();
     for part in &parts[1..] {
-        let alike = |(position, (left, right)): (usize, (&i64, &i64))| position == dim || left == right;
+        let alike =
+            |(position, (left, right)): (usize, (&i64, &i64))| position == dim || left == right;
         let same_rank = part.dims.len() == first.dims.len();
         if !same_rank || !first.dims.iter().zip(&part.dims).enumerate().all(alike) {
-            let text = format!("shapes {:?} and {:?} cannot be joined along dimension {dim}", first.dims, part.dims);
+            let text = format!(
+                "shapes {:?} and {:?} cannot be joined along dimension {dim}",
+                first.dims, part.dims
+            );
             return Err(HostError::data(text));
         }
         result.dims[dim] = result.dims[dim].saturating_add(part.dims[dim]);
@@ -354,16 +486,23 @@ pub(super) fn cat(parts: &[Form], dim: i32) -> Outcome<(Plan, i64)> {
 }
 
 pub(super) fn stack(parts: &[Form], dim: i32) -> Outcome<(Plan, i64)> {
-    let first = parts.first().ok_or_else(|| HostError::data("nothing to stack"))?;
+    let first = parts
+        .first()
+        .ok_or_else(|| HostError::data("nothing to stack"))?;
     if let Some(other) = parts.iter().find(|part| part.dims != first.dims) {
-        return Err(HostError::data(format!("shapes {:?} and {:?} cannot be stacked", first.dims, other.dims)));
+        return Err(HostError::data(format!(
+            "shapes {:?} and {:?} cannot be stacked",
+            first.dims, other.dims
+        )));
     }
     let mut room = first.clone();
     room.dims.push(1);
     let dim = dimension(&room, dim)?;
     let mut result = first.clone();
     result.dims.insert(dim, parts.len() as i64);
-    result.kind = parts.iter().fold(first.kind, |kind, part| promote(kind, part.kind));
+    result.kind = parts
+        .iter()
+        .fold(first.kind, |kind, part| promote(kind, part.kind));
     Ok((Plan::fresh(result), dim as i64))
 }
 
@@ -373,21 +512,30 @@ pub(super) fn whole(value: f64) -> Option<i64> {
 }
 
 pub(super) fn is_float(kind: Kind) -> bool {
-    matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double)
+    matches!(
+        kind,
+        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double
+    )
 }
 
 fn need_float(form: &Form) -> Outcome<()> {
     if is_float(form.kind) {
         return Ok(());
     }
-    Err(HostError::data(format!("needs a floating point tensor, not {}", name(form.kind))))
+    Err(HostError::data(format!(
+        "needs a floating point tensor, not {}",
+        name(form.kind)
+    )))
 }
 
 fn need_bool(form: &Form) -> Outcome<()> {
     if form.kind == Kind::Bool {
         return Ok(());
     }
-    Err(HostError::data(format!("a mask must be boolean, not {}", name(form.kind))))
+    Err(HostError::data(format!(
+        "a mask must be boolean, not {}",
+        name(form.kind)
+    )))
 }
 
 /// As safetensors spells it.
@@ -418,13 +566,21 @@ pub(super) fn name(kind: Kind) -> &'static str {
 
 fn broadcast(left: &[i64], right: &[i64]) -> Outcome<Vec<i64>> {
     let rank = left.len().max(right.len());
-    let extent = |dims: &[i64], position: usize| (position + dims.len()).checked_sub(rank).map_or(1, |index| dims[index]);
+    let extent = |dims: &[i64], position: usize| {
+        (position + dims.len())
+            .checked_sub(rank)
+            .map_or(1, |index| dims[index])
+    };
     let mut dims = Vec::with_capacity(rank);
     for position in 0..rank {
         dims.push(match (extent(left, position), extent(right, position)) {
             (1, other) | (other, 1) => other,
             (same, other) if same == other => same,
-            _ => return Err(HostError::data(format!("shapes {left:?} and {right:?} do not fit each other"))),
+            _ => {
+                return Err(HostError::data(format!(
+                    "shapes {left:?} and {right:?} do not fit each other"
+                )));
+            }
         });
     }
     Ok(dims)
@@ -438,7 +594,11 @@ fn result_kind(left: &Form, right: &Form) -> Kind {
         _ => return promote(left.kind, right.kind),
     };
     let higher = (is_float(scalar) && !is_float(tensor)) || tensor == Kind::Bool;
-    if higher { promote(tensor, scalar) } else { tensor }
+    if higher {
+        promote(tensor, scalar)
+    } else {
+        tensor
+    }
 }
 
 fn promote(left: Kind, right: Kind) -> Kind {
