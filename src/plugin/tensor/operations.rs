@@ -140,14 +140,14 @@ impl Tensors {
         self.insert(copy, Some(charge), true)
     }
 
-    fn from_slice<T: tch::kind::Element>(&mut self, shape: &[u64], data: &[T]) -> Made {
+    fn made_from_slice<T: tch::kind::Element>(&mut self, shape: &[u64], data: &[T]) -> Made {
         let form = Form::of_guest(shape, T::KIND)?;
         need_length(&form, data.len() as u64, form.elements()?)?;
         let dims = form.dims.clone();
         self.create(form, 0, || Ok(Tensor::f_from_slice(data)?.f_reshape(dims)?))
     }
 
-    fn from_bytes(&mut self, kind: Kind, shape: &[u64], data: &[u8]) -> Made {
+    fn made_from_bytes(&mut self, kind: Kind, shape: &[u64], data: &[u8]) -> Made {
         let form = Form::of_guest(shape, kind)?;
         need_length(&form, data.len() as u64, form.bytes()?)?;
         if kind == Kind::Bool && data.iter().any(|byte| *byte > 1) {
@@ -202,19 +202,19 @@ fn need_length(form: &Form, given: u64, needed: u64) -> Result<(), HostError> {
 
 impl tensor::Host for State {
     fn from_float32(&mut self, shape: Vec<u64>, data: Vec<f32>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_float64(&mut self, shape: Vec<u64>, data: Vec<f64>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_signed64(&mut self, shape: Vec<u64>, data: Vec<i64>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_bytes(&mut self, dtype: Dtype, shape: Vec<u64>, data: Vec<u8>) -> Made {
-        self.tensors.from_bytes(kind_of(dtype)?, &shape, &data)
+        self.tensors.made_from_bytes(kind_of(dtype)?, &shape, &data)
     }
 
     fn full(&mut self, dtype: Dtype, shape: Vec<u64>, value: f64) -> Made {
@@ -222,19 +222,13 @@ impl tensor::Host for State {
     }
 
     fn cat(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(
-            &parts,
-            |forms| rules::cat(forms, dim),
-            |tensors, dim| Tensor::f_cat(tensors, dim),
-        )
+        self.tensors
+            .join(&parts, |forms| rules::cat(forms, dim), Tensor::f_cat)
     }
 
     fn stack(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(
-            &parts,
-            |forms| rules::stack(forms, dim),
-            |tensors, dim| Tensor::f_stack(tensors, dim),
-        )
+        self.tensors
+            .join(&parts, |forms| rules::stack(forms, dim), Tensor::f_stack)
     }
 }
 
