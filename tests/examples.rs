@@ -37,6 +37,40 @@ fn every_example_is_run() {
     }
 }
 
+/// A tiny encoder without a head, as pre-trained models come.
+fn encoder(host: &Host) -> PathBuf {
+    let (source, folder) = (fixture("golden").join("init_toy"), host.path("encoder"));
+    fs::create_dir(&folder).expect("a new folder");
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+    ] {
+        fs::copy(source.join(name), folder.join(name)).expect("a copy");
+    }
+    let file = host::checkpoint::load::read_tensors(&source.join("model.safetensors"))
+        .expect("the weights");
+    let weights: Vec<_> = file
+        .tensors
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("classifier."))
+        .collect();
+    let options = host::checkpoint::save::WeightsOptions {
+        format_pt: true,
+        max_shard_bytes: u64::MAX,
+    };
+    let files = host::checkpoint::save::ModelFiles {
+        weights: &weights,
+        options,
+        config: None,
+        copies: &[],
+    };
+    host::checkpoint::save::write_model(&folder, files).expect("the weights without a head");
+    folder
+}
+
 /// The configuration as it is, but for the model and the number of rows and steps.
 #[test]
 fn examples_train() {
@@ -46,7 +80,7 @@ fn examples_train() {
         command.arg(examples().join(name).join("config.toml"));
         command
             .arg("--model")
-            .arg(fixture("golden").join("init_toy"))
+            .arg(encoder(&host))
             .arg("--output_dir")
             .arg(host.path("out"));
         for (argument, file) in ["--train_file", "--validation_file"].iter().zip(*data) {

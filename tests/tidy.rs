@@ -14,8 +14,8 @@ use source::{Source, closing, files, sources};
 const LEVELS: &[(&str, u8)] = &[
     ("main", 6),
     ("engine", 6),
+    ("wire", 6),
     ("cli", 5),
-    ("wire", 5),
     ("config", 4),
     ("trainer", 4),
     ("plugin", 4),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -27,6 +27,20 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("stdout cannot be written to"),
     }
+}
+
+/// Hands bytes to the process that reads stdout.
+pub fn hand_over(bytes: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .context("stdout cannot be written to")
+}
+
+/// Whether somebody watches stderr.
+pub fn has_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Prints one line about the run as it goes on.

@@ -18,6 +18,7 @@ use clap::{Arg, ArgMatches, value_parser};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::output;
+use crate::checkpoint::layout;
 use crate::config::input::{self, Request};
 use crate::config::reference;
 use crate::config::resolve::{Resolved, resolve};
@@ -88,7 +89,7 @@ fn engine_path() -> Result<PathBuf> {
 /// An anonymous file with `content`, positioned at its start, that survives `exec`.
 fn inherited_file(content: &[u8]) -> Result<File> {
     let mut file = File::from(
-        memfd_create("run", MemfdFlags::empty())
+        memfd_create(layout::RUN, MemfdFlags::empty())
             .context("no anonymous file can be made for the run")?,
     );
     file.write_all(content)

@@ -185,8 +185,10 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
         || [Signal::XCPU, Signal::KILL]
             .iter()
             .any(|known| signal == Some(known.as_raw()));
-    let out_of_memory =
-        signal == Some(Signal::ABORT.as_raw()) || outcome.messages.contains("memory allocation");
+    let out_of_memory = signal == Some(Signal::ABORT.as_raw())
+        || ["memory allocation", "out of memory"]
+            .iter()
+            .any(|text| outcome.messages.contains(text));
     let limit = match (over_time, out_of_memory) {
         (true, _) => Limit::CompileTime,
         (_, true) => Limit::CompileMemory,
@@ -214,8 +216,9 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
     ))
 }
 
-/// The life of a compile child. `arguments` are those after [`COMPILE_ARGUMENT`]; an error is for standard error.
-pub fn compile_child(arguments: &[OsString]) -> Result<()> {
+/// The life of a compile child: a component on standard input, its code for standard output. `arguments` are those after
+/// [`COMPILE_ARGUMENT`]; an error is for standard error.
+pub fn compile_child(arguments: &[OsString]) -> Result<Vec<u8>> {
     let numbers: Vec<u64> = arguments
         .iter()
         .filter_map(|argument| argument.to_str()?.parse().ok())
@@ -244,11 +247,7 @@ pub fn compile_child(arguments: &[OsString]) -> Result<()> {
         .lock()
         .read_to_end(&mut component)
         .context("reading the component")?;
-    let code = engine::compile(&component)?;
-    std::io::stdout()
-        .lock()
-        .write_all(&code)
-        .context("handing over the compiled code")
+    engine::compile(&component)
 }
 
 #[cfg(test)]

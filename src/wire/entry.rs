@@ -17,7 +17,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some((first, arguments)) = words.split_first()
         && first == crate::plugin::COMPILE_ARGUMENT
     {
-        return match crate::plugin::compile_child(arguments) {
+        let compiled = crate::plugin::compile_child(arguments);
+        return match compiled.and_then(|code| output::hand_over(&code)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => output::fail(&error),
         };
@@ -51,7 +52,9 @@ fn execute(words: &[OsString]) -> Result<Ending> {
 /// The file that `host` has left open for this process.
 fn read_run(number: &str) -> Result<Run> {
     let number: u32 = number.parse().context("--run-fd is not a number")?;
-    let bytes =
-        std::fs::read(format!("/proc/self/fd/{number}")).context("the run cannot be read")?;
+    let path = format!("/proc/self/fd/{number}");
+    let bytes = std::fs::read(&path).context("the run cannot be read")?;
+    // The children of this process inherit the file; it has nothing for them.
+    std::fs::write(&path, b"").context("the handed run cannot be emptied")?;
     serde_json::from_slice(&bytes).context("the run is not one of this version of host")
 }

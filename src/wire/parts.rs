@@ -1,6 +1,5 @@
 //! The boxes of a run: loss, metrics, logits processors, callbacks, reporters, and the plugins among them.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +11,7 @@ use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
 use crate::callback::{Callbacks, DefaultFlow, EarlyStopping, Schedule};
+use crate::cli::output;
 use crate::config::run::{OnDiskFull, OnNonfinite, Run, Strategy};
 use crate::loss::{self, LossSettings};
 use crate::metric::{Accuracy, Metric};
@@ -97,7 +97,7 @@ fn callbacks(run: &Run, plugins: &Plugins) -> Callbacks {
     for callback in plugins.callbacks() {
         callbacks.push(callback);
     }
-    let plain = run.logging.disable_tqdm || !std::io::stderr().is_terminal();
+    let plain = run.logging.disable_tqdm || !output::has_terminal();
     callbacks.push(Box::new(Progress::new(if plain {
         Mode::Lines
     } else {

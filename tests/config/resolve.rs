@@ -423,18 +423,19 @@ fn plugins_of_file_and_command_line_are_joined() {
             (file, "--no_plugins", "plugins", json!([])),
             (
                 file,
-                "--plugin sub/f1.wasm --plugin_config f1-2.average=micro --plugin_config f1.top=[1,2]",
+                "--plugin sub/f1.wasm --plugin_config f1-2.average=micro --plugin_config f1.top=[1,2] \
+             --plugin_limit f1-2.memory=64MiB",
                 "plugins",
                 json!([
-                    {"path": "~/f1.wasm", "name": "f1", "config": {"average": "macro", "top": [1, 2]}},
-                    {"path": "~/sub/f1.wasm", "name": "f1-2", "config": {"average": "micro"}},
+                    {"path": "~/f1.wasm", "name": "f1", "config": {"average": "macro", "top": [1, 2]}, "limits": {}},
+                    {"path": "~/sub/f1.wasm", "name": "f1-2", "config": {"average": "micro"}, "limits": {"memory": "64MiB"}},
                 ]),
             ),
             (
                 "plugin = [\"f1.wasm\"]",
                 "",
                 "plugins",
-                json!([{"path": "~/f1.wasm", "name": "f1", "config": {}}]),
+                json!([{"path": "~/f1.wasm", "name": "f1", "config": {}, "limits": {}}]),
             ),
         ],
     );

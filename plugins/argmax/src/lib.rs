@@ -17,10 +17,19 @@ impl Logits for Argmax {
     fn preprocess(&mut self, batch: &Batch<'_>) -> Result<Vec<(String, Tensor)>> {
         let mut outputs = Vec::new();
         for name in batch.outputs() {
-            let output = batch.output(&name)?.ok_or_else(|| Error::data(format!("the output `{name}` is gone")))?;
-            let is_float = matches!(output.dtype()?, Dtype::Float16 | Dtype::Brain16 | Dtype::Float32 | Dtype::Float64);
+            let output = batch
+                .output(&name)?
+                .ok_or_else(|| Error::data(format!("the output `{name}` is gone")))?;
+            let is_float = matches!(
+                output.dtype()?,
+                Dtype::Float16 | Dtype::Brain16 | Dtype::Float32 | Dtype::Float64
+            );
             let has_classes = output.shape()?.len() >= 2;
-            let output = if is_float && has_classes { output.argmax(-1)? } else { output };
+            let output = if is_float && has_classes {
+                output.argmax(-1)?
+            } else {
+                output
+            };
             outputs.push((name, output));
         }
         Ok(outputs)

@@ -37,7 +37,8 @@ impl Counts {
         }
         let mut rows = Rows::default();
         for (index, class) in self.classes.iter_mut().take(classes).enumerate() {
-            let [correct, predicted, support] = [0, 1, 2].map(|row| counts[row * classes + index] as u64);
+            let [correct, predicted, support] =
+                [0, 1, 2].map(|row| counts[row * classes + index] as u64);
             class.correct += correct;
             class.predicted += predicted;
             class.support += support;
@@ -77,45 +78,97 @@ impl Counts {
         let occurs = |class: &&Class| self.multi_label || class.predicted + class.support > 0;
         match average {
             Average::Binary => self.positive(positive).map(Class::scores),
-            Average::Micro => Ok(self.classes.iter().fold(Class::default(), Class::plus).scores()),
-            Average::Macro => Ok(mean(self.classes.iter().filter(occurs).map(|class| (class.scores(), 1.0)))),
-            Average::Weighted => Ok(mean(self.classes.iter().map(|class| (class.scores(), class.support as f64)))),
+            Average::Micro => Ok(self
+                .classes
+                .iter()
+                .fold(Class::default(), Class::plus)
+                .scores()),
+            Average::Macro => Ok(mean(
+                self.classes
+                    .iter()
+                    .filter(occurs)
+                    .map(|class| (class.scores(), 1.0)),
+            )),
+            Average::Weighted => Ok(mean(
+                self.classes
+                    .iter()
+                    .map(|class| (class.scores(), class.support as f64)),
+            )),
         }
     }
 
     fn positive(&self, positive: usize) -> Result<Class> {
-        let occurring = self.classes.iter().enumerate().filter(|(_, class)| class.predicted + class.support > 0);
+        let occurring = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter(|(_, class)| class.predicted + class.support > 0);
         if self.multi_label || occurring.filter(|(index, _)| *index > 1).count() > 0 {
-            return Err(Error::config("average `binary` needs two classes; use `macro`, `micro` or `weighted`"));
+            return Err(Error::config(
+                "average `binary` needs two classes; use `macro`, `micro` or `weighted`",
+            ));
         }
         Ok(self.classes.get(positive).copied().unwrap_or_default())
     }
 
     /// For another process.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let header = [u64::from(self.multi_label), self.rows.correct, self.rows.all];
-        let classes = self.classes.iter().flat_map(|class| [class.correct, class.predicted, class.support]);
-        header.into_iter().chain(classes).flat_map(u64::to_le_bytes).collect()
+        let header = [
+            u64::from(self.multi_label),
+            self.rows.correct,
+            self.rows.all,
+        ];
+        let classes = self
+            .classes
+            .iter()
+            .flat_map(|class| [class.correct, class.predicted, class.support]);
+        header
+            .into_iter()
+            .chain(classes)
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 
     /// From another process.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (numbers, rest) = bytes.as_chunks::<8>();
-        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
-        let (header, classes) = numbers.split_at_checked(3).ok_or_else(|| Error::data("counts are not complete"))?;
+        let numbers: Vec<u64> = numbers
+            .iter()
+            .map(|number| u64::from_le_bytes(*number))
+            .collect();
+        let (header, classes) = numbers
+            .split_at_checked(3)
+            .ok_or_else(|| Error::data("counts are not complete"))?;
         let (classes, odd) = classes.as_chunks::<3>();
         if !rest.is_empty() || !odd.is_empty() {
             return Err(Error::data("counts are not complete"));
         }
-        let class = |[correct, predicted, support]: &[u64; 3]| Class { correct: *correct, predicted: *predicted, support: *support };
-        let rows = Rows { correct: header[1], all: header[2] };
-        Ok(Self { classes: classes.iter().map(class).collect(), rows, multi_label: header[0] != 0 })
+        let class = |[correct, predicted, support]: &[u64; 3]| Class {
+            correct: *correct,
+            predicted: *predicted,
+            support: *support,
+        };
+        let rows = Rows {
+            correct: header[1],
+            all: header[2],
+        };
+        Ok(Self {
+            classes: classes.iter().map(class).collect(),
+            rows,
+            multi_label: header[0] != 0,
+        })
     }
 }
 
 impl Class {
     fn scores(self) -> [f64; 3] {
-        let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+        let ratio = |part: u64, whole: u64| {
+            if whole == 0 {
+                0.0
+            } else {
+                part as f64 / whole as f64
+            }
+        };
         [
             ratio(self.correct, self.predicted),
             ratio(self.correct, self.support),
@@ -141,7 +194,11 @@ fn mean(weighted: impl Iterator<Item = ([f64; 3], f64)>) -> [f64; 3] {
             *sum += score * weight;
         }
     }
-    if total == 0.0 { [0.0; 3] } else { sums.map(|sum| sum / total) }
+    if total == 0.0 {
+        [0.0; 3]
+    } else {
+        sums.map(|sum| sum / total)
+    }
 }
 
 #[cfg(test)]
@@ -165,9 +222,18 @@ mod tests {
     #[test]
     fn averages_are_those_of_scikit_learn() {
         let counts = example();
-        close(counts.averaged(Average::Macro, 1).expect("numbers"), [2.0 / 9.0, 1.0 / 3.0, 4.0 / 15.0]);
-        close(counts.averaged(Average::Micro, 1).expect("numbers"), [1.0 / 3.0; 3]);
-        close(counts.averaged(Average::Weighted, 1).expect("numbers"), [2.0 / 9.0, 1.0 / 3.0, 4.0 / 15.0]);
+        close(
+            counts.averaged(Average::Macro, 1).expect("numbers"),
+            [2.0 / 9.0, 1.0 / 3.0, 4.0 / 15.0],
+        );
+        close(
+            counts.averaged(Average::Micro, 1).expect("numbers"),
+            [1.0 / 3.0; 3],
+        );
+        close(
+            counts.averaged(Average::Weighted, 1).expect("numbers"),
+            [2.0 / 9.0, 1.0 / 3.0, 4.0 / 15.0],
+        );
         assert!((counts.accuracy() - 1.0 / 3.0).abs() < 1e-12);
         assert!(counts.averaged(Average::Binary, 1).is_err());
     }

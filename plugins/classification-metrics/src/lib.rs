@@ -53,7 +53,10 @@ impl Metrics for ClassificationMetrics {
     type Accumulator = Pass;
 
     fn accumulator(&self, _dataset: &str) -> Pass {
-        Pass { config: self.0.clone(), counts: Counts::default() }
+        Pass {
+            config: self.0.clone(),
+            counts: Counts::default(),
+        }
     }
 }
 
@@ -69,12 +72,18 @@ impl Accumulator for Pass {
         let (shape, label_shape) = (outputs.shape()?, labels.shape()?);
         let scores = is_float(&outputs)?;
         match shape.split_last() {
-            Some((classes, rest)) if scores && rest == label_shape && *classes > 1 => self.single(&outputs.argmax(-1)?, &labels, *classes),
+            Some((classes, rest)) if scores && rest == label_shape && *classes > 1 => {
+                self.single(&outputs.argmax(-1)?, &labels, *classes)
+            }
             Some(_) if !scores && shape == label_shape => {
                 let classes = largest(&outputs)?.max(largest(&labels)?) + 1;
                 self.single(&outputs, &labels, classes)
             }
-            Some((classes, _)) if scores && shape == label_shape && shape.len() > 1 && *classes > 1 => self.multi(&outputs, &labels, *classes),
+            Some((classes, _))
+                if scores && shape == label_shape && shape.len() > 1 && *classes > 1 =>
+            {
+                self.multi(&outputs, &labels, *classes)
+            }
             _ => Err(Error::data(format!(
                 "outputs of shape {shape:?} and labels of shape {label_shape:?} are not those of a classifier"
             ))),
@@ -82,7 +91,11 @@ impl Accumulator for Pass {
     }
 
     fn compute(&self) -> Result<Vec<(String, f64)>> {
-        let Config { average, positive_class, .. } = self.config;
+        let Config {
+            average,
+            positive_class,
+            ..
+        } = self.config;
         let [precision, recall, f1] = self.counts.averaged(average, positive_class)?;
         let number = |name: &Name| match name {
             Name::Accuracy => ("accuracy".to_owned(), self.counts.accuracy()),
@@ -104,19 +117,33 @@ impl Accumulator for Pass {
 }
 
 impl Pass {
-    /// One class per element. What is ignored is counted as a class of its own, the last one, which is cut off.
+    /// One class per element. Two more are counted: the first class that there is not, which no label may have, and one
+    /// for what is ignored.
     fn single(&mut self, predictions: &Tensor, labels: &Tensor, classes: u64) -> Result<()> {
-        let outside = classes as f64;
+        let outside = (classes + 1) as f64;
         let ignored = labels.equal_scalar(self.config.ignore_index as f64)?;
         let labels = labels.fill_where(&ignored, outside)?;
         let wrong = (!&predictions.equal(&labels)?)?;
-        let out_of_range = |_| Error::data(format!("labels must be classes 0 to {} or {}", classes - 1, self.config.ignore_index));
-        let support = labels.bincount(classes + 1).map_err(out_of_range)?;
-        let predicted = predictions.fill_where(&ignored, outside)?.bincount(classes + 1)?;
-        let correct = labels.fill_where(&wrong, outside)?.bincount(classes + 1)?;
-        let counts = Tensor::stack(&[&correct, &predicted, &support], 0)?.narrow(1, 0, classes)?;
-        let counts = counts.read_signed64(0, 3 * classes)?;
-        let rows = self.counts.add_classes(&counts, classes as usize, false);
+        let out_of_range = || {
+            Error::data(format!(
+                "labels must be classes 0 to {} or {}",
+                classes - 1,
+                self.config.ignore_index
+            ))
+        };
+        let support = labels.bincount(classes + 2).map_err(|_| out_of_range())?;
+        let predicted = predictions
+            .fill_where(&ignored, outside)?
+            .bincount(classes + 2)?;
+        let correct = labels.fill_where(&wrong, outside)?.bincount(classes + 2)?;
+        let width = classes + 1;
+        let counts = Tensor::stack(&[&correct, &predicted, &support], 0)?
+            .narrow(1, 0, width)?
+            .read_signed64(0, 3 * width)?;
+        if counts.last() != Some(&0) {
+            return Err(out_of_range());
+        }
+        let rows = self.counts.add_classes(&counts, width as usize, false);
         self.counts.add_rows(rows.correct, rows.all);
         Ok(())
     }
@@ -131,16 +158,31 @@ impl Pass {
         let truth = labels.greater_scalar(0.5)?;
         let correct = (&predicted & &truth)?.sum(&[0], false)?;
         let mistakes = (!&predicted.equal(&truth)?)?.sum(&[1], false)?;
-        let counts = Tensor::stack(&[&correct, &predicted.sum(&[0], false)?, &truth.sum(&[0], false)?], 0)?;
-        self.counts.add_classes(&counts.read_signed64(0, 3 * classes)?, classes as usize, true);
+        let counts = Tensor::stack(
+            &[
+                &correct,
+                &predicted.sum(&[0], false)?,
+                &truth.sum(&[0], false)?,
+            ],
+            0,
+        )?;
+        self.counts.add_classes(
+            &counts.read_signed64(0, 3 * classes)?,
+            classes as usize,
+            true,
+        );
         let rows = logits.shape()?[0];
-        self.counts.add_rows(mistakes.equal_scalar(0.0)?.sum_all()?.item()? as u64, rows);
+        self.counts
+            .add_rows(mistakes.equal_scalar(0.0)?.sum_all()?.item()? as u64, rows);
         Ok(())
     }
 }
 
 fn is_float(tensor: &Tensor) -> Result<bool> {
-    Ok(matches!(tensor.dtype()?, Dtype::Float16 | Dtype::Brain16 | Dtype::Float32 | Dtype::Float64))
+    Ok(matches!(
+        tensor.dtype()?,
+        Dtype::Float16 | Dtype::Brain16 | Dtype::Float32 | Dtype::Float64
+    ))
 }
 
 fn largest(classes: &Tensor) -> Result<u64> {

@@ -2,7 +2,9 @@
 //! does, event for event. It compares with the best value known before this step's save.
 
 use serde::Deserialize;
-use trainer_sdk::{Ctx, Error, EvalHooks, Level, Plugin, Result, Run, Setup, Stateful, TrainHooks, log};
+use trainer_sdk::{
+    Ctx, Error, EvalHooks, Level, Plugin, Result, Run, Setup, Stateful, TrainHooks, log,
+};
 
 #[derive(Debug, Deserialize)]
 struct Config {
@@ -29,7 +31,8 @@ impl Plugin for EarlyStopping {
 
     fn init(config: Config, run: &Run<'_>, _: &Setup<'_>) -> Result<Self> {
         let argument = |name: &str| run.argument(name).filter(|json| json != "null");
-        let of_run = argument("metric_for_best_model").map(|json| json.trim_matches('"').to_owned());
+        let of_run =
+            argument("metric_for_best_model").map(|json| json.trim_matches('"').to_owned());
         let metric = config.metric.or(of_run);
         let objection = if argument("load_best_model_at_end").as_deref() == Some("false") {
             Some("early stopping needs load_best_model_at_end")
@@ -42,26 +45,50 @@ impl Plugin for EarlyStopping {
         };
         let metric = metric.unwrap_or_default();
         let direction = argument("greater_is_better").map(|json| json == "true");
-        let greater_is_better = config.greater_is_better.or(direction).unwrap_or(!metric.ends_with("loss"));
-        let metric = if metric.starts_with("eval_") { metric } else { format!("eval_{metric}") };
-        Ok(Self { patience: config.patience, threshold: config.threshold, metric, greater_is_better, count: 0, objection })
+        let greater_is_better = config
+            .greater_is_better
+            .or(direction)
+            .unwrap_or(!metric.ends_with("loss"));
+        let metric = if metric.starts_with("eval_") {
+            metric
+        } else {
+            format!("eval_{metric}")
+        };
+        Ok(Self {
+            patience: config.patience,
+            threshold: config.threshold,
+            metric,
+            greater_is_better,
+            count: 0,
+            objection,
+        })
     }
 }
 
 impl TrainHooks for EarlyStopping {
     fn on_train_begin(&mut self, _: &Ctx<'_>) -> Result<()> {
-        self.objection.map_or(Ok(()), |objection| Err(Error::config(objection)))
+        self.objection
+            .map_or(Ok(()), |objection| Err(Error::config(objection)))
     }
 }
 
 impl EvalHooks for EarlyStopping {
     fn on_evaluate(&mut self, ctx: &Ctx<'_>, metrics: &[(String, f64)]) -> Result<()> {
         let Some((_, value)) = metrics.iter().find(|(name, _)| *name == self.metric) else {
-            log(Level::Warn, &format!("early stopping watches {}, which this evaluation does not have", self.metric));
+            log(
+                Level::Warn,
+                &format!(
+                    "early stopping watches {}, which this evaluation does not have",
+                    self.metric
+                ),
+            );
             return Ok(());
         };
         if !value.is_finite() {
-            log(Level::Warn, &format!("early stopping ignores {} = {value}", self.metric));
+            log(
+                Level::Warn,
+                &format!("early stopping ignores {} = {value}", self.metric),
+            );
             return Ok(());
         }
         if self.improved(*value, ctx.best_metric()) {
@@ -70,7 +97,10 @@ impl EvalHooks for EarlyStopping {
             self.count += 1;
         }
         if self.count >= self.patience {
-            ctx.stop_training(&format!("{} did not improve for {} evaluations", self.metric, self.count))?;
+            ctx.stop_training(&format!(
+                "{} did not improve for {} evaluations",
+                self.metric, self.count
+            ))?;
         }
         Ok(())
     }
@@ -82,7 +112,9 @@ impl Stateful for EarlyStopping {
     }
 
     fn restore_state(&mut self, _version: &str, state: &[u8]) -> Result<()> {
-        let bytes = state.try_into().map_err(|_| Error::data("the state is not a count"))?;
+        let bytes = state
+            .try_into()
+            .map_err(|_| Error::data("the state is not a count"))?;
         self.count = u64::from_le_bytes(bytes);
         Ok(())
     }
@@ -91,7 +123,11 @@ impl Stateful for EarlyStopping {
 impl EarlyStopping {
     fn improved(&self, value: f64, best: Option<f64>) -> bool {
         let Some(best) = best else { return true };
-        let better = if self.greater_is_better { value > best } else { value < best };
+        let better = if self.greater_is_better {
+            value > best
+        } else {
+            value < best
+        };
         better && (value - best).abs() > self.threshold
     }
 }

@@ -50,8 +50,13 @@ impl<'a> Batch<'a> {
         if let Some(logits) = self.output("logits")? {
             return Ok(logits);
         }
-        let first = self.outputs().into_iter().next().ok_or_else(|| Error::data("the model has no outputs besides the loss"))?;
-        self.output(&first)?.ok_or_else(|| Error::data("the model has no outputs besides the loss"))
+        let first = self
+            .outputs()
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::data("the model has no outputs besides the loss"))?;
+        self.output(&first)?
+            .ok_or_else(|| Error::data("the model has no outputs besides the loss"))
     }
 
     /// The label column `labels`, or else the first one.
@@ -59,8 +64,13 @@ impl<'a> Batch<'a> {
         if let Some(labels) = self.label("labels")? {
             return Ok(labels);
         }
-        let first = self.labels().into_iter().next().ok_or_else(|| Error::data("the batch has no labels"))?;
-        self.label(&first)?.ok_or_else(|| Error::data("the batch has no labels"))
+        let first = self
+            .labels()
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::data("the batch has no labels"))?;
+        self.label(&first)?
+            .ok_or_else(|| Error::data("the batch has no labels"))
     }
 
     /// Name of the evaluation set; empty if there is only one.

@@ -21,17 +21,26 @@ pub struct Error {
 impl Error {
     /// This batch or file cannot be used.
     pub fn data(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Data, message: message.into() }
+        Self {
+            kind: ErrorKind::Data,
+            message: message.into(),
+        }
     }
 
     /// A configuration value cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Config, message: message.into() }
+        Self {
+            kind: ErrorKind::Config,
+            message: message.into(),
+        }
     }
 
     /// Nothing more can be done.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Fatal, message: message.into() }
+        Self {
+            kind: ErrorKind::Fatal,
+            message: message.into(),
+        }
     }
 }
 
@@ -45,12 +54,18 @@ impl std::error::Error for Error {}
 
 impl From<types::Error> for Error {
     fn from(error: types::Error) -> Self {
-        Self { kind: error.kind, message: error.message }
+        Self {
+            kind: error.kind,
+            message: error.message,
+        }
     }
 }
 
 impl From<Error> for types::Error {
     fn from(error: Error) -> Self {
-        Self { kind: error.kind, message: error.message }
+        Self {
+            kind: error.kind,
+            message: error.message,
+        }
     }
 }

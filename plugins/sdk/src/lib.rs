@@ -41,8 +41,8 @@ pub use batch::Batch;
 pub use context::{Better, Checkpoint, Ctx, Level, Progress, Rng, Run, Setup, log};
 pub use error::{Error, ErrorKind, Result};
 pub use plugin::{
-    Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig, Plugin, PredictionStepHooks, Stateful, StepHooks,
-    SubstepHooks, TrainHooks, WholeMetrics,
+    Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig,
+    Plugin, PredictionStepHooks, Stateful, StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
 };
 pub use tensor::{Dtype, Tensor};
 

@@ -51,7 +51,10 @@ pub trait Accumulator: 'static {
 }
 
 fn unsupported(method: &str) -> Error {
-    Error { kind: crate::ErrorKind::Unsupported, message: format!("the metric has no `{method}`") }
+    Error {
+        kind: crate::ErrorKind::Unsupported,
+        message: format!("the metric has no `{method}`"),
+    }
 }
 
 /// Numbers from a whole evaluation pass at once.
@@ -141,7 +144,8 @@ callback_traits! {
 /// Reads the configuration; for the exporting macro.
 #[doc(hidden)]
 pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
-    serde_json::from_str(json).map_err(|error| Error::config(format!("the configuration cannot be read: {error}")))
+    serde_json::from_str(json)
+        .map_err(|error| Error::config(format!("the configuration cannot be read: {error}")))
 }
 
 /// Embeds the manifest, a JSON file beside the source, as the custom section `trainer:manifest`.

@@ -48,14 +48,19 @@ pub fn compute(attack: &str) -> Result<()> {
             }
         }
         "handles-unwrap" => {
-            let hoard: Vec<Tensor> = (0..1_000_000).map(|_| Tensor::full(Dtype::Unsigned8, &[1], 0.0).unwrap()).collect();
+            let hoard: Vec<Tensor> = (0..1_000_000)
+                .map(|_| Tensor::full(Dtype::Unsigned8, &[1], 0.0).unwrap())
+                .collect();
             core::hint::black_box(hoard);
         }
         "tensors" => {
             Tensor::full(Dtype::Float32, &[1 << 20, 1 << 10], 0.0)?;
         }
         "broadcast" => {
-            let (row, column) = (Tensor::full(Dtype::Float32, &[1, 100_000], 0.0)?, Tensor::full(Dtype::Float32, &[100_000, 1], 0.0)?);
+            let (row, column) = (
+                Tensor::full(Dtype::Float32, &[1, 100_000], 0.0)?,
+                Tensor::full(Dtype::Float32, &[100_000, 1], 0.0)?,
+            );
             (&row + &column)?;
         }
         "bincount" => {
@@ -75,9 +80,14 @@ pub fn compute(attack: &str) -> Result<()> {
     Ok(())
 }
 
+/// Uses up the machine's stack before the one that the guest keeps in its own memory.
+#[inline(never)]
 fn dig(depth: u64) -> u64 {
-    let frame = core::hint::black_box([depth; 16]);
-    if frame[3] == u64::MAX { 0 } else { dig(depth + 1) + core::hint::black_box(frame)[7] }
+    if depth == u64::MAX {
+        return 0;
+    }
+    let deeper: fn(u64) -> u64 = core::hint::black_box(dig);
+    deeper(depth + 1).rotate_left(5) ^ depth
 }
 
 /// What WASI must not give.
@@ -94,10 +104,15 @@ fn probe_wasi() -> Result<()> {
             return found(path);
         }
     }
-    if std::net::TcpStream::connect("127.0.0.1:80").err().is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+    if std::net::TcpStream::connect("127.0.0.1:80")
+        .err()
+        .is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    {
         return found("the network");
     }
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     if since.as_secs() > 1 << 31 || (since.as_secs() > 1_000_000 && since.as_secs() < 1 << 29) {
         return found("the time");
     }
@@ -131,9 +146,13 @@ pub fn batch(attack: &str, batch: &Batch<'_>) -> Result<()> {
 pub fn numbers(attack: &str, updates: u64) -> Result<Vec<(String, f64)>> {
     let one = |name: &str| Ok(vec![(name.to_owned(), 1.0)]);
     match attack {
-        "million-names" => Ok((0..100_000).map(|number| (format!("m{number}"), 0.0)).collect()),
-        "too-many-names" => Ok((0..1_001).map(|number| (format!("m{number}"), 0.0)).collect()),
-        "huge-list" => Ok((0..1_000_000).map(|_| ("x".repeat(100), 0.0)).collect()),
+        "million-names" => Ok((0..1_000_000)
+            .map(|number| (format!("m{number}"), 0.0))
+            .collect()),
+        "too-many-names" => Ok((0..1_001)
+            .map(|number| (format!("m{number}"), 0.0))
+            .collect()),
+        "huge-list" => Ok((0..300_000).map(|_| ("x".repeat(100), 0.0)).collect()),
         "newline-name" => one("loss\naccuracy 1.0"),
         "escape-name" => one("\u{1b}[2Jaccuracy"),
         "direction-name" => one("acc\u{202e}ycaru"),
@@ -142,7 +161,11 @@ pub fn numbers(attack: &str, updates: u64) -> Result<Vec<(String, f64)>> {
         "empty-name" => one(""),
         "same-name" => Ok(vec![("a".to_owned(), 1.0), ("a".to_owned(), 2.0)]),
         "path-name" => one("../../etc/passwd"),
-        "nan" => Ok(vec![("nan".to_owned(), f64::NAN), ("inf".to_owned(), f64::NEG_INFINITY), ("tiny".to_owned(), 5e-324)]),
+        "nan" => Ok(vec![
+            ("nan".to_owned(), f64::NAN),
+            ("inf".to_owned(), f64::NEG_INFINITY),
+            ("tiny".to_owned(), 5e-324),
+        ]),
         attack => {
             if let Some(attack) = attack.strip_suffix("-compute") {
                 compute(attack)?;

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use trainer_sdk::{
-    Accumulator, Batch, Better, Checkpoint, CheckpointHooks, Ctx, EpochHooks, Error, EvalHooks, LogHooks, Logits, Metrics, Plugin,
-    PredictionStepHooks, Result, Run, Setup, Stateful, StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
+    Accumulator, Batch, Better, Checkpoint, CheckpointHooks, Ctx, EpochHooks, Error, EvalHooks,
+    LogHooks, Logits, Metrics, Plugin, PredictionStepHooks, Result, Run, Setup, Stateful,
+    StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
 };
 
 #[derive(Clone, Debug, Deserialize)]
@@ -42,7 +43,11 @@ impl Plugin for Hostile {
         if config.attack == "facts" {
             attacks::state_facts(run)?;
         }
-        Ok(Self { config, calls: 0, counts: HashMap::new() })
+        Ok(Self {
+            config,
+            calls: 0,
+            counts: HashMap::new(),
+        })
     }
 }
 
@@ -53,7 +58,12 @@ impl Hostile {
         (self.calls == self.config.call).then(|| self.config.attack.clone())
     }
 
-    fn record(&mut self, ctx: &Ctx<'_>, event: &'static str, numbers: &[(String, f64)]) -> Result<()> {
+    fn record(
+        &mut self,
+        ctx: &Ctx<'_>,
+        event: &'static str,
+        numbers: &[(String, f64)],
+    ) -> Result<()> {
         if self.config.attack == "record" {
             let count = self.counts.entry(event).or_default();
             *count += 1;
@@ -140,7 +150,12 @@ impl Stateful for Hostile {
     }
 
     fn restore_state(&mut self, version: &str, state: &[u8]) -> Result<()> {
-        let bytes = state.try_into().map_err(|_| Error::data(format!("a state of {} bytes from version {version}", state.len())))?;
+        let bytes = state.try_into().map_err(|_| {
+            Error::data(format!(
+                "a state of {} bytes from version {version}",
+                state.len()
+            ))
+        })?;
         self.calls = u64::from_le_bytes(bytes);
         Ok(())
     }
@@ -150,7 +165,10 @@ impl Metrics for Hostile {
     type Accumulator = Pass;
 
     fn accumulator(&self, _dataset: &str) -> Pass {
-        Pass { config: self.config.clone(), updates: 0 }
+        Pass {
+            config: self.config.clone(),
+            updates: 0,
+        }
     }
 }
 
@@ -184,7 +202,14 @@ impl Drop for Pass {
 impl WholeMetrics for Hostile {
     fn compute_metrics(&mut self, all: &Batch<'_>) -> Result<Vec<(String, f64)>> {
         let (logits, labels) = (all.logits()?, all.target()?);
-        let shape = |tensor: &Tensor| Ok::<f64, Error>(tensor.shape()?.iter().fold(0.0, |all, extent| all * 100.0 + *extent as f64));
+        let shape = |tensor: &Tensor| {
+            Ok::<f64, Error>(
+                tensor
+                    .shape()?
+                    .iter()
+                    .fold(0.0, |all, extent| all * 100.0 + *extent as f64),
+            )
+        };
         Ok(vec![
             ("logits_shape".to_owned(), shape(&logits)?),
             ("labels_shape".to_owned(), shape(&labels)?),

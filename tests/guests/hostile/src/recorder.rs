@@ -11,14 +11,19 @@ pub fn record(ctx: &Ctx<'_>, event: &str, count: u64, numbers: &[(String, f64)])
     ctx.emit(&format!("{event}/epoch"), progress.epoch)?;
     ctx.emit(&format!("{event}/micro"), progress.micro_step as f64)?;
     ctx.emit(&format!("{event}/rates"), ctx.learning_rates().iter().sum())?;
-    ctx.emit(&format!("{event}/norm"), ctx.gradient_norm().unwrap_or(-1.0))?;
+    ctx.emit(
+        &format!("{event}/norm"),
+        ctx.gradient_norm().unwrap_or(-1.0),
+    )?;
     ctx.emit(&format!("{event}/best"), ctx.best_metric().unwrap_or(-1.0))?;
     ctx.emit(&format!("{event}/loss"), ctx.metric("loss").unwrap_or(-1.0))?;
     for (name, value) in numbers {
         ctx.emit(&format!("{event}/{name}"), *value)?;
     }
     let flags = [ctx.is_stopping(), ctx.saves(), ctx.evaluates(), ctx.logs()];
-    let bits = flags.iter().fold(0, |bits, flag| bits * 2 + u32::from(*flag));
+    let bits = flags
+        .iter()
+        .fold(0, |bits, flag| bits * 2 + u32::from(*flag));
     ctx.emit(&format!("{event}/flags"), f64::from(bits))?;
     match count % 5 {
         1 => ctx.set_save(true),
