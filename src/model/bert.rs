@@ -32,6 +32,9 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "labels",
 ];
 
+/// More layers than any network has: a larger number is a mistake that would only show when memory is used up.
+const MAX_LAYERS: usize = 4096;
+
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
@@ -102,6 +105,21 @@ impl Shape {
         ];
         if let Some((name, value)) = sizes.iter().find(|(_, value)| *value < 1) {
             return Some(format!("{name} {value} is not positive"));
+        }
+        if self.num_hidden_layers > MAX_LAYERS {
+            let layers = self.num_hidden_layers;
+            return Some(format!(
+                "num_hidden_layers {layers} is more than the {MAX_LAYERS} supported"
+            ));
+        }
+        if self.layer_norm_eps < 0.0 {
+            return Some(format!(
+                "layer_norm_eps {} is negative",
+                self.layer_norm_eps
+            ));
+        }
+        if let Err(error) = Activation::parse(&self.hidden_act) {
+            return Some(format!("hidden_act: {error}"));
         }
         if self.hidden_size % self.num_attention_heads != 0 {
             let (size, heads) = (self.hidden_size, self.num_attention_heads);

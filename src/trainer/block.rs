@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Metrics, Trainer, round};
 use crate::callback::Event;
+use crate::error::told;
 use crate::optim::{LrScheduler, Optimizer};
 
 impl Trainer {
@@ -78,9 +79,10 @@ impl Trainer {
         for reporter in &mut self.parts.reporters {
             if let Err(error) = reporter.scalars(self.state.global_step, values) {
                 tracing::warn!(
-                    "the report {} left out step {}: {error:#}",
+                    "the report {} left out step {}: {}",
                     reporter.name(),
-                    self.state.global_step
+                    self.state.global_step,
+                    told(&error)
                 );
             }
         }
