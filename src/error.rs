@@ -87,10 +87,14 @@ pub fn told(error: &anyhow::Error) -> String {
 
 /// The text of a C++ exception without the frames that follow it.
 pub fn without_frames(text: &str) -> &str {
-    let end = ["\nException raised from ", "\nframe #0: "]
-        .iter()
-        .filter_map(|mark| text.find(mark))
-        .min();
+    // Also as `Debug` shows them.
+    let marks = [
+        "\nException raised from ",
+        "\nframe #0: ",
+        r"\nException raised from ",
+        r"\nframe #0: ",
+    ];
+    let end = marks.iter().filter_map(|mark| text.find(mark)).min();
     text[..end.unwrap_or(text.len())].trim_end()
 }
 
@@ -140,6 +144,10 @@ mod tests {
         for (text, expected) in [
             (raised, "sizes differ"),
             (enforced, "not enough memory"),
+            (
+                r#"Torch("sizes differ\nframe #0: f")"#,
+                r#"Torch("sizes differ"#,
+            ),
             ("two\nlines", "two\nlines"),
             ("", ""),
         ] {

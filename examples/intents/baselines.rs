@@ -261,7 +261,7 @@ fn sentence_batch(
     let tensor = |column: fn(&tokenizers::Encoding) -> &[u32]| -> Result<Tensor> {
         let values: Vec<i64> = encodings
             .iter()
-            .flat_map(|encoding| column(encoding))
+            .flat_map(column)
             .map(|value| i64::from(*value))
             .collect();
         Ok(Tensor::f_from_slice(&values)?.f_view([texts.len() as i64, length as i64])?)

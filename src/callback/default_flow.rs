@@ -86,5 +86,5 @@ impl DefaultFlow {
 
 /// Intervals are whole numbers once resolved; 0 means never.
 fn is_multiple(step: u64, interval: f64) -> bool {
-    interval >= 1.0 && step % (interval as u64) == 0
+    interval >= 1.0 && step.is_multiple_of(interval as u64)
 }

@@ -337,6 +337,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn headers_that_lie_are_refused_with_the_reason() {
         let tensor = |text: &str| format!("{{\"x\":{text}}}");
         let f32 = |shape: &str, offsets: &str| {

@@ -434,7 +434,7 @@ mod tests {
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");
             let mut step = 0;
-            while let Some(batch) = epoch.next() {
+            for batch in epoch.by_ref() {
                 batch.expect("a batch");
                 step += 1;
                 notes

@@ -711,7 +711,8 @@ mod tests {
     #[test]
     fn columns_are_found_and_unused_ones_dropped() {
         let label = ("label", Value::Int(1));
-        let cases: [(&[(&str, Value)], bool, &str); 6] = [
+        type Case<'a> = (&'a [(&'a str, Value)], bool, &'a str);
+        let cases: [Case<'_>; 6] = [
             (
                 &[
                     ("id", Value::Int(7)),

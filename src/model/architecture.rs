@@ -14,6 +14,9 @@ use super::weights::LoadReport;
 use crate::checkpoint::load::read_weights;
 use crate::error::Failure;
 
+/// Makes a network from its blueprint and its weights.
+type Build = fn(Blueprint<'_>, ParameterSource) -> Result<(Box<dyn Model>, LoadReport)>;
+
 /// One class of Hugging Face that is implemented here.
 struct Architecture {
     model_type: &'static str,
@@ -22,7 +25,7 @@ struct Architecture {
     /// Arguments of `forward`.
     arguments: &'static [&'static str],
     naming: fn(&'static str) -> Naming,
-    build: fn(Blueprint<'_>, ParameterSource) -> Result<(Box<dyn Model>, LoadReport)>,
+    build: Build,
 }
 
 /// What an architecture builds a network from, besides its weights.
@@ -436,7 +439,7 @@ mod tests {
             ),
             (
                 |config, _, _| drop(config.insert("hidden_size".to_owned(), json!("wide"))),
-                &["reading the shape of the network"],
+                &["config.json: hidden_size: invalid type: string \"wide\", expected i64"],
             ),
             (
                 |config, _, _| {

@@ -181,17 +181,18 @@ impl Embeddings {
         let width = shape.hidden_size;
         let words = [shape.vocab_size, width];
         let positions = [shape.max_position_embeddings, width];
+        let words = source.embedding(
+            (&name("word_embeddings"), "token id"),
+            words,
+            shape.pad_token_id,
+        )?;
+        let positions =
+            source.embedding((&name("position_embeddings"), "position"), positions, None)?;
+        // As many as there are rows: a shape that the weights do not have is refused later and takes no memory.
+        let num_positions = positions.weight.size()[0];
         Ok(Self {
-            words: source.embedding(
-                (&name("word_embeddings"), "token id"),
-                words,
-                shape.pad_token_id,
-            )?,
-            positions: source.embedding(
-                (&name("position_embeddings"), "position"),
-                positions,
-                None,
-            )?,
+            words,
+            positions,
             token_types: source.embedding(
                 (&name("token_type_embeddings"), "token type id"),
                 [shape.type_vocab_size, width],
@@ -201,11 +202,8 @@ impl Embeddings {
             dropout: Dropout {
                 probability: shape.hidden_dropout_prob,
             },
-            position_ids_1p: Tensor::f_arange(
-                shape.max_position_embeddings,
-                (Kind::Int64, Device::Cpu),
-            )?
-            .f_unsqueeze(0)?,
+            position_ids_1p: Tensor::f_arange(num_positions, (Kind::Int64, Device::Cpu))?
+                .f_unsqueeze(0)?,
         })
     }
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Map, Value};
 use tch::Kind;
 
@@ -305,9 +305,18 @@ fn dtype_name(kind: Kind) -> &'static str {
 
 /// Reads the part of `keys` that an architecture declares.
 pub fn section<T: serde::de::DeserializeOwned>(config: &ModelConfig) -> Result<T> {
-    serde_json::from_value(Value::Object(config.keys.clone()))
-        .map_err(|error| Failure::data(format!("{}: {error}", config.source.display())))
-        .context("reading the shape of the network")
+    let read = |keys| serde_json::from_value::<T>(Value::Object(keys));
+    read(config.keys.clone()).map_err(|error| {
+        // The error does not say which key it is about; alone, only that one fails.
+        let alone =
+            |(key, value): (&String, &Value)| Map::from_iter([(key.clone(), value.clone())]);
+        let wrong = config
+            .keys
+            .iter()
+            .find(|entry| read(alone(*entry)).is_err());
+        let key = wrong.map_or_else(String::new, |(key, _)| format!("{key}: "));
+        Failure::data(format!("{}: {key}{error}", config.source.display())).into()
+    })
 }
 
 #[cfg(test)]

@@ -185,8 +185,10 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
         || [Signal::XCPU, Signal::KILL]
             .iter()
             .any(|known| signal == Some(known.as_raw()));
-    let out_of_memory =
-        signal == Some(Signal::ABORT.as_raw()) || outcome.messages.contains("memory allocation");
+    let out_of_memory = signal == Some(Signal::ABORT.as_raw())
+        || ["memory allocation", "out of memory"]
+            .iter()
+            .any(|text| outcome.messages.contains(text));
     let limit = match (over_time, out_of_memory) {
         (true, _) => Limit::CompileTime,
         (_, true) => Limit::CompileMemory,

@@ -82,8 +82,8 @@ fn describe(name: &str, schema: &Value, error: &jsonschema::ValidationError<'_>)
 /// The keys that a schema knows at a place of the configuration.
 fn properties_at(schema: &Value, path: &str) -> Vec<String> {
     let descend = |place: &Value, key: &str| place.get("properties")?.get(key).cloned();
-    let steps = path.split('/').filter(|step| !step.is_empty());
-    let place = steps.fold(Some(schema.clone()), |place, key| descend(&place?, key));
+    let mut steps = path.split('/').filter(|step| !step.is_empty());
+    let place = steps.try_fold(schema.clone(), |place, key| descend(&place, key));
     let properties = place
         .as_ref()
         .and_then(|place| place.get("properties"))

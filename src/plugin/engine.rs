@@ -55,7 +55,7 @@ fn config() -> Config {
     // A call costs three times as much with it, and no hook is asynchronous.
     config.concurrency_support(false);
     config.wasm_memory64(false).relaxed_simd_deterministic(true);
-    config.wasm_backtrace_max_frames(NonZeroUsize::new(16));
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(32));
     config.memory_init_cow(true).parallel_compilation(true);
     config
 }

@@ -185,7 +185,7 @@ impl Fault<'_> {
         // What the guest's own runtime says about itself is no help here.
         let is_said = |line: &&str| !line.starts_with("note: run with `RUST_BACKTRACE=1`");
         let said: Vec<&str> = self.output.trim().lines().filter(is_said).collect();
-        let output = printable(&said.join("\n"), MAX_TEXT);
+        let output = printable(&said.join("\n"), 2 * MAX_TEXT);
         if !output.is_empty() {
             let _ = write!(trail, "; it wrote: {output}");
         }
@@ -241,18 +241,49 @@ fn trap_text(error: &wasmtime::Error) -> String {
     printable(root.lines().next().unwrap_or_default(), MAX_TEXT)
 }
 
-/// The innermost functions of a backtrace. wasmtime demangles names only in its own rendering: `  0:  0x1a2 - module!name`.
+/// The innermost functions of a backtrace that are not of the language's runtime. wasmtime demangles names only in its own
+/// rendering: `  0:  0x1a2 - module!name`.
 fn frames(backtrace: &str) -> Vec<String> {
+    const RUNTIME: [&str; 7] = [
+        "<wasm function",
+        "std",
+        "core::",
+        "alloc::",
+        "__rust",
+        "rust_",
+        "abort",
+    ];
     let names = backtrace
         .lines()
         .filter_map(|line| line.split_once(" - ")?.1.split_once('!'));
-    let known = names
-        .map(|(_, name)| name)
-        .filter(|name| !name.starts_with("<wasm function"));
-    known
-        .take(MAX_FRAMES)
-        .map(|name| printable(name, 120))
+    let names = names.map(|(_, name)| without_hashes(name));
+    let own = names.filter(|name| !RUNTIME.iter().any(|prefix| name.starts_with(prefix)));
+    own.take(MAX_FRAMES)
+        .map(|name| printable(&name, 120))
         .collect()
+}
+
+/// `a[0123]::b::h0123456789abcdef` is `a::b` to a reader.
+fn without_hashes(name: &str) -> String {
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        match after.split_once(']') {
+            Some((hash, after)) if hash.chars().all(|c| c.is_ascii_hexdigit()) => rest = after,
+            _ => {
+                plain.push('[');
+                rest = after;
+            }
+        }
+    }
+    plain.push_str(rest);
+    match plain.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && hash.chars().all(|c| c.is_ascii_hexdigit()) => {
+            path.to_owned()
+        }
+        _ => plain,
+    }
 }
 
 fn kind_name(kind: ErrorKind) -> &'static str {
@@ -324,6 +355,17 @@ mod tests {
             failure.message,
             "plugin `acc`: metrics.update, call 3: over the limit `memory` of 256 MiB (needs 300 MiB); \
              it wrote: memory allocation of 314572800 bytes failed"
+        );
+    }
+
+    #[test]
+    fn a_backtrace_names_the_guests_own_functions() {
+        let backtrace = "error while executing at wasm backtrace:\n    0:   0x5a2 - hostile.wasm!abort\n    1:   0x6 - \
+            m!std[d123b7a1a2ed1472]::process::abort\n    2:   0x7 - m!hostile::attacks::dig::h894cc21c92da405d\n    3:   \
+            0x8 - m!<wasm function 9>\n    4:   0x9 - m!hostile[ab12]::update::<[u8; 4]>";
+        assert_eq!(
+            frames(backtrace),
+            ["hostile::attacks::dig", "hostile::update::<[u8; 4]>"]
         );
     }
 }

@@ -119,14 +119,15 @@ impl Anatomy {
             }
             Payload::CodeSectionStart { size, .. } => self.code += u64::from(*size),
             Payload::DataSection(section) => {
-                self.data += (section.range().end - section.range().start) as u64
+                self.data += section.range().end - section.range().start
             }
             // The outermost one counts: toolchains put it into the core module, later steps around the component.
-            Payload::CustomSection(section) if section.name() == SECTION => {
-                if self.manifest.is_none() || *depth == 1 {
-                    self.manifest = Some(section.data().to_vec());
-                }
+            Payload::CustomSection(section)
+                if section.name() == SECTION && (self.manifest.is_none() || *depth == 1) =>
+            {
+                self.manifest = Some(section.data().to_vec());
             }
+            Payload::CustomSection(section) if section.name() == SECTION => {}
             Payload::CustomSection(section) => self.names += section.data().len() as u64,
             _ => {}
         }

@@ -73,6 +73,19 @@ macro_rules! find {
     };
 }
 
+/// The functions of what was found.
+macro_rules! load {
+    ($indices:expr, $store:expr, $instance:expr, $lifecycle:expr; $($hook:ident),+) => {
+        Hooks {
+            lifecycle: $lifecycle,
+            $($hook: match &$indices.$hook {
+                Some(indices) => Some(indices.load(&mut *$store, $instance)?),
+                None => None,
+            },)+
+        }
+    };
+}
+
 impl Indices {
     fn new(pre: &InstancePre<State>) -> wasmtime::Result<Self> {
         Ok(Self {
@@ -97,69 +110,11 @@ impl Indices {
         store: &mut Store<State>,
         instance: &wasmtime::component::Instance,
     ) -> wasmtime::Result<Hooks> {
-        Ok(Hooks {
-            lifecycle: self.lifecycle.load(&mut *store, instance)?,
-            stateful: self
-                .stateful
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            train: self
-                .train
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            epoch: self
-                .epoch
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            step: self
-                .step
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            substep: self
-                .substep
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            eval: self
-                .eval
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            prediction_step: self
-                .prediction_step
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            log: self
-                .log
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            checkpoint: self
-                .checkpoint
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            metrics: self
-                .metrics
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            whole_metrics: self
-                .whole_metrics
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-            logits: self
-                .logits
-                .as_ref()
-                .map(|indices| indices.load(&mut *store, instance))
-                .transpose()?,
-        })
+        let lifecycle = self.lifecycle.load(&mut *store, instance)?;
+        Ok(
+            load!(self, store, instance, lifecycle; stateful, train, epoch, step, substep, eval,
+            prediction_step, log, checkpoint, metrics, whole_metrics, logits),
+        )
     }
 }
 
@@ -282,6 +237,11 @@ impl Instance {
     /// The number of the store in use.
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the store of that number is the one in use.
+    pub(super) fn is_running(&self, generation: u64) -> bool {
+        self.live.is_some() && self.generation == generation
     }
 
     /// Whether a trap may still be answered with a fresh store.

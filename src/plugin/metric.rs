@@ -41,13 +41,11 @@ impl Streaming {
     fn current(&self) -> Result<ResourceAny> {
         let instance = self.instance.borrow();
         match self.accumulator {
-            Some((accumulator, generation)) if generation == instance.generation() => {
-                Ok(accumulator)
-            }
+            Some((accumulator, generation)) if instance.is_running(generation) => Ok(accumulator),
             Some(_) => Err(instance
                 .refuse(
                     Hook::MetricsUpdate,
-                    "its state was lost when it was started again".to_owned(),
+                    "what it had seen of this pass was lost when it was stopped".to_owned(),
                 )
                 .into()),
             None => Err(instance
@@ -69,7 +67,7 @@ impl Metric for Streaming {
         let mut instance = self.instance.borrow_mut();
         instance.ready()?;
         if let Some((old, generation)) = self.accumulator.take()
-            && generation == instance.generation()
+            && instance.is_running(generation)
         {
             instance.call(Hook::MetricsDrop, |store, _| {
                 Ok(Ok(old.resource_drop(store)?))
@@ -203,33 +201,28 @@ impl Gathered {
 fn join(parts: &[Tensor]) -> Result<Tensor> {
     let width = |tensor: &Tensor| tensor.size().get(1).copied().unwrap_or(0);
     let widest = parts.iter().map(width).max().unwrap_or(0);
-    let mut padded = Vec::with_capacity(parts.len());
-    for part in parts {
-        let missing = widest - width(part);
-        if part.dim() < 2 || missing == 0 {
-            padded.push(part.shallow_clone());
-            continue;
+    let pad = |part: &Tensor| {
+        if part.dim() < 2 || width(part) == widest {
+            Ok(part.shallow_clone())
+        } else {
+            padded(part, widest)
         }
-        // Pairs of (left, right) from the last dimension backwards; dimension 1 comes last.
-        let mut pads = vec![0; 2 * (part.dim() - 1)];
-        if let Some(right) = pads.last_mut() {
-            *right = missing;
-        }
-        padded.push(
-            part.f_constant_pad_nd(pads)?
-                .f_masked_fill(&right_of(part, widest)?, PADDING)?,
-        );
-    }
+    };
+    let padded = parts.iter().map(pad).collect::<Result<Vec<Tensor>>>()?;
     Ok(Tensor::f_cat(&padded, 0)?)
 }
 
-/// A mask over the padding: true right of the part's own width.
-fn right_of(part: &Tensor, widest: i64) -> Result<Tensor> {
-    let own = part.size()[1];
-    let columns = Tensor::f_arange(widest, (tch::Kind::Int64, part.device()))?.f_ge(own)?;
-    let mut shape = vec![1; part.dim()];
-    shape[1] = widest;
-    Ok(columns.f_reshape(shape)?)
+/// The part in a larger tensor, and the padding right of it.
+fn padded(part: &Tensor, widest: i64) -> Result<Tensor> {
+    let mut size = part.size();
+    let own = std::mem::replace(&mut size[1], widest);
+    let result = Tensor::f_empty(size, (part.f_kind()?, part.device()))?;
+    result.f_narrow(1, 0, own)?.f_copy_(part)?;
+    // A tensor instead of tch's `Scalar`, which panics where libtorch reports an error.
+    result
+        .f_narrow(1, own, widest - own)?
+        .f_copy_(&Tensor::f_from_slice(&[PADDING])?)?;
+    Ok(result)
 }
 
 fn absent() -> wasmtime::Error {

@@ -18,7 +18,7 @@ use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, WasiCtx};
 use super::state::State;
 
 /// Bytes of standard output and error that are kept, the newest of each.
-const KEPT_OUTPUT: usize = 16 << 10;
+const KEPT_OUTPUT: usize = 4 << 10;
 /// What one reading of the clock takes, so that a guest that waits for time to pass does not wait for ever.
 const TICK_NANOS: u64 = 1_000;
 /// Random bytes repeat after so many; they seed hash tables, nothing more.

@@ -199,7 +199,7 @@ mod tests {
             svg.starts_with("<svg") && svg.contains("eval_accuracy"),
             "{svg}"
         );
-        assert_eq!(svg.matches("<polyline").count() >= 2, true);
+        assert!(svg.matches("<polyline").count() >= 2);
         assert!(!svg.contains("eval_loss") && !svg.contains(">epoch<"));
     }
 }

@@ -53,7 +53,7 @@ impl Accumulation {
 
     /// Whether a step begins at this micro-batch: by its index in the epoch, so begin and end may be unpaired.
     pub fn begins_step(&self, place: Place) -> bool {
-        place.index % self.steps == 0
+        place.index.is_multiple_of(self.steps)
     }
 
     /// Counts a micro-batch; true if it ends a step.
@@ -61,7 +61,7 @@ impl Accumulation {
         self.total_batches += 1;
         self.pending += 1;
         let short_epoch_ends = place.epoch_len <= self.steps && place.index + 1 == place.epoch_len;
-        let ends = self.total_batches % self.steps == 0 || short_epoch_ends;
+        let ends = self.total_batches.is_multiple_of(self.steps) || short_epoch_ends;
         if ends {
             self.pending = 0;
         }

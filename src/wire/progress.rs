@@ -168,14 +168,14 @@ mod tests {
             micro_step: 10,
         };
         let logs = [
-            ("loss".to_owned(), 0.693_14),
+            ("loss".to_owned(), 0.713_14),
             ("learning_rate".to_owned(), 4.6e-5),
             ("total_flos".to_owned(), 9e9),
         ];
         let line = log_line(&logs, &context, 0);
         assert_eq!(
             line,
-            "step 10/30  loss 0.6931  learning_rate 4.600e-5  2.00 steps/s  0:00:10 left"
+            "step 10/30  loss 0.7131  learning_rate 4.600e-5  2.00 steps/s  0:00:10 left"
         );
         let evaluation = log_line(&[("eval_loss".to_owned(), 0.5)], &context, 0);
         assert_eq!(evaluation, "step 10/30  eval_loss 0.5");

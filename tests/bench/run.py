@@ -28,8 +28,6 @@ INTENTS = ROOT / "examples/intents"
 REGRESSION = ROOT / "tests/fixtures/torchscript/regression.pt"
 BENCH = ROOT / ".bench"
 
-MEBIBYTE = 1024 * 1024
-
 
 class Table:
     """Rows of the report; a row that misses its limit is marked and makes the exit status 1."""
@@ -172,9 +170,21 @@ def compiled_bare_loop():
     return program
 
 
+def finished(words, threads):
+    """Resource usage, wall seconds and output of a program that must succeed."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(list(map(str, words)), env=environment(threads), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{words} ended with {process.returncode}\n{printed}")
+    return usage, time.perf_counter() - begin, printed
+
+
 def loop(table, count, quick):
     """What the loop costs beyond libtorch, on a model whose arithmetic costs nothing."""
-    table.head("One step of the two-scalar regression model, one thread")
+    table.head("One step of the two-scalar regression model: processor time, one thread")
     program, steps = compiled_bare_loop(), (500, 2500) if quick else (2000, 22000)
     bare = [float(run([program, REGRESSION, steps[1]], threads=1)) for _ in range(count)]
     ours = []
@@ -186,9 +196,8 @@ def loop(table, count, quick):
             for number in steps:
                 words = [HOST, "train", "--model", REGRESSION, "--trust_model_code", "--train_file", rows, "--learning_rate", "0.1"]
                 words += ["--output_dir", f"{folder}/out-{index}-{number}", "--max_steps", number, "--save_strategy", "no", "--disable_tqdm"]
-                begin = time.perf_counter()
-                run(words, threads=1)
-                seconds.append(time.perf_counter() - begin)
+                usage, _, _ = finished(words, threads=1)
+                seconds.append(usage.ru_utime + usage.ru_stime)
             ours.append(1e6 * (seconds[1] - seconds[0]) / (steps[1] - steps[0]))
     in_cpp = table.row("libtorch calls alone, in C++", bare, "us")
     table.row("host", ours, "us")
@@ -201,18 +210,6 @@ def plugin_calls(table):
     for line in run([ROOT / "target/release/examples/bench-plugin-calls", PLUGIN.parent, GUESTS], threads=1).splitlines():
         measured = json.loads(line)
         table.row(measured["what"], measured["values"], measured["unit"], limit=measured.get("limit"))
-
-
-def peak_memory(words):
-    """Peak resident bytes and wall seconds of a program."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(list(map(str, words)), env=environment(2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"{words} ended with {process.returncode}\n{printed}")
-    return usage.ru_maxrss * 1024, time.perf_counter() - begin, printed
 
 
 def peer_python():
@@ -231,14 +228,15 @@ def demo(table, count, with_peer):
     """The demo here and in Hugging Face's Trainer."""
     table.head("The demo: peak memory and wall time, two threads")
     with tempfile.TemporaryDirectory() as folder:
-        ours = [peak_memory([HOST, "train", INTENTS / "config.toml", "--output_dir", f"{folder}/{i}", "--plugin", PLUGIN]) for i in range(count)]
-        memory = table.row("host: peak memory", [peak / MEBIBYTE for peak, _, _ in ours], "MiB")
+        words = [HOST, "train", INTENTS / "config.toml", "--plugin", PLUGIN, "--output_dir"]
+        ours = [finished([*words, f"{folder}/{i}"], threads=2) for i in range(count)]
+        memory = table.row("host: peak memory", [usage.ru_maxrss / 1024 for usage, _, _ in ours], "MiB")
         table.row("host: process", [seconds for _, seconds, _ in ours], "s")
         if not with_peer:
             return
         words = [peer_python(), pathlib.Path(__file__).with_name("peer.py"), MODEL, INTENTS]
-        theirs = [peak_memory([*words, f"{folder}/peer-{i}"]) for i in range(count)]
-    peer = table.row("Trainer: peak memory", [peak / MEBIBYTE for peak, _, _ in theirs], "MiB")
+        theirs = [finished([*words, f"{folder}/peer-{i}"], threads=2) for i in range(count)]
+    peer = table.row("Trainer: peak memory", [usage.ru_maxrss / 1024 for usage, _, _ in theirs], "MiB")
     table.row("Trainer: process", [seconds for _, seconds, _ in theirs], "s")
     table.row("host's share of Trainer's memory", [100 * memory / peer], "%", limit=60)
     print("  Trainer's accuracy:", json.loads(theirs[-1][2].splitlines()[-1])["accuracy"])

@@ -196,6 +196,7 @@ fn tensors(path: &Path) -> Vec<(String, Tensor)> {
         .tensors
 }
 
+#[expect(clippy::print_stdout, reason = "says where bits are equal")]
 fn compare_weights(run: &Run, output: &Path) {
     let ours = tensors(&output.join("model.safetensors"));
     let recorded = tensors(&golden(run.name).join("model.safetensors"));

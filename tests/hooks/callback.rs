@@ -108,8 +108,11 @@ impl Callback for Recorder {
     }
 }
 
+/// Emitted values, flags and changes after one event.
+type Reaction = (Vec<(String, f64)>, [bool; 5], Vec<Change>);
+
 /// All that a callback says and does during a made-up run.
-fn script(callback: &mut dyn Callback) -> Vec<(Vec<(String, f64)>, [bool; 5], Vec<Change>)> {
+fn script(callback: &mut dyn Callback) -> Vec<Reaction> {
     let folder = tempfile::tempdir().expect("a folder");
     let checkpoint = folder.path().join("checkpoint-2");
     std::fs::create_dir(&checkpoint).expect("a checkpoint");

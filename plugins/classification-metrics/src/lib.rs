@@ -117,27 +117,33 @@ impl Accumulator for Pass {
 }
 
 impl Pass {
-    /// One class per element. What is ignored is counted as a class of its own, the last one, which is cut off.
+    /// One class per element. Two more are counted: the first class that there is not, which no label may have, and one
+    /// for what is ignored.
     fn single(&mut self, predictions: &Tensor, labels: &Tensor, classes: u64) -> Result<()> {
-        let outside = classes as f64;
+        let outside = (classes + 1) as f64;
         let ignored = labels.equal_scalar(self.config.ignore_index as f64)?;
         let labels = labels.fill_where(&ignored, outside)?;
         let wrong = (!&predictions.equal(&labels)?)?;
-        let out_of_range = |_| {
+        let out_of_range = || {
             Error::data(format!(
                 "labels must be classes 0 to {} or {}",
                 classes - 1,
                 self.config.ignore_index
             ))
         };
-        let support = labels.bincount(classes + 1).map_err(out_of_range)?;
+        let support = labels.bincount(classes + 2).map_err(|_| out_of_range())?;
         let predicted = predictions
             .fill_where(&ignored, outside)?
-            .bincount(classes + 1)?;
-        let correct = labels.fill_where(&wrong, outside)?.bincount(classes + 1)?;
-        let counts = Tensor::stack(&[&correct, &predicted, &support], 0)?.narrow(1, 0, classes)?;
-        let counts = counts.read_signed64(0, 3 * classes)?;
-        let rows = self.counts.add_classes(&counts, classes as usize, false);
+            .bincount(classes + 2)?;
+        let correct = labels.fill_where(&wrong, outside)?.bincount(classes + 2)?;
+        let width = classes + 1;
+        let counts = Tensor::stack(&[&correct, &predicted, &support], 0)?
+            .narrow(1, 0, width)?
+            .read_signed64(0, 3 * width)?;
+        if counts.last() != Some(&0) {
+            return Err(out_of_range());
+        }
+        let rows = self.counts.add_classes(&counts, width as usize, false);
         self.counts.add_rows(rows.correct, rows.all);
         Ok(())
     }

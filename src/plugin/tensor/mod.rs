@@ -4,6 +4,7 @@
 //! so that a later use is answered with `stale` and never with another tensor. Bytes belong to a [`Charge`] that a result
 //! and all views of it share; the budget gets them back when the last of these is gone.
 
+mod constant;
 mod operations;
 mod reading;
 pub(in crate::plugin) mod rules;

@@ -1,8 +1,9 @@
 //! The operations of the `tensor` interface: each asks its rule, then the budget, then libtorch.
 
-use tch::{Device, Kind, Scalar, Tensor};
+use tch::{Device, Kind, Tensor};
 use wasmtime::component::Resource;
 
+use super::constant::{compared, constant, filled, norm, number};
 use super::rules::{self, Form, Plan};
 use super::{Handle, Tensors};
 use crate::plugin::bindings::trainer::host::tensor;
@@ -12,14 +13,6 @@ use crate::plugin::state::State;
 
 type Owned = Resource<Handle>;
 type Made = Result<Owned, HostError>;
-
-/// A number as PyTorch takes it from Python: whole ones do not turn whole tensors into floating point.
-fn scalar(kind: Kind, value: f64) -> Scalar {
-    match rules::whole(value) {
-        Some(whole) if !rules::is_float(kind) => Scalar::int(whole),
-        _ => Scalar::float(value),
-    }
-}
 
 pub(super) fn kind_of(dtype: Dtype) -> Result<Kind, HostError> {
     Ok(match dtype {
@@ -117,22 +110,8 @@ impl Tensors {
         if !(low < high && (high - low).is_finite()) {
             return Err(HostError::data(format!("[{low}, {high}] is not a range")));
         }
-        let count = i64::from(bins);
         self.derive(this, &plan, |tensor| {
-            let values = tensor.f_reshape([-1])?.f_to_kind(Kind::Double)?;
-            let inside = values.f_ge(low)?.f_logical_and(&values.f_le(high)?)?;
-            let bin = values
-                .f_sub_scalar(low)?
-                .f_mul_scalar(f64::from(bins) / (high - low))?
-                .f_floor()?;
-            // Elements outside, NaN among them, go to one bin more, which is cut off.
-            let bin = bin
-                .f_clamp(0.0, f64::from(bins - 1))?
-                .f_masked_fill(&inside.f_logical_not()?, f64::from(bins))?;
-            bin.f_to_kind(Kind::Int64)?
-                .f_bincount(None::<Tensor>, count + 1)?
-                .f_narrow(0, 0, count)?
-                .f_contiguous()
+            histogram(tensor, i64::from(bins), (low, high))
         })
     }
 
@@ -161,14 +140,14 @@ impl Tensors {
         self.insert(copy, Some(charge), true)
     }
 
-    fn from_slice<T: tch::kind::Element>(&mut self, shape: &[u64], data: &[T]) -> Made {
+    fn made_from_slice<T: tch::kind::Element>(&mut self, shape: &[u64], data: &[T]) -> Made {
         let form = Form::of_guest(shape, T::KIND)?;
         need_length(&form, data.len() as u64, form.elements()?)?;
         let dims = form.dims.clone();
         self.create(form, 0, || Ok(Tensor::f_from_slice(data)?.f_reshape(dims)?))
     }
 
-    fn from_bytes(&mut self, kind: Kind, shape: &[u64], data: &[u8]) -> Made {
+    fn made_from_bytes(&mut self, kind: Kind, shape: &[u64], data: &[u8]) -> Made {
         let form = Form::of_guest(shape, kind)?;
         need_length(&form, data.len() as u64, form.bytes()?)?;
         if kind == Kind::Bool && data.iter().any(|byte| *byte > 1) {
@@ -180,21 +159,35 @@ impl Tensors {
 
     fn full(&mut self, kind: Kind, shape: &[u64], value: f64) -> Made {
         let form = Form::of_guest(shape, kind)?;
-        if !rules::is_float(kind) && rules::whole(value).is_none() {
-            return Err(HostError::data(format!(
-                "{value} is not a value of {}",
-                rules::name(kind)
-            )));
-        }
+        rules::need_value(kind, value)?;
         let dims = form.dims.clone();
         self.create(form, 0, || {
-            Ok(Tensor::f_full(
-                dims,
-                scalar(kind, value),
-                (kind, Device::Cpu),
-            )?)
+            Ok(filled(&dims, &constant(kind, value, Device::Cpu)?)?)
         })
     }
+}
+
+/// Elements outside, NaN among them, go to one bin more, which is cut off.
+fn histogram(tensor: &Tensor, bins: i64, (low, high): (f64, f64)) -> Result<Tensor, tch::TchError> {
+    let number = |value| constant(Kind::Double, value, tensor.device());
+    let values = tensor.f_reshape([-1])?.f_to_kind(Kind::Double)?;
+    let outside = values
+        .f_ge_tensor(&number(low)?)?
+        .f_logical_and(&values.f_le_tensor(&number(high)?)?)?
+        .f_logical_not()?;
+    let bin = values
+        .f_sub(&number(low)?)?
+        .f_mul(&number(bins as f64 / (high - low))?)?
+        .f_floor()?;
+    let bin = bin
+        .f_maximum(&number(0.0)?)?
+        .f_minimum(&number((bins - 1) as f64)?)?;
+    let bin = bin
+        .f_masked_fill_tensor(&outside, &number(bins as f64)?)?
+        .f_to_kind(Kind::Int64)?;
+    bin.f_bincount(None::<Tensor>, bins + 1)?
+        .f_narrow(0, 0, bins)?
+        .f_contiguous()
 }
 
 fn need_length(form: &Form, given: u64, needed: u64) -> Result<(), HostError> {
@@ -209,19 +202,19 @@ fn need_length(form: &Form, given: u64, needed: u64) -> Result<(), HostError> {
 
 impl tensor::Host for State {
     fn from_float32(&mut self, shape: Vec<u64>, data: Vec<f32>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_float64(&mut self, shape: Vec<u64>, data: Vec<f64>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_signed64(&mut self, shape: Vec<u64>, data: Vec<i64>) -> Made {
-        self.tensors.from_slice(&shape, &data)
+        self.tensors.made_from_slice(&shape, &data)
     }
 
     fn from_bytes(&mut self, dtype: Dtype, shape: Vec<u64>, data: Vec<u8>) -> Made {
-        self.tensors.from_bytes(kind_of(dtype)?, &shape, &data)
+        self.tensors.made_from_bytes(kind_of(dtype)?, &shape, &data)
     }
 
     fn full(&mut self, dtype: Dtype, shape: Vec<u64>, value: f64) -> Made {
@@ -229,19 +222,13 @@ impl tensor::Host for State {
     }
 
     fn cat(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(
-            &parts,
-            |forms| rules::cat(forms, dim),
-            |tensors, dim| Tensor::f_cat(tensors, dim),
-        )
+        self.tensors
+            .join(&parts, |forms| rules::cat(forms, dim), Tensor::f_cat)
     }
 
     fn stack(&mut self, parts: Vec<Owned>, dim: i32) -> Made {
-        self.tensors.join(
-            &parts,
-            |forms| rules::stack(forms, dim),
-            |tensors, dim| Tensor::f_stack(tensors, dim),
-        )
+        self.tensors
+            .join(&parts, |forms| rules::stack(forms, dim), Tensor::f_stack)
     }
 }
 
@@ -311,7 +298,7 @@ impl tensor::HostTensor for State {
     fn mean(&mut self, this: Owned, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
-        let plan = rules::float_reduction(&form, &dims, keep_dim)?;
+        let plan = rules::mean(&form, &dims, keep_dim)?;
         self.tensors.derive(&this, &plan, |tensor| {
             tensor.f_mean_dim(&dims[..], keep_dim, plan.form.kind)
         })
@@ -336,10 +323,9 @@ impl tensor::HostTensor for State {
     fn norm(&mut self, this: Owned, p: f64, dims: Vec<i32>, keep_dim: bool) -> Made {
         let form = self.tensors.form(&this)?;
         let dims = rules::dimensions(&form, &dims)?;
-        let plan = rules::float_reduction(&form, &dims, keep_dim)?;
-        self.tensors.derive(&this, &plan, |tensor| {
-            tensor.f_norm_scalaropt_dim(p, &dims[..], keep_dim)
-        })
+        let plan = rules::norm(&form, p, (&dims, keep_dim))?;
+        self.tensors
+            .derive(&this, &plan, |tensor| norm(tensor, p, (&dims, keep_dim)))
     }
 
     fn argmax(&mut self, this: Owned, dim: i32) -> Made {
@@ -438,17 +424,19 @@ impl tensor::HostTensor for State {
     }
 
     fn add_scalar(&mut self, this: Owned, rhs: f64) -> Made {
-        let kind = self.tensors.form(&this)?.kind;
-        let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
-        self.tensors
-            .unary(&this, rule, |tensor| tensor.f_add_scalar(scalar(kind, rhs)))
+        self.tensors.unary(
+            &this,
+            |form| rules::with_scalar(form, rhs),
+            |tensor| tensor.f_add(&number(tensor, rhs)?),
+        )
     }
 
     fn mul_scalar(&mut self, this: Owned, rhs: f64) -> Made {
-        let kind = self.tensors.form(&this)?.kind;
-        let rule = |form: &Form| rules::with_scalar(form, rules::whole(rhs).is_some());
-        self.tensors
-            .unary(&this, rule, |tensor| tensor.f_mul_scalar(scalar(kind, rhs)))
+        self.tensors.unary(
+            &this,
+            |form| rules::with_scalar(form, rhs),
+            |tensor| tensor.f_mul(&number(tensor, rhs)?),
+        )
     }
 
     fn equal(&mut self, this: Owned, rhs: Owned) -> Made {
@@ -466,21 +454,36 @@ impl tensor::HostTensor for State {
     }
 
     fn equal_scalar(&mut self, this: Owned, rhs: f64) -> Made {
-        let kind = self.tensors.form(&this)?.kind;
-        self.tensors
-            .unary(&this, rules::mask, |tensor| tensor.f_eq(scalar(kind, rhs)))
+        self.tensors.unary(
+            &this,
+            |form| rules::compared(form, rhs),
+            |tensor| {
+                let (left, right) = compared(tensor, rhs)?;
+                left.f_eq_tensor(&right)
+            },
+        )
     }
 
     fn less_scalar(&mut self, this: Owned, rhs: f64) -> Made {
-        let kind = self.tensors.form(&this)?.kind;
-        self.tensors
-            .unary(&this, rules::mask, |tensor| tensor.f_lt(scalar(kind, rhs)))
+        self.tensors.unary(
+            &this,
+            |form| rules::compared(form, rhs),
+            |tensor| {
+                let (left, right) = compared(tensor, rhs)?;
+                left.f_lt_tensor(&right)
+            },
+        )
     }
 
     fn greater_scalar(&mut self, this: Owned, rhs: f64) -> Made {
-        let kind = self.tensors.form(&this)?.kind;
-        self.tensors
-            .unary(&this, rules::mask, |tensor| tensor.f_gt(scalar(kind, rhs)))
+        self.tensors.unary(
+            &this,
+            |form| rules::compared(form, rhs),
+            |tensor| {
+                let (left, right) = compared(tensor, rhs)?;
+                left.f_gt_tensor(&right)
+            },
+        )
     }
 
     fn logical_and(&mut self, this: Owned, rhs: Owned) -> Made {
@@ -522,7 +525,7 @@ impl tensor::HostTensor for State {
         let kind = self.tensors.form(&this)?.kind;
         let rule = |form: &Form, mask: &Form| rules::fill_where(form, mask, value);
         self.tensors.binary((&this, &mask), rule, |tensor, mask| {
-            tensor.f_masked_fill(mask, scalar(kind, value))
+            tensor.f_masked_fill_tensor(mask, &constant(kind, value, tensor.device())?)
         })
     }
 
@@ -662,6 +665,13 @@ mod tests {
         ("sqrt", |state, this| state.sqrt(this)),
         ("add_scalar whole", |state, this| {
             state.add_scalar(this, 2.0)
+        }),
+        ("add_scalar large", |state, this| {
+            state.add_scalar(this, 1000.0)
+        }),
+        ("full", |state, this| {
+            let dtype = state.dtype(Resource::new_own(this.rep()))?;
+            state.full(dtype, vec![2, 2], 3.0)
         }),
         ("add_scalar", |state, this| state.add_scalar(this, 0.5)),
         ("mul_scalar whole", |state, this| {

@@ -241,10 +241,21 @@ pub(super) fn sum(form: &Form, dims: &[i64], keep_dim: bool) -> Outcome<Plan> {
     Ok(Plan::fresh(reduced(form, dims, keep_dim, kind)))
 }
 
-/// Reductions that keep the element type and need floating point: mean and norm.
-pub(super) fn float_reduction(form: &Form, dims: &[i64], keep_dim: bool) -> Outcome<Plan> {
+/// The mean keeps the element type and needs floating point.
+pub(super) fn mean(form: &Form, dims: &[i64], keep_dim: bool) -> Outcome<Plan> {
     need_float(form)?;
     Ok(Plan::fresh(reduced(form, dims, keep_dim, form.kind)))
+}
+
+/// The p-norm, which works on a copy in float32 or float64, its absolute values and their powers.
+pub(super) fn norm(form: &Form, p: f64, (dims, keep_dim): (&[i64], bool)) -> Outcome<Plan> {
+    let plan = if p.is_infinite() {
+        extremum(form, dims, keep_dim)?
+    } else {
+        mean(form, dims, keep_dim)?
+    };
+    need_float(form)?;
+    Ok(plan.scratch(form.elements()?.saturating_mul(3 * 8)))
 }
 
 /// Largest and smallest elements.
@@ -397,19 +408,30 @@ pub(super) fn comparison(left: &Form, right: &Form) -> Outcome<Plan> {
     .scratch(scratch))
 }
 
-/// Comparisons with a number, and logical-not.
+/// Comparisons with a number; whole numbers are compared in 64 bits.
+pub(super) fn compared(form: &Form, _value: f64) -> Outcome<Plan> {
+    let scratch = if is_float(form.kind) {
+        0
+    } else {
+        form.elements()?.saturating_mul(8)
+    };
+    Ok(mask(form)?.scratch(scratch))
+}
+
+/// logical-not.
 pub(super) fn mask(form: &Form) -> Outcome<Plan> {
     Ok(Plan::fresh(form.with(Kind::Bool)))
 }
 
 /// add-scalar and mul-scalar.
-pub(super) fn with_scalar(form: &Form, whole: bool) -> Outcome<Plan> {
-    let kind = match (is_float(form.kind), whole, form.kind) {
+pub(super) fn with_scalar(form: &Form, value: f64) -> Outcome<Plan> {
+    let kind = match (is_float(form.kind), whole(value), form.kind) {
         (true, ..) => form.kind,
-        (_, false, _) => Kind::Float,
-        (_, true, Kind::Bool) => Kind::Int64,
+        (_, None, _) => Kind::Float,
+        (_, Some(_), Kind::Bool) => Kind::Int64,
         _ => form.kind,
     };
+    need_value(kind, value)?;
     Ok(Plan::fresh(form.with(kind)))
 }
 
@@ -433,12 +455,7 @@ pub(super) fn fill_where(form: &Form, mask: &Form, value: f64) -> Outcome<Plan> 
             mask.dims, form.dims
         )));
     }
-    if !is_float(form.kind) && whole(value).is_none() {
-        return Err(HostError::data(format!(
-            "{value} is not a value of {}",
-            name(form.kind)
-        )));
-    }
+    need_value(form.kind, value)?;
     Ok(Plan::fresh(form.clone()))
 }
 
@@ -525,6 +542,26 @@ fn need_float(form: &Form) -> Outcome<()> {
     Err(HostError::data(format!(
         "needs a floating point tensor, not {}",
         name(form.kind)
+    )))
+}
+
+/// Whether a type has a number: libtorch would wrap it around.
+pub(super) fn need_value(kind: Kind, value: f64) -> Outcome<()> {
+    let range = match kind {
+        Kind::Bool => 0..=1,
+        Kind::Uint8 => 0..=i64::from(u8::MAX),
+        Kind::Int8 => i64::from(i8::MIN)..=i64::from(i8::MAX),
+        Kind::Int16 => i64::from(i16::MIN)..=i64::from(i16::MAX),
+        Kind::Int => i64::from(i32::MIN)..=i64::from(i32::MAX),
+        Kind::Int64 => i64::MIN..=i64::MAX,
+        _ => return Ok(()),
+    };
+    if whole(value).is_some_and(|whole| range.contains(&whole)) {
+        return Ok(());
+    }
+    Err(HostError::data(format!(
+        "{value} is not a value of {}",
+        name(kind)
     )))
 }
 
