@@ -14,7 +14,8 @@ use tch::Tensor;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::bytes::Mover;
-use super::machine::{self, Graph, Node, StorageSpec};
+use super::graph::{Graph, Id, Node, StorageSpec};
+use super::machine;
 
 /// Longest pickle; one for ten thousand parameters has two million bytes.
 const MAX_PICKLE: u64 = 32 << 20;
@@ -281,7 +282,7 @@ fn keys_of(graph: &Graph) -> Result<Vec<String>> {
     let Node::List(ids) = &graph.nodes[graph.root as usize] else {
         bail!("the list of storages is none")
     };
-    let key = |&id: &machine::Id| match &graph.nodes[id as usize] {
+    let key = |&id: &Id| match &graph.nodes[id as usize] {
         Node::Str(key) => Ok(key.to_string()),
         other => bail!("a storage key is {}", other.what()),
     };

@@ -11,6 +11,7 @@ mod bytes;
 mod file;
 pub mod find;
 pub mod foreign;
+mod graph;
 mod header;
 pub mod json;
 pub mod layout;

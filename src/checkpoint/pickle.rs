@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::Tensor;
 
 use super::archive::{self, Loaded};
-use super::machine::{Array, Id, Node};
+use super::graph::{Array, Id, Node};
 use crate::error::{Failure, Kind};
 
 /// Nesting of the result; torch's own files need 6.

@@ -106,6 +106,11 @@ impl Shape {
         if let Some((name, value)) = sizes.iter().find(|(_, value)| *value < 1) {
             return Some(format!("{name} {value} is not positive"));
         }
+        self.impossible().or_else(|| self.unsupported())
+    }
+
+    /// What no network can have; sizes are positive.
+    fn impossible(&self) -> Option<String> {
         if self.num_hidden_layers > MAX_LAYERS {
             let layers = self.num_hidden_layers;
             return Some(format!(
@@ -146,6 +151,11 @@ impl Shape {
                 self.vocab_size
             ));
         }
+        None
+    }
+
+    /// What BERT can have and this one has not.
+    fn unsupported(&self) -> Option<String> {
         if let Some(kind) = self
             .position_embedding_type
             .as_deref()

@@ -53,8 +53,15 @@ impl Draft<'_> {
             });
             self.arguments.plugin.push(written.to_path_buf());
         }
-        for setting in &input.arguments.plugin_config {
-            match addressed(setting, &plugins) {
+        self.plugin_settings(&mut plugins);
+        plugins
+    }
+
+    /// What the command line sets of one plugin or another.
+    fn plugin_settings(&mut self, plugins: &mut [Plugin]) {
+        let arguments = &self.input.arguments;
+        for setting in &arguments.plugin_config {
+            match addressed(setting, plugins) {
                 Ok((index, key, value)) => {
                     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
                     plugins[index].config.insert(key.to_owned(), value);
@@ -62,8 +69,8 @@ impl Draft<'_> {
                 Err(text) => self.wrong("plugin_config", text),
             }
         }
-        for setting in &input.arguments.plugin_limit {
-            match addressed(setting, &plugins) {
+        for setting in &arguments.plugin_limit {
+            match addressed(setting, plugins) {
                 Ok((index, key, value)) => {
                     plugins[index]
                         .limits
@@ -72,7 +79,6 @@ impl Draft<'_> {
                 Err(text) => self.wrong("plugin_limit", text),
             }
         }
-        plugins
     }
 }
 

@@ -7,6 +7,32 @@ const LARGEST_SEED: i64 = u32::MAX as i64;
 /// Beyond this OpenMP fails to start its threads.
 const LARGEST_THREADS: i64 = 1024;
 
+/// Where the value of a rate may lie.
+#[derive(Clone, Copy)]
+enum Range {
+    AtLeastZero,
+    BelowOne,
+    Share,
+}
+
+impl Range {
+    fn contains(self, value: f64) -> bool {
+        match self {
+            Self::AtLeastZero => value.is_finite() && value >= 0.0,
+            Self::BelowOne => (0.0..1.0).contains(&value),
+            Self::Share => (0.0..=1.0).contains(&value),
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::AtLeastZero => "a finite number of at least 0",
+            Self::BelowOne => "a number of at least 0 and below 1",
+            Self::Share => "a number from 0 to 1",
+        }
+    }
+}
+
 impl Draft<'_> {
     pub(super) fn check_values(&mut self) {
         self.check_counts();
@@ -94,60 +120,27 @@ impl Draft<'_> {
 
     fn check_rates(&mut self) {
         let arguments = &self.arguments;
-        let at_least_zero = |value: f64| value.is_finite() && value >= 0.0;
-        let below_one = |value: f64| (0.0..1.0).contains(&value);
         let checks = [
-            (
-                "learning_rate",
-                arguments.learning_rate,
-                at_least_zero(arguments.learning_rate),
-                "a finite number of at least 0",
-            ),
-            (
-                "weight_decay",
-                arguments.weight_decay,
-                at_least_zero(arguments.weight_decay),
-                "a finite number of at least 0",
-            ),
-            (
-                "adam_beta1",
-                arguments.adam_beta1,
-                below_one(arguments.adam_beta1),
-                "a number of at least 0 and below 1",
-            ),
-            (
-                "adam_beta2",
-                arguments.adam_beta2,
-                below_one(arguments.adam_beta2),
-                "a number of at least 0 and below 1",
-            ),
-            (
-                "adam_epsilon",
-                arguments.adam_epsilon,
-                at_least_zero(arguments.adam_epsilon),
-                "a finite number of at least 0",
-            ),
+            ("learning_rate", arguments.learning_rate, Range::AtLeastZero),
+            ("weight_decay", arguments.weight_decay, Range::AtLeastZero),
+            ("adam_beta1", arguments.adam_beta1, Range::BelowOne),
+            ("adam_beta2", arguments.adam_beta2, Range::BelowOne),
+            ("adam_epsilon", arguments.adam_epsilon, Range::AtLeastZero),
             (
                 "label_smoothing_factor",
                 arguments.label_smoothing_factor,
-                below_one(arguments.label_smoothing_factor),
-                "a number of at least 0 and below 1",
+                Range::BelowOne,
             ),
-            (
-                "warmup_ratio",
-                arguments.warmup_ratio,
-                (0.0..=1.0).contains(&arguments.warmup_ratio),
-                "a number from 0 to 1",
-            ),
+            ("warmup_ratio", arguments.warmup_ratio, Range::Share),
             (
                 "early_stopping_threshold",
                 arguments.early_stopping_threshold,
-                at_least_zero(arguments.early_stopping_threshold),
-                "a finite number of at least 0",
+                Range::AtLeastZero,
             ),
         ];
-        for (field, value, is_good, expected) in checks {
-            if !is_good {
+        for (field, value, range) in checks {
+            if !range.contains(value) {
+                let expected = range.expected();
                 self.wrong(field, format!("{value} is out of range; give {expected}"));
             }
         }
@@ -169,7 +162,7 @@ impl Draft<'_> {
         if let Some(delay) = self
             .arguments
             .eval_delay
-            .filter(|delay| !at_least_zero(delay.0))
+            .filter(|delay| !Range::AtLeastZero.contains(delay.0))
         {
             self.wrong(
                 "eval_delay",
