@@ -19,11 +19,20 @@ use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
-use crate::trainer::{End, Outcome, Trainer, Training, results};
+use crate::trainer::{End, EvaluationSet, Outcome, Trainer, Training, results};
 
 /// Weights, their two moments, and the rest of a checkpoint.
 const CHECKPOINT_FACTOR: u64 = 3;
 const CHECKPOINT_EXTRA: u64 = 256 << 10;
+
+/// A run before its first step.
+struct Ready {
+    trainer: Trainer,
+    training: Training,
+    test: Option<EvaluationSet>,
+    reading: evaluate::Reading,
+    num_rows: usize,
+}
 
 /// Trains, saves, evaluates, predicts.
 pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
@@ -31,41 +40,9 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
     let plugins = Plugins::load(run)?;
-    let wanted = Wanted {
-        train: true,
-        validation: run.evaluation.strategy != Strategy::No || run.do_eval,
-        test: run.do_predict,
-    };
-    let mut inputs = inputs::read(run, wanted)?;
-    check_space(run, &inputs)?;
-    save::atomic_write(&run.output_dir.join(layout::RUN), &json::to_bytes(run)?)?;
-
-    let prepared = inputs
-        .sets
-        .train
-        .take()
-        .context("the training set was not read")?;
-    let num_rows = prepared.dataset.len();
-    let loader = inputs.train_loader(run, prepared)?;
-    let evaluation = evaluate::sets(run, &mut inputs)?;
-    let num_eval_rows = evaluation
-        .iter()
-        .map(|set| set.loader.dataset().len())
-        .sum::<usize>();
-    let test = evaluate::test_set(run, &mut inputs)?;
-    let reading = evaluate::Reading::of(&inputs);
-    let mut training = training(run, loader, &*inputs.model)?;
-    let companions = inputs
-        .tokenizer
-        .as_ref()
-        .map(|tokenizer| tokenizer.files().to_vec())
-        .unwrap_or_default();
-    let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted))?;
-
-    torch::manual_seed(run.train.seed)?;
-    let mut trainer = Trainer::new(parts::config(run, companions), parts)?;
-    announce(run, num_rows, &training.plan, resume.as_deref());
-    let outcome = trainer.train(&mut training, resume.as_deref());
+    let mut ready = prepare(run, (&plugins, interrupted))?;
+    announce(run, &ready, resume.as_deref());
+    let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
     let status = match &outcome {
         Ok(Outcome {
             end: End::Completed,
@@ -74,28 +51,80 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    trainer.finish_reports(status);
-    let outcome = outcome?;
-    if let End::Interrupted(checkpoint) = outcome.end {
+    ready.trainer.finish_reports(status);
+    let Outcome { end, metrics, .. } = outcome?;
+    if let End::Interrupted(checkpoint) = end {
+        summary(&ready.trainer, &plugins);
         return Ok(Ending::Stopped(checkpoint));
     }
+    let mut trainer = complete(run, ready, metrics)?;
+    trainer.finish_reports(status);
+    plugins.close()?;
+    summary(&trainer, &plugins);
+    Ok(Ending::Done)
+}
+
+/// Reads everything and builds the parts; what can be refused is refused here.
+fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Result<Ready> {
+    let wanted = Wanted {
+        train: true,
+        validation: run.evaluation.strategy != Strategy::No || run.do_eval,
+        test: run.do_predict,
+    };
+    let mut inputs = inputs::read(run, wanted)?;
+    check_space(run, &inputs)?;
+    save::atomic_write(&run.output_dir.join(layout::RUN), &json::to_bytes(run)?)?;
+    let prepared = inputs
+        .sets
+        .train
+        .take()
+        .context("the training set was not read")?;
+    let num_rows = prepared.dataset.len();
+    let loader = inputs.train_loader(run, prepared)?;
+    let evaluation = evaluate::sets(run, &mut inputs)?;
+    let test = evaluate::test_set(run, &mut inputs)?;
+    let reading = evaluate::Reading::of(&inputs);
+    let training = training(run, loader, &*inputs.model)?;
+    let companions = inputs
+        .tokenizer
+        .as_ref()
+        .map(|tokenizer| tokenizer.files().to_vec())
+        .unwrap_or_default();
+    let parts = parts::assemble(run, inputs, evaluation, (plugins, interrupted))?;
+    torch::manual_seed(run.train.seed)?;
+    Ok(Ready {
+        trainer: Trainer::new(parts::config(run, companions), parts)?,
+        training,
+        test,
+        reading,
+        num_rows,
+    })
+}
+
+/// What follows training: the model, the results, a last evaluation, predictions.
+fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<Trainer> {
+    let Ready {
+        mut trainer,
+        training,
+        test,
+        reading,
+        num_rows,
+    } = ready;
+    // The optimizer's moments are not needed any more.
     drop(training);
     trainer.save_model()?;
-    let mut metrics = outcome.metrics;
     metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
     show("train", &metrics)?;
     if run.do_eval {
+        let num_eval_rows = trainer.evaluation_rows();
         evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows)?;
     }
     trainer.save_state()?;
     if let Some(mut test) = test {
         evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
     }
-    trainer.finish_reports(status);
-    plugins.close()?;
-    summary(&trainer, &plugins);
-    Ok(Ending::Done)
+    Ok(trainer)
 }
 
 fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {
@@ -174,11 +203,11 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     })
 }
 
-fn announce(run: &Run, num_rows: usize, plan: &Plan, resume: Option<&Path>) {
-    let train = &run.train;
+fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {
+    let (train, num_rows, max_steps) = (&run.train, ready.num_rows, ready.training.plan.max_steps);
     output::status(&format!(
-        "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {} steps",
-        train.num_train_epochs, train.batch_size, train.gradient_accumulation_steps, plan.max_steps
+        "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {max_steps} steps",
+        train.num_train_epochs, train.batch_size, train.gradient_accumulation_steps
     ));
     if let Some(folder) = resume {
         output::status(&format!("resuming from {}", folder.display()));
