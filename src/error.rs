@@ -76,6 +76,28 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// An error with its causes as one text: what is shown of it. libtorch appends where in C++ it was raised; that is left out.
+pub fn told(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| without_frames(&cause.to_string()).to_owned())
+        .collect();
+    causes.join(": ")
+}
+
+/// The text of a C++ exception without the frames that follow it.
+pub fn without_frames(text: &str) -> &str {
+    // Also as `Debug` shows them.
+    let marks = [
+        "\nException raised from ",
+        "\nframe #0: ",
+        r"\nException raised from ",
+        r"\nframe #0: ",
+    ];
+    let end = marks.iter().filter_map(|mark| text.find(mark)).min();
+    text[..end.unwrap_or(text.len())].trim_end()
+}
+
 /// The kind of an error chain: the outermost [`Failure`] decides, then an I/O error, else it is a defect.
 pub fn kind_of(error: &anyhow::Error) -> Kind {
     if let Some(failure) = failures(error).first() {
@@ -109,4 +131,29 @@ fn failures(error: &anyhow::Error) -> Vec<&Failure> {
         }
     }
     failures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{told, without_frames};
+
+    #[test]
+    fn frames_of_libtorch_are_left_out_wherever_they_are() {
+        let raised = "sizes differ\nException raised from add at x.cpp:1 (most recent call first):\nframe #0: f\n";
+        let enforced = "not enough memory\nframe #0: f\nframe #1: g";
+        for (text, expected) in [
+            (raised, "sizes differ"),
+            (enforced, "not enough memory"),
+            (
+                r#"Torch("sizes differ\nframe #0: f")"#,
+                r#"Torch("sizes differ"#,
+            ),
+            ("two\nlines", "two\nlines"),
+            ("", ""),
+        ] {
+            assert_eq!(without_frames(text), expected, "{text}");
+        }
+        let error = anyhow::anyhow!(raised).context(enforced).context("outside");
+        assert_eq!(told(&error), "outside: not enough memory: sizes differ");
+    }
 }

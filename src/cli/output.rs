@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::process::ExitCode;
+use std::sync::Once;
 
 use anyhow::{Context, Result};
 use tracing::level_filters::LevelFilter;
@@ -15,7 +17,10 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::error::{Kind, hints_of, kind_of};
+use crate::error::{Kind, hints_of, kind_of, told, without_frames};
+
+const DEFECT: &str =
+    "hint: this is a defect of the program; please report it with the command that led to it\n";
 
 /// Prints `text` as it is to stdout. A reader that went away, as `head` does, is no failure.
 pub fn print(text: &str) -> Result<()> {
@@ -56,15 +61,30 @@ pub fn note(text: &str) {
 /// Prints an error with its causes and remedies, and gives the exit code that belongs to it.
 pub fn fail(error: &anyhow::Error) -> ExitCode {
     let kind = kind_of(error);
-    let mut text = format!("error: {error:#}\n");
+    let mut text = format!("error: {}\n", told(error));
     for hint in hints_of(error) {
         text.push_str(&format!("hint: {hint}\n"));
     }
     if kind == Kind::Internal {
-        text.push_str("hint: this is a defect of the program; please report it with the command that led to it\n");
+        text.push_str(DEFECT);
     }
     complain(&text);
     ExitCode::from(kind as u8)
+}
+
+/// Prints what is known of a panic, as an error: a defect must not look like one of the user's. Only the first is told;
+/// those that follow from it would hide it.
+pub fn panicked(info: &PanicHookInfo<'_>) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        let place = info.location().map(ToString::to_string);
+        let text = info.payload_as_str().unwrap_or("no message");
+        complain(&format!(
+            "error: the program panicked at {}: {}\n{DEFECT}",
+            place.as_deref().unwrap_or("an unknown place"),
+            without_frames(text)
+        ));
+    });
 }
 
 /// Sends the log of the run to stderr from the level with this Hugging Face name on; `passive` is `warning`.

@@ -10,6 +10,9 @@ use super::table::Table;
 use crate::data::Dataset;
 use crate::error::Failure;
 
+/// Class numbers from here on are mistakes, not classes: a head of that width would not fit into memory.
+pub const MAX_CLASSES: usize = 1_000_000;
+
 /// Class numbers by name.
 pub type LabelMap = BTreeMap<String, i64>;
 
@@ -237,18 +240,15 @@ impl<'a> Labels<'a> {
     /// The number of classes that these need; one that the model does not have is an error. The ignored label is none.
     fn check_range(&self, numbers: impl Iterator<Item = (usize, i64)>) -> Result<usize> {
         let mut needed = 0;
+        let count = self.rules.num_labels.unwrap_or(MAX_CLASSES);
         for (row, number) in numbers.filter(|(_, number)| *number != IGNORED_LABEL) {
             let class = usize::try_from(number).ok();
-            let Some(class) =
-                class.filter(|class| self.rules.num_labels.is_none_or(|count| *class < count))
-            else {
+            let Some(class) = class.filter(|class| *class < count) else {
                 let (place, name) = (self.table.locate(row), self.name);
-                let range = self
-                    .rules
-                    .num_labels
-                    .map_or("0 or more".to_owned(), |count| {
-                        format!("0 to {}", count.saturating_sub(1))
-                    });
+                let range = match self.rules.num_labels {
+                    None if number < 0 => "0 or more".to_owned(),
+                    _ => format!("0 to {}", count.saturating_sub(1)),
+                };
                 bail!(Failure::data(format!(
                     "{place}: field {name:?} is {number}, which is no class of the model; expected {range}"
                 )));

@@ -26,7 +26,7 @@ pub mod tokenizer;
 
 pub use concat::Accumulator;
 pub use loader::{Epoch, EpochStart, LoadedBatch, Loader};
-pub use prepare::{PrepareOptions, Prepared, Task, prepare};
+pub use prepare::{PrepareOptions, Prepared, Task, TokenLimits, prepare};
 pub use table::Table;
 pub use tokenizer::Tokenizer;
 

@@ -40,6 +40,15 @@ pub enum Task {
     Other,
 }
 
+/// What the model has embeddings for; `None`: not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenLimits {
+    /// Token ids are below this.
+    pub vocabulary: Option<usize>,
+    /// Rows have at most so many tokens.
+    pub positions: Option<usize>,
+}
+
 /// How to prepare a table.
 #[derive(Clone, Copy, Debug)]
 pub struct PrepareOptions<'a> {
@@ -61,6 +70,8 @@ pub struct PrepareOptions<'a> {
     pub label_names: &'a [String],
     /// Drop columns that are neither.
     pub remove_unused_columns: bool,
+    /// What tokens the model takes.
+    pub tokens: TokenLimits,
     /// For grouping by length: the column of lengths, used if it exists.
     pub length_column: Option<&'a str>,
 }
@@ -120,6 +131,7 @@ pub fn prepare(
     columns.extend(labels);
 
     let dataset = Table::new(columns, rows, sources)?;
+    check_tokens(&dataset, options)?;
     let main_input = tokenizer
         .and_then(|tokenizer| tokenizer.model_input_names().first())
         .map_or(INPUT_IDS, String::as_str);
@@ -137,6 +149,48 @@ pub fn prepare(
         lengths,
         text_column,
     })
+}
+
+/// Every row must be one that the model can take: known before the first step, not when the row's turn comes.
+fn check_tokens(dataset: &Table, options: &PrepareOptions<'_>) -> Result<()> {
+    let Some(Cells::IntRows(rows)) = dataset.column(INPUT_IDS).map(Column::cells) else {
+        return Ok(());
+    };
+    let TokenLimits {
+        vocabulary,
+        positions,
+    } = options.tokens;
+    let fail = |row, message: String| {
+        let place = dataset.locate(row);
+        Failure::data(format!("{place}: field {INPUT_IDS:?} {message}"))
+    };
+    for row in 0..rows.len() {
+        let range = rows.range(row);
+        if range.is_empty() && options.task != Task::Other {
+            bail!(fail(row, "has no tokens".to_owned()));
+        }
+        if let Some(most) = positions.filter(|most| range.len() > *most) {
+            let message = format!("has {} tokens; the model has {most} positions", range.len());
+            bail!(fail(row, message).hint(format!("set --max_length {most}, or cut the rows")));
+        }
+        let is_known = |id: &i64| {
+            vocabulary.is_none_or(|count| usize::try_from(*id).is_ok_and(|id| id < count))
+        };
+        if let Some(id) = range
+            .map(|index| rows.values().get(index))
+            .find(|id| !is_known(id))
+        {
+            let message = format!(
+                "has the token id {id}; the model has {}",
+                vocabulary.unwrap_or(0)
+            );
+            bail!(
+                fail(row, message)
+                    .hint("the tokenizer and the weights must belong to the same model")
+            );
+        }
+    }
+    Ok(())
 }
 
 struct Preparation<'a> {
@@ -253,9 +307,11 @@ impl<'a> Preparation<'a> {
                 self.files(),
                 self.table.column_names()
             );
-            bail!(Failure::data(message).hint(
+            bail!(Failure::data(message).hint(if takes_tokens {
                 "name the column with --text_column; a CSV file needs a header line with names"
-            ));
+            } else {
+                "columns are passed by name: rename the column or the argument"
+            }));
         }
         Ok(text)
     }
@@ -479,7 +535,7 @@ mod tests {
     use anyhow::Result;
     use tch::Tensor;
 
-    use super::{PrepareOptions, Prepared, Task, prepare};
+    use super::{PrepareOptions, Prepared, Task, TokenLimits, prepare};
     use crate::data::collator::PaddingCollator;
     use crate::data::labels::{LabelRules, ProblemType};
     use crate::data::loader::{Loader, LoaderParts};
@@ -502,6 +558,10 @@ mod tests {
         forward_arguments: &[],
         label_names: &[],
         remove_unused_columns: true,
+        tokens: TokenLimits {
+            vocabulary: None,
+            positions: None,
+        },
         length_column: None,
     };
 

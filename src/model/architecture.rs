@@ -98,6 +98,8 @@ pub struct Interface {
     pub arguments: Vec<String>,
     /// Positions it has; longer rows must be truncated.
     pub max_positions: Option<usize>,
+    /// Token ids it has embeddings for.
+    pub vocabulary: Option<usize>,
 }
 
 /// The interface of the network that [`load`] would build, without its weights.
@@ -107,13 +109,14 @@ pub fn interface(config: &ModelConfig, wanted: Option<Task>) -> Result<Interface
         .iter()
         .map(|name| (*name).to_owned())
         .collect();
-    let positions = config
-        .keys
-        .get("max_position_embeddings")
-        .and_then(serde_json::Value::as_u64);
+    let size = |key: &str| {
+        let size = config.keys.get(key).and_then(serde_json::Value::as_u64);
+        size.map(usize::try_from).transpose()
+    };
     Ok(Interface {
         arguments,
-        max_positions: positions.map(usize::try_from).transpose()?,
+        max_positions: size("max_position_embeddings")?,
+        vocabulary: size("vocab_size")?,
     })
 }
 
@@ -436,7 +439,7 @@ mod tests {
             ),
             (
                 |config, _, _| drop(config.insert("hidden_size".to_owned(), json!("wide"))),
-                &["reading the shape of the network"],
+                &["config.json: hidden_size: invalid type: string \"wide\", expected i64"],
             ),
             (
                 |config, _, _| {

@@ -32,6 +32,9 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "labels",
 ];
 
+/// More layers than any network has: a larger number is a mistake that would only show when memory is used up.
+const MAX_LAYERS: usize = 4096;
+
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
@@ -103,6 +106,21 @@ impl Shape {
         if let Some((name, value)) = sizes.iter().find(|(_, value)| *value < 1) {
             return Some(format!("{name} {value} is not positive"));
         }
+        if self.num_hidden_layers > MAX_LAYERS {
+            let layers = self.num_hidden_layers;
+            return Some(format!(
+                "num_hidden_layers {layers} is more than the {MAX_LAYERS} supported"
+            ));
+        }
+        if self.layer_norm_eps < 0.0 {
+            return Some(format!(
+                "layer_norm_eps {} is negative",
+                self.layer_norm_eps
+            ));
+        }
+        if let Err(error) = Activation::parse(&self.hidden_act) {
+            return Some(format!("hidden_act: {error}"));
+        }
         if self.hidden_size % self.num_attention_heads != 0 {
             let (size, heads) = (self.hidden_size, self.num_attention_heads);
             return Some(format!(
@@ -163,17 +181,18 @@ impl Embeddings {
         let width = shape.hidden_size;
         let words = [shape.vocab_size, width];
         let positions = [shape.max_position_embeddings, width];
+        let words = source.embedding(
+            (&name("word_embeddings"), "token id"),
+            words,
+            shape.pad_token_id,
+        )?;
+        let positions =
+            source.embedding((&name("position_embeddings"), "position"), positions, None)?;
+        // As many as there are rows: a shape that the weights do not have is refused later and takes no memory.
+        let num_positions = positions.weight.size()[0];
         Ok(Self {
-            words: source.embedding(
-                (&name("word_embeddings"), "token id"),
-                words,
-                shape.pad_token_id,
-            )?,
-            positions: source.embedding(
-                (&name("position_embeddings"), "position"),
-                positions,
-                None,
-            )?,
+            words,
+            positions,
             token_types: source.embedding(
                 (&name("token_type_embeddings"), "token type id"),
                 [shape.type_vocab_size, width],
@@ -183,11 +202,8 @@ impl Embeddings {
             dropout: Dropout {
                 probability: shape.hidden_dropout_prob,
             },
-            position_ids_1p: Tensor::f_arange(
-                shape.max_position_embeddings,
-                (Kind::Int64, Device::Cpu),
-            )?
-            .f_unsqueeze(0)?,
+            position_ids_1p: Tensor::f_arange(num_positions, (Kind::Int64, Device::Cpu))?
+                .f_unsqueeze(0)?,
         })
     }
 

@@ -6,11 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Map, Value};
 use tch::Kind;
 
 use crate::checkpoint::layout;
+use crate::data::labels::MAX_CLASSES;
 use crate::error::Failure;
 
 /// The release whose semantics this program follows; written as `transformers_version`.
@@ -111,14 +112,14 @@ impl ModelConfig {
     /// Reads `config.json` of a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let source = folder.join(layout::CONFIG);
-        let text = fs::read_to_string(&source).map_err(|error| match error.kind() {
+        let text = fs::read(&source).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => anyhow::Error::from(
                 Failure::data(format!("{} does not exist", source.display()))
                     .hint("a model is a folder with config.json, weights and tokenizer files, or a TorchScript file"),
             ),
             _ => anyhow::Error::from(error).context(format!("reading {}", source.display())),
         })?;
-        let keys = serde_json::from_str::<Map<String, Value>>(&text).map_err(|error| {
+        let keys = serde_json::from_slice::<Map<String, Value>>(&text).map_err(|error| {
             Failure::data(format!("{}: not a JSON object: {error}", source.display()))
         })?;
         Self::new(keys, source)
@@ -262,10 +263,12 @@ fn labels_of(keys: &Map<String, Value>) -> Result<Vec<String>, String> {
         }
         Some(Value::Null) | None => match keys.get("num_labels") {
             Some(value) => match value.as_u64() {
-                Some(count) if (1..=1_000_000).contains(&count) => {
+                Some(count) if (1..=MAX_CLASSES as u64).contains(&count) => {
                     Ok(default_labels(count as usize))
                 }
-                _ => Err(format!("num_labels {value} is not a positive number")),
+                _ => Err(format!(
+                    "num_labels {value} is not a number from 1 to {MAX_CLASSES}"
+                )),
             },
             None => Ok(default_labels(2)),
         },
@@ -302,9 +305,18 @@ fn dtype_name(kind: Kind) -> &'static str {
 
 /// Reads the part of `keys` that an architecture declares.
 pub fn section<T: serde::de::DeserializeOwned>(config: &ModelConfig) -> Result<T> {
-    serde_json::from_value(Value::Object(config.keys.clone()))
-        .map_err(|error| Failure::data(format!("{}: {error}", config.source.display())))
-        .context("reading the shape of the network")
+    let read = |keys| serde_json::from_value::<T>(Value::Object(keys));
+    read(config.keys.clone()).map_err(|error| {
+        // The error does not say which key it is about; alone, only that one fails.
+        let alone =
+            |(key, value): (&String, &Value)| Map::from_iter([(key.clone(), value.clone())]);
+        let wrong = config
+            .keys
+            .iter()
+            .find(|entry| read(alone(*entry)).is_err());
+        let key = wrong.map_or_else(String::new, |(key, _)| format!("{key}: "));
+        Failure::data(format!("{}: {key}{error}", config.source.display())).into()
+    })
 }
 
 #[cfg(test)]

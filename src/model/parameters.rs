@@ -8,13 +8,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::Parameter;
 use super::layers::{Embedding, LayerNorm, Linear};
 use super::weights::{LoadReport, WrongShape};
-use crate::error::Failure;
+use crate::error::{Failure, told};
 
 /// What an architecture must say about its weights.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,8 @@ impl ParameterSource {
         let drawn = if complete {
             None
         } else {
-            Some(fresh_weight()?)
+            let weight = fresh_weight();
+            Some(weight.map_err(|error| self.impossible(&names[0], &[outputs, inputs], &error))?)
         };
         let weight = self.parameter(&names[0], &[outputs, inputs], true, || {
             drawn.map_or_else(fresh_weight, Ok)
@@ -187,13 +188,17 @@ impl ParameterSource {
                     found,
                     expected,
                 });
-                None
+                // Nothing is made of it: `finish` refuses, and the shape may be one that no memory can hold.
+                Some(Tensor::f_zeros(
+                    [0],
+                    (self.initialization.kind, Device::Cpu),
+                )?)
             }
             Some(tensor) => Some(self.adopt(name, &tensor)?),
         };
         let tensor = match taken {
             Some(tensor) => tensor,
-            None => fresh().with_context(|| format!("initializing {name} with shape {shape:?}"))?,
+            None => fresh().map_err(|error| self.impossible(name, shape, &error))?,
         };
         let tensor = tensor.f_set_requires_grad(true)?;
         self.parameters.push(Parameter {
@@ -202,6 +207,16 @@ impl ParameterSource {
             decay,
         });
         Ok(tensor)
+    }
+
+    /// A shape that libtorch refuses, mostly because there is not so much memory.
+    fn impossible(&self, name: &str, shape: &[i64], error: &anyhow::Error) -> Failure {
+        let source = self.report.source.display();
+        let why = told(error);
+        Failure::data(format!(
+            "{source} has no {name}, and it cannot be initialized with shape {shape:?}: {why}"
+        ))
+        .hint("config.json and the weights must belong to the same model")
     }
 
     /// The tensor in our type; without a copy if it has it already and nobody else does.
@@ -252,6 +267,17 @@ impl ParameterSource {
                     .hint("the weights were not saved properly")
                     .into());
             }
+        }
+        if self.report.missing.len() == self.parameters.len() && !self.parameters.is_empty() {
+            let (source, class) = (self.report.source.display(), &self.report.class);
+            let message = format!(
+                "{source}: none of the {} tensors of {class} is there; the file has {} others",
+                self.parameters.len(),
+                self.names.len()
+            );
+            return Err(Failure::data(message)
+                .hint("config.json and the weights must belong to the same model")
+                .into());
         }
         let elements: usize = self
             .parameters

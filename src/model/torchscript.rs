@@ -19,6 +19,9 @@ use crate::data::Batch;
 use crate::error::Failure;
 use crate::torch::{ScriptModule, ScriptOutput};
 
+const CALL: &str = "forward gets the columns of a batch as tensors, by the names of its arguments, and returns a tensor, a tuple, or a \
+                    dictionary of tensors";
+
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct ScriptOptions {
@@ -69,7 +72,11 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
             tensor,
         });
     let parameters: Vec<_> = parameters.collect();
-    let arguments = module.arguments()?;
+    let arguments = module.arguments().map_err(|error| {
+        Failure::data(format!("{}: {error:#}", path.display())).hint(
+            "the module needs a method `forward`; its arguments name the columns it is called with",
+        )
+    })?;
     let labels = label_names.clone().unwrap_or_else(|| {
         arguments
             .iter()
@@ -158,6 +165,13 @@ fn outputs_of(output: ScriptOutput, has_labels: bool) -> Result<Outputs> {
 }
 
 fn scalar(loss: Tensor) -> Result<Tensor> {
+    if loss.is_complex() {
+        let message = format!(
+            "the loss of the module is {:?}; expected a real number",
+            loss.kind()
+        );
+        return Err(Failure::data(message).into());
+    }
     if loss.numel() == 1 {
         return Ok(loss.f_reshape([] as [i64; 0])?);
     }
@@ -222,10 +236,9 @@ impl Model for Script {
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         let (names, tensors) = self.call_arguments(batch)?;
         let has_labels = names.iter().any(|name| self.labels.contains(name));
-        let output = self
-            .module
-            .forward(&names, &tensors)
-            .context("calling the TorchScript module")?;
+        let output = self.module.forward(&names, &tensors).map_err(|error| {
+            Failure::data(format!("the TorchScript module failed: {error:#}")).hint(CALL)
+        })?;
         outputs_of(output, has_labels)
     }
 

@@ -182,7 +182,10 @@ impl Fault<'_> {
     /// What the guest wrote last, and where it was: a panic's message arrives there.
     fn trail(&self, error: &wasmtime::Error) -> String {
         let mut trail = String::new();
-        let output = printable(self.output.trim(), 2 * MAX_TEXT);
+        // What the guest's own runtime says about itself is no help here.
+        let is_said = |line: &&str| !line.starts_with("note: run with `RUST_BACKTRACE=1`");
+        let said: Vec<&str> = self.output.trim().lines().filter(is_said).collect();
+        let output = printable(&said.join("\n"), 2 * MAX_TEXT);
         if !output.is_empty() {
             let _ = write!(trail, "; it wrote: {output}");
         }

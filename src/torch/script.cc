@@ -85,20 +85,22 @@ ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String
     push(output.fields, "", result.toTensor());
   } else if (result.isTuple()) {
     for (const auto& element : result.toTupleRef().elements()) {
-      TORCH_CHECK(element.isTensor() || element.isNone(), "forward returned a tuple with a ", element.tagKind(),
+      TORCH_CHECK(element.isTensor() || element.isNone(), "forward returned a tuple with ", element.tagKind(),
                   "; only tensors are supported");
       if (element.isTensor()) push(output.fields, "", element.toTensor());
     }
   } else if (result.isGenericDict()) {
     output.is_dictionary = true;
     for (const auto& entry : result.toGenericDict()) {
+      TORCH_CHECK(entry.key().isString(), "forward returned a dictionary with keys of type ", entry.key().tagKind(),
+                  "; only strings are supported");
       if (entry.value().isNone()) continue;
       TORCH_CHECK(entry.value().isTensor(), "forward returned a dictionary whose entry \"", entry.key().toStringRef(),
-                  "\" is a ", entry.value().tagKind(), "; only tensors are supported");
+                  "\" is ", entry.value().tagKind(), "; only tensors are supported");
       push(output.fields, entry.key().toStringRef(), entry.value().toTensor());
     }
   } else {
-    TORCH_CHECK(false, "forward returned a ", result.tagKind(), "; expected a tensor, a tuple or a dictionary of tensors");
+    TORCH_CHECK(false, "forward returned ", result.tagKind(), "; expected a tensor, a tuple or a dictionary of tensors");
   }
   return output;
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use cxx::UniquePtr;
 use tch::{Kind, Tensor};
 
 use super::bridge::ffi;
 use super::{addresses, adopt, scalar_type};
+use crate::error::without_frames;
 
 /// A loaded module on the CPU. Loading runs no code of the module, calling it does.
 pub struct ScriptModule(UniquePtr<ffi::ScriptModule>);
@@ -35,16 +36,53 @@ fn named(fields: Vec<ffi::NamedTensor>) -> Vec<(String, Tensor)> {
         .collect()
 }
 
+/// What went wrong and where in the module's code. libtorch tells it after the stack of calls, with the code around each.
+fn in_short(text: &str) -> String {
+    let lines: Vec<&str> = without_frames(text).lines().collect();
+    let is_text = |line: &&&str| !line.trim().is_empty();
+    let after_stack = lines
+        .iter()
+        .rposition(|line| line.ends_with("<--- HERE"))
+        .and_then(|last| {
+            lines[last..]
+                .iter()
+                .skip(1)
+                .filter(is_text)
+                .find(|line| !line.starts_with(' '))
+        });
+    let message = after_stack
+        .or_else(|| lines.iter().find(is_text))
+        .map_or("", |line| line.trim().trim_end_matches(':'));
+    // What follows guesses at causes.
+    let message = message
+        .split(". This is an internal miniz error")
+        .next()
+        .unwrap_or(message);
+    let place = lines
+        .iter()
+        .rfind(|line| line.trim_start().starts_with("File \""));
+    match place {
+        Some(place) => format!("{message} ({})", place.trim()),
+        None => message.to_owned(),
+    }
+}
+
+fn explained(error: &cxx::Exception) -> anyhow::Error {
+    anyhow!(in_short(error.what()))
+}
+
 impl ScriptModule {
     /// Loads a file that `torch.jit.save` wrote.
     pub fn load(path: &Path) -> Result<Self> {
         let text = path.to_str().context("the path is not valid UTF-8")?;
-        Ok(Self(ffi::script_load(text)?))
+        Ok(Self(
+            ffi::script_load(text).map_err(|error| explained(&error))?,
+        ))
     }
 
     /// Argument names of `forward` without `self`.
     pub fn arguments(&self) -> Result<Vec<String>> {
-        Ok(ffi::script_arguments(&self.0)?)
+        ffi::script_arguments(&self.0).map_err(|error| explained(&error))
     }
 
     /// Those of [`Self::arguments`] that have no default.
@@ -79,7 +117,8 @@ impl ScriptModule {
 
     /// Calls `forward` with keyword arguments.
     pub fn forward(&mut self, names: &[String], tensors: &[Tensor]) -> Result<ScriptOutput> {
-        let output = ffi::script_forward(self.0.pin_mut(), names, &addresses(tensors))?;
+        let output = ffi::script_forward(self.0.pin_mut(), names, &addresses(tensors))
+            .map_err(|error| explained(&error))?;
         Ok(ScriptOutput {
             fields: named(output.fields),
             is_dictionary: output.is_dictionary,
@@ -90,5 +129,39 @@ impl ScriptModule {
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = path.to_str().context("the path is not valid UTF-8")?;
         Ok(ffi::script_save(&self.0, text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_short;
+
+    #[test]
+    fn the_message_and_the_place_are_kept() {
+        let interpreter = "The following operation failed in the TorchScript interpreter.\n\
+            Traceback of TorchScript, serialized code (most recent call last):\n  File \"code/__torch__.py\", line 3, in forward\n    \
+            y = f(x)\n        ~ <--- HERE\n    return y\n\nTraceback of TorchScript, original code (most recent call last):\n  \
+            File \"a.py\", line 9, in forward\n    f(x)\n    ~ <--- HERE\nRuntimeError: sizes differ\nmore\n";
+        let archive = "PytorchStreamReader failed reading zip archive: not a ZIP archive. This is an internal miniz error. If \
+            you are seeing this\nException raised from valid at x.cc:1 (most recent call first):\nframe #0: f";
+        let syntax = "\nexpected ) but found 'x' here:\n  File \"code/__torch__.py\", line 2\n  def f(x -> y\n           ~~ <--- HERE\n";
+        for (text, expected) in [
+            (
+                interpreter,
+                "RuntimeError: sizes differ (File \"a.py\", line 9, in forward)",
+            ),
+            (
+                archive,
+                "PytorchStreamReader failed reading zip archive: not a ZIP archive",
+            ),
+            (
+                syntax,
+                "expected ) but found 'x' here (File \"code/__torch__.py\", line 2)",
+            ),
+            ("plain", "plain"),
+            ("", ""),
+        ] {
+            assert_eq!(in_short(text), expected);
+        }
     }
 }

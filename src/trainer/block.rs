@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Metrics, Trainer, Updates, round};
 use crate::callback::Event;
+use crate::error::told;
 use crate::optim::LrScheduler;
 
 impl Trainer {
@@ -65,9 +66,10 @@ impl Trainer {
         for reporter in &mut self.parts.reporters {
             if let Err(error) = reporter.scalars(self.state.global_step, values) {
                 tracing::warn!(
-                    "the report {} left out step {}: {error:#}",
+                    "the report {} left out step {}: {}",
                     reporter.name(),
-                    self.state.global_step
+                    self.state.global_step,
+                    told(&error)
                 );
             }
         }

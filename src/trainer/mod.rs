@@ -23,6 +23,7 @@ use tch::{Device, Tensor};
 
 use crate::callback::{Callbacks, Change, Control, Event, TrainerState, View};
 use crate::data::Loader;
+use crate::error::told;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::model::Model;
@@ -276,7 +277,8 @@ impl Trainer {
     pub fn finish_reports(&mut self, status: &str) {
         for reporter in &mut self.parts.reporters {
             if let Err(error) = reporter.finish(status, &self.config.output_dir) {
-                tracing::warn!("the report {} was not finished: {error:#}", reporter.name());
+                let why = told(&error);
+                tracing::warn!("the report {} was not finished: {why}", reporter.name());
             }
         }
     }

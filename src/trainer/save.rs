@@ -12,6 +12,7 @@ use crate::callback::{Event, EventKind};
 use crate::checkpoint::rng::RngState;
 use crate::checkpoint::save::{ModelFiles, SaveError, Staging, WeightsOptions};
 use crate::checkpoint::{find, json, layout, load, rotate, save};
+use crate::error::told;
 use crate::model::weights;
 
 /// Checkpoints above this are sharded, as the reference does.
@@ -42,8 +43,9 @@ impl Trainer {
                 // The best model is what is on disk, so a save that failed cannot be it.
                 (self.state.best_metric, self.state.best_model_checkpoint) = best_before;
                 tracing::warn!(
-                    "checkpoint {} was not saved, training goes on: {error:#}",
-                    self.state.global_step
+                    "checkpoint {} was not saved, training goes on: {}",
+                    self.state.global_step,
+                    told(&error)
                 );
                 self.failed_saves += 1;
                 self.control.clear_before(EventKind::Save);

@@ -15,6 +15,7 @@ impl Trainer {
         self.set_training_mode(true)?;
         let batch = loaded.batch.to_device(self.config.device)?;
         let loss = self.compute_loss(&batch)?;
+        check_trainable(&loss)?;
         let share = self.accumulation.share(&loss)?;
         share.f_backward().context("backward pass")?;
         self.flos_since_log += self.parts.model.floating_point_operations(&batch);
@@ -92,4 +93,15 @@ impl Trainer {
             }
         }
     }
+}
+
+/// A loss without history would fail in the backward pass with words of libtorch.
+fn check_trainable(loss: &Tensor) -> Result<()> {
+    if loss.requires_grad() {
+        return Ok(());
+    }
+    let message = "the loss depends on no parameter that can be trained";
+    Err(Failure::data(message)
+        .hint("the model must compute it from its parameters, as floating point numbers and without detaching")
+        .into())
 }

@@ -1,6 +1,7 @@
 //! The entry of `host-engine`: the run from the inherited file, the log, the exit code.
 
 use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,13 @@ use crate::error::{Failure, Kind};
 
 /// Executes the run that `host` hands over with `--run-fd N`; the first word is the program's name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    panic::set_hook(Box::new(output::panicked));
     let words: Vec<OsString> = words.into_iter().skip(1).collect();
+    panic::catch_unwind(AssertUnwindSafe(|| answer(&words)))
+        .unwrap_or(ExitCode::from(Kind::Internal as u8))
+}
+
+fn answer(words: &[OsString]) -> ExitCode {
     #[cfg(feature = "plugin")]
     if let Some((first, arguments)) = words.split_first()
         && first == crate::plugin::COMPILE_ARGUMENT
@@ -23,7 +30,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => output::fail(&error),
         };
     }
-    match execute(&words) {
+    match execute(words) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Stopped(checkpoint)) => {
             output::status(&format!(

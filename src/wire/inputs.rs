@@ -13,7 +13,8 @@ use crate::data::labels::{LabelMap, LabelRules, LabelSummary, ProblemType as Lab
 use crate::data::loader::LoaderParts;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
 use crate::data::{
-    self, Collator, Loader, PrepareOptions, Prepared, Sampler, Table, Tokenizer, format, prepare,
+    self, Collator, Loader, PrepareOptions, Prepared, Sampler, Table, TokenLimits, Tokenizer,
+    format, prepare,
 };
 use crate::error::Failure;
 use crate::model::architecture::{self, LoadOptions};
@@ -116,6 +117,7 @@ struct Interface {
     task: data::Task,
     forward_arguments: Vec<String>,
     label_names: Vec<String>,
+    tokens: TokenLimits,
 }
 
 /// Reads model and data.
@@ -139,6 +141,7 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let architecture::Interface {
         arguments,
         max_positions,
+        vocabulary,
     } = architecture::interface(&config, Some(task))?;
     let max_length = tokenizer.limit(run.data.max_length, max_positions)?;
     let mut known = Known::of_config(Some(&config));
@@ -153,6 +156,10 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
             .label_names
             .clone()
             .unwrap_or_else(|| vec!["labels".to_owned()]),
+        tokens: TokenLimits {
+            vocabulary,
+            positions: max_positions,
+        },
     };
     let sets = read_sets(run, wanted, (Some(&tokenizer), &interface), &mut known)?;
     let loaded = architecture::load(&LoadOptions {
@@ -201,6 +208,7 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         task: data::Task::Other,
         forward_arguments: model.forward_arguments().to_vec(),
         label_names: model.label_names(),
+        tokens: TokenLimits::default(),
     };
     let sets = read_sets(
         run,
@@ -241,6 +249,7 @@ fn read_sets(
             forward_arguments: &interface.forward_arguments,
             label_names: &interface.label_names,
             remove_unused_columns: data.remove_unused_columns,
+            tokens: interface.tokens,
             length_column: Some(data.length_column_name.as_str()).filter(|_| lengths),
         };
         let prepared = prepare(table, tokenizer, &options)?;

@@ -327,7 +327,8 @@ impl Contents {
                 // What a run writes before its first checkpoint is not worth keeping: a run that failed early can be
                 // started again.
                 contents.has_others |= !name.starts_with('.')
-                    && ![layout::RUN, layout::TRAINING_ARGS].contains(&name.as_ref());
+                    && ![layout::RUN, layout::TRAINING_ARGS, layout::CURVES]
+                        .contains(&name.as_ref());
             }
         }
         Ok(contents)
