@@ -19,20 +19,19 @@ use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
-use crate::trainer::{End, EvaluationSet, Trainer, Training, results};
+use crate::trainer::{End, EvaluationSet, Outcome, Trainer, Training, results};
 
 /// Weights, their two moments, and the rest of a checkpoint.
 const CHECKPOINT_FACTOR: u64 = 3;
 const CHECKPOINT_EXTRA: u64 = 256 << 10;
 
-/// What a training run works with.
-struct Job {
+/// A run before its first step.
+struct Ready {
     trainer: Trainer,
     training: Training,
-    num_rows: usize,
-    num_eval_rows: usize,
     test: Option<EvaluationSet>,
     reading: evaluate::Reading,
+    num_rows: usize,
 }
 
 /// Trains, saves, evaluates, predicts.
@@ -41,27 +40,32 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
     let plugins = Plugins::load(run)?;
-    let mut job = prepare(run, &plugins, interrupted)?;
-    announce(run, &job, resume.as_deref());
-    let outcome = job.trainer.train(&mut job.training, resume.as_deref());
+    let mut ready = prepare(run, (&plugins, interrupted))?;
+    announce(run, &ready, resume.as_deref());
+    let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
     let status = match &outcome {
-        Ok(outcome) if outcome.end == End::Completed => "completed",
+        Ok(Outcome {
+            end: End::Completed,
+            ..
+        }) => "completed",
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    job.trainer.finish_reports(status);
-    let outcome = outcome?;
-    if let End::Interrupted(checkpoint) = outcome.end {
+    ready.trainer.finish_reports(status);
+    let Outcome { end, metrics, .. } = outcome?;
+    if let End::Interrupted(checkpoint) = end {
+        summary(&ready.trainer, &plugins);
         return Ok(Ending::Stopped(checkpoint));
     }
-    let trainer = deliver(run, job, outcome.metrics)?;
+    let mut trainer = complete(run, ready, metrics)?;
+    trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
     Ok(Ending::Done)
 }
 
-/// Reads the inputs and builds the trainer.
-fn prepare(run: &Run, plugins: &Plugins, interrupted: Arc<AtomicBool>) -> Result<Job> {
+/// Reads everything and builds the parts; what can be refused is refused here.
+fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Result<Ready> {
     let wanted = Wanted {
         train: true,
         validation: run.evaluation.strategy != Strategy::No || run.do_eval,
@@ -70,48 +74,56 @@ fn prepare(run: &Run, plugins: &Plugins, interrupted: Arc<AtomicBool>) -> Result
     let mut inputs = inputs::read(run, wanted)?;
     check_space(run, &inputs)?;
     save::atomic_write(&run.output_dir.join(layout::RUN), &json::to_bytes(run)?)?;
-    let prepared = inputs.sets.train.take();
-    let prepared = prepared.context("the training set was not read")?;
+    let prepared = inputs
+        .sets
+        .train
+        .take()
+        .context("the training set was not read")?;
     let num_rows = prepared.dataset.len();
     let loader = inputs.train_loader(run, prepared)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
-    let rows = |set: &EvaluationSet| set.loader.dataset().len();
-    let num_eval_rows = evaluation.iter().map(rows).sum();
     let test = evaluate::test_set(run, &mut inputs)?;
     let reading = evaluate::Reading::of(&inputs);
     let training = training(run, loader, &*inputs.model)?;
-    let tokenizer = inputs.tokenizer.as_ref();
-    let companions = tokenizer.map(|tokenizer| tokenizer.files().to_vec());
+    let companions = inputs
+        .tokenizer
+        .as_ref()
+        .map(|tokenizer| tokenizer.files().to_vec())
+        .unwrap_or_default();
     let parts = parts::assemble(run, inputs, evaluation, (plugins, interrupted))?;
     torch::manual_seed(run.train.seed)?;
-    let trainer = Trainer::new(parts::config(run, companions.unwrap_or_default()), parts)?;
-    Ok(Job {
-        trainer,
+    Ok(Ready {
+        trainer: Trainer::new(parts::config(run, companions), parts)?,
         training,
-        num_rows,
-        num_eval_rows,
         test,
         reading,
+        num_rows,
     })
 }
 
-/// The model, the results and the predictions of a run that has come to its end.
-fn deliver(run: &Run, job: Job, mut metrics: Vec<(String, f64)>) -> Result<Trainer> {
-    let mut trainer = job.trainer;
-    // The moments of the optimizer are not needed any more.
-    drop(job.training);
+/// What follows training: the model, the results, a last evaluation, predictions.
+fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<Trainer> {
+    let Ready {
+        mut trainer,
+        training,
+        test,
+        reading,
+        num_rows,
+    } = ready;
+    // The optimizer's moments are not needed any more.
+    drop(training);
     trainer.save_model()?;
-    metrics.push(("train_samples".to_owned(), job.num_rows as f64));
+    metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
     show("train", &metrics)?;
     if run.do_eval {
-        evaluate::evaluate_and_show(&mut trainer, run, job.num_eval_rows)?;
+        let num_eval_rows = trainer.evaluation_rows();
+        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows)?;
     }
     trainer.save_state()?;
-    if let Some(mut test) = job.test {
-        evaluate::predict_and_show(&mut trainer, run, &mut test, job.reading)?;
+    if let Some(mut test) = test {
+        evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
     }
-    trainer.finish_reports("completed");
     Ok(trainer)
 }
 
@@ -191,15 +203,11 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     })
 }
 
-fn announce(run: &Run, job: &Job, resume: Option<&Path>) {
-    let (train, plan) = (&run.train, &job.training.plan);
+fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {
+    let (train, num_rows, max_steps) = (&run.train, ready.num_rows, ready.training.plan.max_steps);
     output::status(&format!(
-        "training: {} rows, {} epochs, batch {} x {} accumulated, {} steps",
-        job.num_rows,
-        plan.num_train_epochs,
-        train.batch_size,
-        train.gradient_accumulation_steps,
-        plan.max_steps
+        "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {max_steps} steps",
+        train.num_train_epochs, train.batch_size, train.gradient_accumulation_steps
     ));
     if let Some(folder) = resume {
         output::status(&format!("resuming from {}", folder.display()));
