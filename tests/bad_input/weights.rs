@@ -216,7 +216,7 @@ fn tensors_that_are_missing_are_listed() {
     refused(
         &with_weights(&nothing),
         TRAIN,
-        Refusal::new(DATA, "model.safetensors: none of the 39 tensors of BertForSequenceClassification is there; the file has 1 others")
+        Refusal::new(DATA, "model.safetensors: none of the 41 tensors of BertForSequenceClassification is there; the file has 1 others")
             .hint("config.json and the weights must belong to the same model"),
     );
     let host = project();
@@ -291,7 +291,7 @@ fn no_code_of_a_pickle_runs() {
         ),
         (
             archive(b"\x80\x02}."),
-            "none of the 39 tensors of BertForSequenceClassification is there; the file has 0 others",
+            "none of the 41 tensors of BertForSequenceClassification is there; the file has 0 others",
         ),
         (archive(&poison)[..60].to_vec(), "its archive is damaged"),
         (
