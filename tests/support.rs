@@ -70,7 +70,8 @@ impl Host {
     }
 }
 
-fn ended(output: &Output) -> Ended {
+/// What a command printed, as text.
+pub fn ended(output: &Output) -> Ended {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended {
         code: output.status.code(),

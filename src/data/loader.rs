@@ -13,6 +13,16 @@ use super::{Batch, Collator, Dataset, Sampler};
 use crate::error::Failure;
 use crate::torch::{default_generator_state, default_random_int64, set_default_generator_state};
 
+const OTHER_DATA: &str = "go on with the same data and batch size, or add --ignore_data_skip to begin the epoch's data again";
+
+fn check_skip(count: usize, len: usize) -> Result<()> {
+    if count <= len {
+        return Ok(());
+    }
+    let message = format!("cannot skip {count} batches of an epoch with {len}");
+    Err(Failure::data(message).hint(OTHER_DATA).into())
+}
+
 /// What is needed to make an epoch's order again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochStart {
@@ -20,6 +30,8 @@ pub struct EpochStart {
     pub generator: Vec<u8>,
     /// The sampler's own state, if it has one.
     pub sampler: Option<Vec<u8>>,
+    /// Rows of the data set: the same draws give another order of another number.
+    pub num_rows: usize,
 }
 
 /// A batch and the rows it is made of.
@@ -120,6 +132,7 @@ impl Loader {
         let start = EpochStart {
             generator: default_generator_state()?,
             sampler: self.sampler.state()?,
+            num_rows: self.dataset.len(),
         };
         default_random_int64()?;
         Ok(Epoch::new(self, start))
@@ -129,11 +142,15 @@ impl Loader {
     /// default generator is left as it is: the caller restores it to where it was in the middle of that epoch. What a
     /// random collator drew for the batch ahead is not part of that, as in the reference.
     pub fn resume_epoch(&mut self, start: &EpochStart, skip: usize) -> Result<Epoch<'_>> {
-        let len = self.len();
-        ensure!(
-            skip <= len,
-            "cannot skip {skip} batches of an epoch with {len}: the data or the batch size have changed"
-        );
+        let num_rows = self.dataset.len();
+        if num_rows != start.num_rows {
+            let message = format!(
+                "the epoch was begun with {} rows, and now there are {num_rows}",
+                start.num_rows
+            );
+            return Err(Failure::data(message).hint(OTHER_DATA).into());
+        }
+        check_skip(skip, self.len())?;
         if let Some(state) = &start.sampler {
             self.sampler.load_state(state)?;
         }
@@ -244,11 +261,7 @@ impl<'a> Epoch<'a> {
             self.next == self.delivered && self.order.is_none(),
             "batches can be skipped only at the beginning of an epoch"
         );
-        let len = self.loader.len();
-        ensure!(
-            count <= len,
-            "cannot skip {count} batches of an epoch with {len}: the data or the batch size have changed"
-        );
+        check_skip(count, self.loader.len())?;
         self.next = count;
         self.delivered = count;
         Ok(())

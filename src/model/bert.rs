@@ -95,6 +95,12 @@ impl Shape {
 
     /// What makes this network impossible or one that is not implemented.
     fn problem(&self) -> Option<String> {
+        self.wrong_size()
+            .or_else(|| self.wrong_value())
+            .or_else(|| self.unsupported())
+    }
+
+    fn wrong_size(&self) -> Option<String> {
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -106,30 +112,32 @@ impl Shape {
         if let Some((name, value)) = sizes.iter().find(|(_, value)| *value < 1) {
             return Some(format!("{name} {value} is not positive"));
         }
-        self.impossible().or_else(|| self.unsupported())
-    }
-
-    /// What no network can have; sizes are positive.
-    fn impossible(&self) -> Option<String> {
         if self.num_hidden_layers > MAX_LAYERS {
             let layers = self.num_hidden_layers;
             return Some(format!(
                 "num_hidden_layers {layers} is more than the {MAX_LAYERS} supported"
             ));
         }
-        if self.layer_norm_eps < 0.0 {
-            return Some(format!(
-                "layer_norm_eps {} is negative",
-                self.layer_norm_eps
-            ));
-        }
-        if let Err(error) = Activation::parse(&self.hidden_act) {
-            return Some(format!("hidden_act: {error}"));
-        }
         if self.hidden_size % self.num_attention_heads != 0 {
             let (size, heads) = (self.hidden_size, self.num_attention_heads);
             return Some(format!(
                 "hidden_size {size} is not a multiple of num_attention_heads {heads}"
+            ));
+        }
+        let row = self
+            .pad_token_id
+            .filter(|row| !(0..self.vocab_size).contains(row))?;
+        Some(format!(
+            "pad_token_id {row} is not in the vocabulary of {}",
+            self.vocab_size
+        ))
+    }
+
+    fn wrong_value(&self) -> Option<String> {
+        if self.layer_norm_eps < 0.0 {
+            return Some(format!(
+                "layer_norm_eps {} is negative",
+                self.layer_norm_eps
             ));
         }
         let dropouts = [
@@ -142,19 +150,10 @@ impl Shape {
                 "dropout probability {value} is not between 0 and 1"
             ));
         }
-        if let Some(row) = self
-            .pad_token_id
-            .filter(|row| !(0..self.vocab_size).contains(row))
-        {
-            return Some(format!(
-                "pad_token_id {row} is not in the vocabulary of {}",
-                self.vocab_size
-            ));
-        }
-        None
+        let error = Activation::parse(&self.hidden_act).err()?;
+        Some(format!("hidden_act: {error}"))
     }
 
-    /// What BERT can have and this one has not.
     fn unsupported(&self) -> Option<String> {
         if let Some(kind) = self
             .position_embedding_type

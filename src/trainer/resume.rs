@@ -40,6 +40,7 @@ pub(super) struct Position {
     epoch: u64,
     batches_done: u64,
     epoch_ended: bool,
+    num_rows: u64,
 }
 
 /// `progress.json`.
@@ -85,6 +86,7 @@ impl Cursor {
             epoch: self.epoch,
             batches_done: self.batches_done,
             epoch_ended: self.epoch_ended,
+            num_rows: self.start.as_ref().map_or(0, |start| start.num_rows as u64),
         }
     }
 
@@ -304,6 +306,7 @@ impl Trainer {
         let start = EpochStart {
             generator,
             sampler: bytes(START_SAMPLER)?,
+            num_rows: usize::try_from(position.num_rows)?,
         };
         let skip = Skip::Exact {
             start,
