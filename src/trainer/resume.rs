@@ -175,6 +175,8 @@ impl Trainer {
         self.check_best_metric()?;
         self.started = Instant::now();
         self.changes.clear();
+        // A group that an earlier call left incomplete is no part of this one.
+        crate::torch::clear_gradients(&self.parameters)?;
         self.accumulation = Accumulation::new(training.plan.accumulation);
         self.losses_finite = true;
         self.nonfinite_steps = 0;

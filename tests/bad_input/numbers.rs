@@ -58,7 +58,7 @@ fn a_metric_that_no_evaluation_reports_is_named() {
             left: &["curves.svg", "run.json"],
             ..Refusal::new(
                 USAGE,
-                "the evaluation reported no metric \"f1\"; it reported eval_loss, eval_accuracy, ",
+                "the evaluation reports no metric \"f1\", only eval_loss, ",
             )
             .hint("set --metric_for_best_model to one of them")
         };
