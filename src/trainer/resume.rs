@@ -176,6 +176,7 @@ impl Trainer {
         self.started = Instant::now();
         self.changes.clear();
         self.accumulation = Accumulation::new(training.plan.accumulation);
+        torch::clear_gradients(&self.parameters)?;
         self.losses_finite = true;
         self.nonfinite_steps = 0;
         self.flos_since_log = 0.0;
