@@ -178,6 +178,7 @@ impl Trainer {
         // A group that an earlier call left incomplete is no part of this one.
         crate::torch::clear_gradients(&self.parameters)?;
         self.accumulation = Accumulation::new(training.plan.accumulation);
+        torch::clear_gradients(&self.parameters)?;
         self.losses_finite = true;
         self.nonfinite_steps = 0;
         self.flos_since_log = 0.0;
