@@ -175,8 +175,6 @@ impl Trainer {
         self.check_best_metric()?;
         self.started = Instant::now();
         self.changes.clear();
-        // A group that an earlier call left incomplete is no part of this one.
-        crate::torch::clear_gradients(&self.parameters)?;
         self.accumulation = Accumulation::new(training.plan.accumulation);
         torch::clear_gradients(&self.parameters)?;
         self.losses_finite = true;

@@ -55,7 +55,7 @@ fn a_metric_that_no_evaluation_reports_is_named() {
     ] {
         let host = project();
         let refusal = Refusal {
-            left: &["curves.svg", "run.json"],
+            left: &["run.json"],
             ..Refusal::new(
                 USAGE,
                 "the evaluation reports no metric \"f1\", only eval_loss, ",
