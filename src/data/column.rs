@@ -412,7 +412,7 @@ impl Column {
             Cells::Ints(_) => "an integer",
             Cells::Floats(_) => "a number",
             Cells::Texts(_) | Cells::Untyped(_) => "a string",
-            Cells::IntRows(rows) if rows.values().len() == 0 => "an empty list",
+            Cells::IntRows(rows) if rows.values().is_empty() => "an empty list",
             Cells::IntRows(_) => "a list of integers",
             Cells::FloatRows(_) => "a list of numbers",
             Cells::TextRows(_) => "a list of strings",

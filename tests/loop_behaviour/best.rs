@@ -30,7 +30,9 @@ fn best(played: &Played) -> (u64, Option<f64>, Option<u64>) {
 
 #[test]
 fn early_stopping() {
-    let cases: [(&[f64], (u64, f64), (u64, f64, u64)); 4] = [
+    /// Values; patience and threshold; steps, best value, step of the best.
+    type Case = (&'static [f64], (u64, f64), (u64, f64, u64));
+    let cases: [Case; 4] = [
         (&[0.5], (1, 0.0), (8, 0.5, 4)),
         (&[0.5, 0.6, 0.55, 0.58, 0.7], (2, 0.0), (16, 0.6, 8)),
         (&[0.5, 0.505], (1, 0.01), (8, 0.505, 8)),
@@ -66,7 +68,9 @@ fn early_stopping() {
 fn which_checkpoints_are_left() {
     const FLAT: &[f64] = &[0.5, 0.6, 0.55, 0.58, 0.7];
     const FALLING: &[f64] = &[0.5, 0.6, 0.55, 0.58, 0.55, 0.54, 0.53];
-    let cases: [(&[f64], u64, usize, bool, &[u64]); 4] = [
+    /// Values, patience, limit, whether the best is loaded, steps of the checkpoints that stay.
+    type Case = (&'static [f64], u64, usize, bool, &'static [u64]);
+    let cases: [Case; 4] = [
         (FLAT, 3, 2, true, &[20, 32]),
         (FLAT, 3, 1, true, &[20]),
         // The best one is known without being loaded.

@@ -32,7 +32,7 @@ impl Default for Account {
 
 impl Account {
     fn events(&self) -> Vec<String> {
-        let due = |step: u64, every: u64| every > 0 && step % every == 0;
+        let due = |step: u64, every: u64| every > 0 && step.is_multiple_of(every);
         let mut events = vec!["init_end", "train_begin"];
         let evaluation = |events: &mut Vec<&str>| {
             events.extend(["prediction_step"; 8]);

@@ -69,7 +69,7 @@ fn a_callback_ends_every_epoch_after_three_steps() {
 }
 
 fn every_third_step_ends_the_epoch(event: Event<'_>, context: &mut Context<'_>) {
-    if matches!(event, Event::StepEnd) && context.state.global_step % 3 == 0 {
+    if matches!(event, Event::StepEnd) && context.state.global_step.is_multiple_of(3) {
         context.control.stop_epoch("three are enough");
     }
 }
@@ -107,9 +107,10 @@ fn where_a_flag_is_set_decides_whether_it_is_honoured() {
         ),
         (
             "and cleared by the next step's begin",
-            |event, context| match event {
-                Event::EpochBegin => context.control.set_log(true),
-                _ => {}
+            |event, context| {
+                if matches!(event, Event::EpochBegin) {
+                    context.control.set_log(true);
+                }
             },
             &[],
         ),

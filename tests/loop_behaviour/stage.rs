@@ -407,7 +407,7 @@ impl Play {
     fn data(&self, has_labels: bool, bad_rows: &[usize]) -> Arc<Table> {
         let row = |index: usize| {
             let x = ((37 * index) % 64) as f64 / 16.0 - 2.0;
-            let noise = if index % 2 == 0 { 0.1 } else { -0.1 };
+            let noise = if index.is_multiple_of(2) { 0.1 } else { -0.1 };
             let shown = if bad_rows.contains(&index) {
                 self.bad_x
             } else {
