@@ -255,7 +255,7 @@ arguments! {
         logging_first_step: bool = false, further();
         /// Leave losses that are not finite out of the logged mean.
         logging_nan_inf_filter: bool = true, listed(30);
-        /// Folder for reporters; absent: <output_dir>/runs/<time>_<host name>.
+        /// Folder for reporters; absent: OUTPUT_DIR/runs/TIME_HOST.
         logging_dir: Option<PathBuf> = None, listed(27);
         /// How much the program says.
         log_level: String = "passive".into(), listed(24).one_of(LOG_LEVELS);

@@ -1,7 +1,7 @@
 //! Settings in two stages: as written (`arguments`, filled from the command line and a file), as it will run (`run`).
 //!
 //! [`arguments`] is the table: one row per argument. [`input`] reads rows from argv and a TOML file, [`resolve`] checks
-//! them against each other and the machine and makes the [`run::Run`]; [`reference`] prints the table. Nothing here
+//! them against each other and the machine and makes the [`run::Run`]; [`mod@reference`] prints the table. Nothing here
 //! touches libtorch.
 
 pub mod arguments;

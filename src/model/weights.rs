@@ -1,6 +1,6 @@
 //! Weights into a model: what was missing, unexpected or of another shape, and copying in place.
 //!
-//! Reading files belongs to `checkpoint`; making parameters from what was read to [`super::parameters`].
+//! Reading files belongs to `checkpoint`; making parameters from what was read to `model::parameters`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

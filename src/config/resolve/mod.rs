@@ -1,7 +1,7 @@
 //! From the arguments as written to the run as it will happen.
 //!
 //! Everything that can be known to be wrong before a tensor exists is found here, and all of it is reported at once
-//! (I8). Nothing is created or written. The stages share a [`Draft`]: its arguments start as written and end as they
+//! (I8). Nothing is created or written. The stages share a `Draft`: its arguments start as written and end as they
 //! take effect, so what goes to `training_args.json` is what the run did.
 
 mod build;
