@@ -52,6 +52,26 @@ pub struct Run {
     pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Run {
+    /// The run as it is saved: values of plugin settings that are called secrets are left out.
+    pub fn published(&self) -> Self {
+        let mut run = self.clone();
+        let settings = run.plugins.iter_mut().flat_map(|plugin| &mut plugin.config);
+        for (_, value) in settings.filter(|(key, _)| is_secret(key)) {
+            *value = "<SECRET>".into();
+        }
+        run
+    }
+}
+
+/// Whether the name of a setting says that its value is nobody else's business.
+pub(super) fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["token", "key", "secret", "password"]
+        .iter()
+        .any(|ending| key.ends_with(ending))
+}
+
 /// Element type of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -73,7 +73,10 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     };
     let mut inputs = inputs::read(run, wanted)?;
     check_space(run, &inputs)?;
-    save::atomic_write(&run.output_dir.join(layout::RUN), &json::to_bytes(run)?)?;
+    save::atomic_write(
+        &run.output_dir.join(layout::RUN),
+        &json::to_bytes(&run.published())?,
+    )?;
     let prepared = inputs
         .sets
         .train

@@ -488,3 +488,16 @@ fn a_run_survives_the_way_to_the_engine() {
     let text = serde_json::to_string(&run).expect("JSON");
     assert_eq!(serde_json::from_str::<Run>(&text).expect("a run"), run);
 }
+
+#[test]
+fn a_saved_run_holds_no_secret() {
+    let project = Project::new("");
+    let words = "--plugin f1.wasm --plugin_config f1.api_key=abc --plugin_config f1.top=3";
+    let run = project.resolve(Command::Train, words).run;
+    assert_eq!(run.plugins[0].config["api_key"], "abc");
+    let saved = &run.published().plugins[0].config;
+    assert_eq!(
+        (&saved["api_key"], &saved["top"]),
+        (&json!("<SECRET>"), &json!(3))
+    );
+}

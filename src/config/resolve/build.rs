@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::arguments::FIELDS;
 use super::super::run::{
     Data, Dtype, Evaluation, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin, Resume,
-    Run, Saving, Strategy, Train,
+    Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{ResumeFrom, quoted};
 use super::paths::is_torchscript;
@@ -228,13 +228,6 @@ fn mask(name: &str) -> Value {
 }
 
 /// Settings of plugins that are secrets by their name.
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    ["token", "key", "secret", "password"]
-        .iter()
-        .any(|ending| key.ends_with(ending))
-}
-
 fn count(value: Option<i64>) -> Result<Option<usize>> {
     Ok(value.map(usize::try_from).transpose()?)
 }
