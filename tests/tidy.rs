@@ -653,6 +653,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("`greater_is_better`", "end in \"loss\""),
     ("resume: new arguments", "one line saying what changed"),
     ("resume inside later epochs", "exact"),
+    ("resume of a run that a callback had stopped", "stays stopped"),
     ("`train_loss` after resume", "the steps of this call"),
     ("NaN filter", "`--on_nonfinite"),
     ("short groups", "carried over"),
