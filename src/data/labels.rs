@@ -16,25 +16,46 @@ pub const MAX_CLASSES: usize = 1_000_000;
 /// Class numbers by name.
 pub type LabelMap = BTreeMap<String, i64>;
 
-/// What a sequence classifier learns, as `problem_type` of its configuration says.
+/// What kind of labels a sequence classifier learns; decides its loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemType {
-    /// Real numbers.
+    /// Real numbers; mean squared error.
     Regression,
-    /// One class of several.
-    SingleLabel,
-    /// Any number of classes.
-    MultiLabel,
+    /// One class of several; cross entropy.
+    SingleLabelClassification,
+    /// Any number of classes; binary cross entropy.
+    MultiLabelClassification,
 }
 
 impl ProblemType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::Regression,
+        Self::SingleLabelClassification,
+        Self::MultiLabelClassification,
+    ];
+
     /// The name in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
-            ProblemType::Regression => "regression",
-            ProblemType::SingleLabel => "single_label_classification",
-            ProblemType::MultiLabel => "multi_label_classification",
+            Self::Regression => "regression",
+            Self::SingleLabelClassification => "single_label_classification",
+            Self::MultiLabelClassification => "multi_label_classification",
         }
+    }
+
+    /// What Hugging Face concludes from the first labels when `problem_type` is not set.
+    pub fn infer(num_labels: usize, integer_labels: bool) -> Self {
+        match (num_labels, integer_labels) {
+            (1, _) => Self::Regression,
+            (_, true) => Self::SingleLabelClassification,
+            (_, false) => Self::MultiLabelClassification,
+        }
+    }
+
+    /// The type with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|problem| problem.name() == name)
     }
 }
 
@@ -111,14 +132,19 @@ impl<'a> Labels<'a> {
             (ProblemType::Regression, Cells::Floats(_)) => {
                 self.summarised(self.column.clone(), Some(problem_type), 1)
             }
-            (ProblemType::SingleLabel, Cells::Ints(numbers)) => {
+            (ProblemType::SingleLabelClassification, Cells::Ints(numbers)) => {
                 let num_labels =
                     self.check_range((0..numbers.len()).map(|row| (row, numbers.get(row))))?;
                 self.summarised(self.column.clone(), Some(problem_type), num_labels)
             }
-            (ProblemType::SingleLabel, Cells::Texts(_)) => self.classes()?,
-            (ProblemType::MultiLabel, Cells::TextRows(rows)) => self.indicators(rows)?,
-            (ProblemType::MultiLabel | ProblemType::Regression, Cells::IntRows(rows)) => {
+            (ProblemType::SingleLabelClassification, Cells::Texts(_)) => self.classes()?,
+            (ProblemType::MultiLabelClassification, Cells::TextRows(rows)) => {
+                self.indicators(rows)?
+            }
+            (
+                ProblemType::MultiLabelClassification | ProblemType::Regression,
+                Cells::IntRows(rows),
+            ) => {
                 let width = self.width()?;
                 let mut converted = Rows::<Vec<f64>>::default();
                 (0..rows.len()).for_each(|row| {
@@ -126,9 +152,10 @@ impl<'a> Labels<'a> {
                 });
                 self.summarised(converted.into(), Some(problem_type), width)
             }
-            (ProblemType::MultiLabel | ProblemType::Regression, Cells::FloatRows(_)) => {
-                self.summarised(self.column.clone(), Some(problem_type), self.width()?)
-            }
+            (
+                ProblemType::MultiLabelClassification | ProblemType::Regression,
+                Cells::FloatRows(_),
+            ) => self.summarised(self.column.clone(), Some(problem_type), self.width()?),
             _ => return self.unexpected(problem_type),
         };
         Ok(labels)
@@ -190,15 +217,15 @@ impl<'a> Labels<'a> {
             (Cells::Ints(_) | Cells::Floats(_), Some(1)) | (Cells::Floats(_), None) => {
                 ProblemType::Regression
             }
-            (Cells::Ints(_) | Cells::Texts(_), _) => ProblemType::SingleLabel,
+            (Cells::Ints(_) | Cells::Texts(_), _) => ProblemType::SingleLabelClassification,
             (Cells::IntRows(_) | Cells::FloatRows(_) | Cells::TextRows(_), _) => {
-                ProblemType::MultiLabel
+                ProblemType::MultiLabelClassification
             }
             _ => {
-                return self
-                    .rules
-                    .problem_type
-                    .map_or_else(|| self.unexpected(ProblemType::SingleLabel), Ok);
+                return self.rules.problem_type.map_or_else(
+                    || self.unexpected(ProblemType::SingleLabelClassification),
+                    Ok,
+                );
             }
         };
         Ok(self.rules.problem_type.unwrap_or(inferred))
@@ -207,8 +234,10 @@ impl<'a> Labels<'a> {
     fn unexpected<T>(&self, problem_type: ProblemType) -> Result<T> {
         let expected = match problem_type {
             ProblemType::Regression => "a number",
-            ProblemType::SingleLabel => "an integer or a string, the class",
-            ProblemType::MultiLabel => "a list with a number or a string for each class",
+            ProblemType::SingleLabelClassification => "an integer or a string, the class",
+            ProblemType::MultiLabelClassification => {
+                "a list with a number or a string for each class"
+            }
         };
         let (place, found) = (self.table.locate(0), self.column.describe());
         let message = format!(
@@ -287,7 +316,7 @@ impl<'a> Labels<'a> {
     /// String labels as class numbers.
     fn classes(&self) -> Result<(Column, LabelSummary)> {
         let Cells::Texts(texts) = self.column.cells() else {
-            return self.unexpected(ProblemType::SingleLabel);
+            return self.unexpected(ProblemType::SingleLabelClassification);
         };
         let map = self.map(|| (0..texts.len()).map(|row| texts.get(row)).collect())?;
         let mut numbers = Integers::default();
@@ -295,8 +324,11 @@ impl<'a> Labels<'a> {
             numbers.push(self.number(&map, row, texts.get(row))?);
         }
         self.check_range((0..numbers.len()).map(|row| (row, numbers.get(row))))?;
-        let (column, mut summary) =
-            self.summarised(numbers.into(), Some(ProblemType::SingleLabel), map.len());
+        let (column, mut summary) = self.summarised(
+            numbers.into(),
+            Some(ProblemType::SingleLabelClassification),
+            map.len(),
+        );
         summary.label2id = Some(map);
         Ok((column, summary))
     }
@@ -315,8 +347,11 @@ impl<'a> Labels<'a> {
             }
             converted.push(indicators);
         }
-        let (column, mut summary) =
-            self.summarised(converted.into(), Some(ProblemType::MultiLabel), width);
+        let (column, mut summary) = self.summarised(
+            converted.into(),
+            Some(ProblemType::MultiLabelClassification),
+            width,
+        );
         summary.label2id = Some(map);
         Ok((column, summary))
     }
@@ -399,7 +434,10 @@ mod tests {
 
     #[test]
     fn labels_of_rows_become_what_the_loss_needs() {
-        use ProblemType::{MultiLabel, Regression, SingleLabel};
+        use ProblemType::{
+            MultiLabelClassification as MultiLabel, Regression,
+            SingleLabelClassification as SingleLabel,
+        };
         use Value::{Float, Floats, Int, Ints, Text};
         let rules = LabelRules::default();
         let regression = LabelRules {

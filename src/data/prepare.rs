@@ -806,7 +806,11 @@ mod tests {
                 summary.problem_type,
                 summary.num_labels
             ),
-            ("class", Some(ProblemType::SingleLabel), Some(1))
+            (
+                "class",
+                Some(ProblemType::SingleLabelClassification),
+                Some(1)
+            )
         );
         assert_eq!(
             prepared.dataset.get(0).expect("a row").get("label"),

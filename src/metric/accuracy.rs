@@ -41,12 +41,7 @@ impl Metric for Accuracy {
     }
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
-        let logits = batch
-            .outputs
-            .iter()
-            .find(|(name, _)| name == "logits")
-            .or(batch.outputs.first());
-        let (Some((_, logits)), Some((name, labels))) = (logits, batch.labels.first()) else {
+        let (Some(logits), Some((name, labels))) = (batch.logits(), batch.labels.first()) else {
             return Ok(());
         };
         let predicted = match (self.multi_label, logits.dim() == labels.dim() + 1) {

@@ -24,6 +24,14 @@ pub struct EvaluationBatch<'a> {
     pub size: usize,
 }
 
+impl<'a> EvaluationBatch<'a> {
+    /// The output `logits`, or else the first one.
+    pub fn logits(&self) -> Option<&'a Tensor> {
+        let named = self.outputs.iter().find(|(name, _)| name == "logits");
+        named.or(self.outputs.first()).map(|(_, tensor)| tensor)
+    }
+}
+
 /// Accumulates over an evaluation pass. Streaming: nothing is kept unless the metric keeps it.
 pub trait Metric {
     /// Name for messages and the summary.

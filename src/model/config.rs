@@ -12,52 +12,11 @@ use tch::Kind;
 
 use crate::checkpoint::layout;
 use crate::data::labels::MAX_CLASSES;
+pub use crate::data::labels::ProblemType;
 use crate::error::Failure;
 
 /// The release whose semantics this program follows; written as `transformers_version`.
 const TRANSFORMERS_VERSION: &str = "4.34.0";
-
-/// What kind of labels a sequence classifier learns; decides its loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemType {
-    /// Real numbers; mean squared error.
-    Regression,
-    /// One class of several; cross entropy.
-    SingleLabelClassification,
-    /// Any number of classes; binary cross entropy.
-    MultiLabelClassification,
-}
-
-impl ProblemType {
-    const ALL: [Self; 3] = [
-        Self::Regression,
-        Self::SingleLabelClassification,
-        Self::MultiLabelClassification,
-    ];
-
-    /// The name in `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Regression => "regression",
-            Self::SingleLabelClassification => "single_label_classification",
-            Self::MultiLabelClassification => "multi_label_classification",
-        }
-    }
-
-    /// What Hugging Face concludes from the first labels when `problem_type` is not set.
-    pub fn infer(num_labels: usize, integer_labels: bool) -> Self {
-        match (num_labels, integer_labels) {
-            (1, _) => Self::Regression,
-            (_, true) => Self::SingleLabelClassification,
-            (_, false) => Self::MultiLabelClassification,
-        }
-    }
-
-    /// The type with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|problem| problem.name() == name)
-    }
-}
 
 /// What a model is built for; decides its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::{Metrics, Trainer, Updates, round};
+use super::{Metrics, Trainer, Updates, report, round};
 use crate::callback::Event;
-use crate::error::told;
 use crate::optim::LrScheduler;
 
 impl Trainer {
@@ -63,16 +62,11 @@ impl Trainer {
             .collect();
         entry.insert("step".to_owned(), Value::from(self.state.global_step));
         self.state.log_history.push(entry);
-        for reporter in &mut self.parts.reporters {
-            if let Err(error) = reporter.scalars(self.state.global_step, values) {
-                tracing::warn!(
-                    "the report {} left out step {}: {}",
-                    reporter.name(),
-                    self.state.global_step,
-                    told(&error)
-                );
-            }
-        }
+        let step = self.state.global_step;
+        let undone = format!("left out step {step}");
+        report(&mut self.parts.reporters, &undone, |reporter| {
+            reporter.scalars(step, values)
+        });
         self.fire(Event::Log(values))
     }
 }

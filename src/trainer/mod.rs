@@ -272,15 +272,12 @@ impl Trainer {
         self.training_seconds
     }
 
-    /// Tells the reporters that a run has ended. May be called again after a last evaluation. A reporter that fails does
-    /// not fail the run.
+    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
     pub fn finish_reports(&mut self, status: &str) {
-        for reporter in &mut self.parts.reporters {
-            if let Err(error) = reporter.finish(status, &self.config.output_dir) {
-                let why = told(&error);
-                tracing::warn!("the report {} was not finished: {why}", reporter.name());
-            }
-        }
+        let output_dir = &self.config.output_dir;
+        report(&mut self.parts.reporters, "was not finished", |reporter| {
+            reporter.finish(status, output_dir)
+        });
     }
 
     /// The model.
@@ -327,13 +324,12 @@ impl Trainer {
         self.state.total_flos += std::mem::take(&mut self.flos_since_log);
     }
 
-    /// Tells the reporters that training begins. A reporter that fails does not fail the run.
+    /// Tells the reporters that training begins.
     fn start_reports(&mut self) {
-        for reporter in &mut self.parts.reporters {
-            if let Err(error) = reporter.start(&self.config.arguments, &self.state.log_history) {
-                tracing::warn!("the report {} was not started: {error:#}", reporter.name());
-            }
-        }
+        let (arguments, history) = (&self.config.arguments, &self.state.log_history);
+        report(&mut self.parts.reporters, "was not started", |reporter| {
+            reporter.start(arguments, history)
+        });
     }
 
     fn set_training_mode(&mut self, training: bool) -> Result<()> {
@@ -346,5 +342,19 @@ impl Trainer {
 
     fn is_interrupted(&self) -> bool {
         self.parts.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+/// Calls every reporter. One that fails does not fail the run: the log says what it left undone.
+fn report(
+    reporters: &mut [Box<dyn Reporter>],
+    undone: &str,
+    mut call: impl FnMut(&mut dyn Reporter) -> Result<()>,
+) {
+    for reporter in reporters {
+        if let Err(error) = call(&mut **reporter) {
+            let why = told(&error);
+            tracing::warn!("the report {} {undone}: {why}", reporter.name());
+        }
     }
 }

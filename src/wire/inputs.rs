@@ -9,7 +9,7 @@ use tch::Kind;
 
 use crate::config::run::{self, Dtype, Run};
 use crate::data::collator::{DefaultCollator, PadTo, PaddingCollator, TokenClassificationCollator};
-use crate::data::labels::{LabelMap, LabelRules, LabelSummary, ProblemType as LabelKind};
+use crate::data::labels::{LabelMap, LabelRules, LabelSummary};
 use crate::data::loader::LoaderParts;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
 use crate::data::{
@@ -62,7 +62,7 @@ fn kind(dtype: Dtype) -> Kind {
 struct Known {
     label2id: Option<LabelMap>,
     num_labels: Option<usize>,
-    problem_type: Option<LabelKind>,
+    problem_type: Option<ProblemType>,
 }
 
 impl Known {
@@ -82,11 +82,7 @@ impl Known {
         Self {
             label2id: own.then(ids),
             num_labels: own.then(|| config.num_labels()),
-            problem_type: config.problem_type.map(|problem| match problem {
-                ProblemType::Regression => LabelKind::Regression,
-                ProblemType::SingleLabelClassification => LabelKind::SingleLabel,
-                ProblemType::MultiLabelClassification => LabelKind::MultiLabel,
-            }),
+            problem_type: config.problem_type,
         }
     }
 
@@ -168,9 +164,7 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
         kind: kind(run.model.dtype),
         num_labels: known.num_labels,
         labels: known.label2id.as_ref().map(names),
-        problem_type: known
-            .problem_type
-            .and_then(|problem| ProblemType::parse(problem.name())),
+        problem_type: known.problem_type,
     })?;
     for message in loaded.report.messages() {
         tracing::warn!("{message}");

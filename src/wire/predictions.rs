@@ -70,12 +70,7 @@ impl JsonLines {
     }
 
     fn rows(&self, batch: &EvaluationBatch<'_>) -> Result<Vec<Map<String, Value>>> {
-        let logits = batch
-            .outputs
-            .iter()
-            .find(|(name, _)| name == "logits")
-            .or(batch.outputs.first());
-        let Some((_, logits)) = logits else {
+        let Some(logits) = batch.logits() else {
             return Ok(vec![Map::new(); batch.size]);
         };
         match self.reading {

@@ -3,9 +3,8 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{LrScheduler, Schedule};
+use super::{LrScheduler, Schedule, misfit, numbers};
 use crate::checkpoint::{PartState, Stateful};
-use crate::error::Failure;
 use crate::optim::ParameterGroup;
 
 /// A schedule of steps over groups.
@@ -87,15 +86,8 @@ impl Stateful for LambdaScheduler {
     /// The place in the schedule comes from `state`. Where its base rates are not those of this run, the run's win: a
     /// learning rate given at resumption holds.
     fn load_state(&mut self, state: PartState) -> Result<()> {
-        let misfit = |what: &str| Failure::data(format!("the schedule state does not fit: {what}"));
         let count = |key: &str| state.json.get(key).and_then(Value::as_u64);
-        let rates = |key: &str| {
-            let values = state.json.get(key)?.as_array()?;
-            values
-                .iter()
-                .map(Value::as_f64)
-                .collect::<Option<Vec<f64>>>()
-        };
+        let rates = |key: &str| numbers(&state.json, key);
         let last_epoch =
             count("last_epoch").ok_or_else(|| misfit("last_epoch is not a number of steps"))?;
         let step_count =

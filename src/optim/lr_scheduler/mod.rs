@@ -112,6 +112,17 @@ pub fn create(
     }
 }
 
+/// A saved schedule state that is not one of this schedule.
+fn misfit(what: &str) -> Failure {
+    Failure::data(format!("the schedule state does not fit: {what}"))
+}
+
+/// A list of numbers in a saved schedule state.
+fn numbers(state: &serde_json::Value, key: &str) -> Option<Vec<f64>> {
+    let values = state.get(key)?.as_array()?;
+    values.iter().map(serde_json::Value::as_f64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ScheduleSettings, create};

@@ -4,9 +4,8 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::LrScheduler;
+use super::{LrScheduler, misfit, numbers};
 use crate::checkpoint::{PartState, Stateful};
-use crate::error::Failure;
 use crate::optim::ParameterGroup;
 
 const FACTOR: f64 = 0.1;
@@ -121,7 +120,6 @@ impl Stateful for PlateauScheduler {
     /// What has been learned of the metric comes from `state`, and how far the rates are reduced. A peak rate that is not
     /// the saved one wins: it is reduced as far.
     fn load_state(&mut self, state: PartState) -> Result<()> {
-        let misfit = |what: &str| Failure::data(format!("the schedule state does not fit: {what}"));
         let count = |key: &str| {
             state
                 .json
@@ -129,11 +127,7 @@ impl Stateful for PlateauScheduler {
                 .and_then(Value::as_u64)
                 .ok_or_else(|| misfit(&format!("{key} is not a count")))
         };
-        let numbers = |key: &str| {
-            let values = state.json.get(key).and_then(Value::as_array)?;
-            let values = values.iter().map(Value::as_f64);
-            values.collect::<Option<Vec<f64>>>()
-        };
+        let numbers = |key: &str| numbers(&state.json, key);
         let mut rates = numbers("_last_lr").ok_or_else(|| misfit("_last_lr are not numbers"))?;
         if rates.len() != self.last_rates.len() {
             return Err(misfit(&format!(
