@@ -115,6 +115,13 @@ pub fn requires(requirement: Requirement) -> bool {
     has_it
 }
 
+/// A shell script in namespaces of its own, where it may mount; what is added to the command are the script's arguments.
+pub fn in_namespaces(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command
+}
+
 /// A file or folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

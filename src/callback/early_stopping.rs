@@ -104,6 +104,24 @@ mod tests {
     use super::*;
     use crate::callback::{Control, TrainerState};
 
+    fn evaluated(
+        callback: &mut EarlyStopping,
+        metrics: &[(String, f64)],
+        (state, control): (&TrainerState, &mut Control),
+    ) {
+        let mut context = Context {
+            state,
+            control,
+            learning_rates: &[],
+            gradient_norm: None,
+            elapsed_seconds: 0.0,
+            micro_step: 0,
+        };
+        callback
+            .on_event(Event::Evaluate(metrics), &mut context)
+            .expect("no error");
+    }
+
     /// Feeds one value per evaluation and a save after each; returns after how many evaluations it stopped.
     fn stops_after(patience: u64, threshold: f64, values: &[f64]) -> Option<usize> {
         let mut callback = EarlyStopping::new(patience, threshold, "acc", true);
@@ -111,17 +129,7 @@ mod tests {
         let mut control = Control::default();
         for (index, value) in values.iter().enumerate() {
             let metrics = [("eval_acc".to_owned(), *value)];
-            let mut context = Context {
-                state: &state,
-                control: &mut control,
-                learning_rates: &[],
-                gradient_norm: None,
-                elapsed_seconds: 0.0,
-                micro_step: 0,
-            };
-            callback
-                .on_event(Event::Evaluate(&metrics), &mut context)
-                .expect("no error");
+            evaluated(&mut callback, &metrics, (&state, &mut control));
             if control.should_training_stop() {
                 return Some(index + 1);
             }
@@ -145,17 +153,7 @@ mod tests {
         let mut callback = EarlyStopping::new(1, 0.0, "acc", true);
         let state = TrainerState::new();
         let mut control = Control::default();
-        let mut context = Context {
-            state: &state,
-            control: &mut control,
-            learning_rates: &[],
-            gradient_norm: None,
-            elapsed_seconds: 0.0,
-            micro_step: 0,
-        };
-        callback
-            .on_event(Event::Evaluate(&[]), &mut context)
-            .expect("no error");
+        evaluated(&mut callback, &[], (&state, &mut control));
         assert!(!control.should_training_stop());
     }
 }

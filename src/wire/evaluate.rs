@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
 use super::predictions::{self, JsonLines};
-use super::{parts, show};
+use super::{parts, show, show_usage};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
 use crate::config::run::Run;
@@ -125,10 +125,7 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let num_rows = trainer.evaluation_rows();
     evaluate_and_show(&mut trainer, run, num_rows)?;
     plugins.close()?;
-    plugins
-        .usage_lines(0.0)
-        .iter()
-        .for_each(|line| output::status(line));
+    show_usage(&plugins, 0.0);
     Ok(())
 }
 
@@ -143,9 +140,6 @@ pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let mut test = test.context("the test set was not read")?;
     predict_and_show(&mut trainer, run, &mut test, reading)?;
     plugins.close()?;
-    plugins
-        .usage_lines(0.0)
-        .iter()
-        .for_each(|line| output::status(line));
+    show_usage(&plugins, 0.0);
     Ok(())
 }

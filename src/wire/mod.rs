@@ -51,3 +51,10 @@ pub fn run(run: &Run) -> Result<Ending> {
 fn show(split: &str, metrics: &[(String, f64)]) -> Result<()> {
     output::print(&crate::trainer::results::table(split, metrics))
 }
+
+/// Says what each plugin cost, on stderr; `seconds` is what its share is taken of.
+fn show_usage(plugins: &plugins::Plugins, seconds: f64) {
+    for line in plugins.usage_lines(seconds) {
+        output::status(&line);
+    }
+}

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
-use super::{Ending, evaluate, parts, show};
+use super::{Ending, evaluate, parts, show, show_usage};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
@@ -239,7 +239,5 @@ fn summary(trainer: &Trainer, plugins: &Plugins) {
             change.by, change.step, change.reason
         ));
     }
-    for line in plugins.usage_lines(trainer.training_seconds()) {
-        output::status(&line);
-    }
+    show_usage(plugins, trainer.training_seconds());
 }

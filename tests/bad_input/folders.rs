@@ -1,10 +1,9 @@
 //! The output folder and other places to write, and arguments that cannot be.
 
 use std::fs;
-use std::process::Command;
 
 use super::{IO, Refusal, TRAIN, USAGE, left, lines, project, refused, run};
-use crate::support::{Requirement, ended, requires};
+use crate::support::{Requirement, ended, in_namespaces, requires};
 
 #[test]
 fn an_output_folder_that_is_a_file_is_refused() {
@@ -38,16 +37,8 @@ fn an_output_folder_that_became_read_only_is_refused() {
     let host = project();
     fs::create_dir(host.path("out")).expect("a folder");
     let script = "mount --bind out out && mount -o remount,bind,ro out && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_host"),
-    ]);
+    let mut command = in_namespaces(script);
+    command.arg(env!("CARGO_BIN_EXE_host"));
     command
         .args(TRAIN.split_whitespace())
         .current_dir(host.folder());

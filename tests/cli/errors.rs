@@ -1,9 +1,8 @@
 //! Errors of the command line: one message with everything that is wrong, and the exit code.
 
 use std::fs;
-use std::process::Command;
 
-use crate::support::{Ended, Host, Requirement, requires};
+use crate::support::{Ended, Host, Requirement, in_namespaces, requires};
 
 const USAGE: Option<i32> = Some(2);
 const POLICY: Option<i32> = Some(64);
@@ -542,16 +541,8 @@ fn an_output_folder_must_be_writable() {
     // A file system that is read-only stops root too, unlike permissions.
     fs::create_dir(host.path("closed")).expect("a folder");
     let script = "mount -t tmpfs -o ro tmpfs closed && exec \"$@\" --output_dir closed/out";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_host"),
-    ]);
+    let mut command = in_namespaces(script);
+    command.arg(env!("CARGO_BIN_EXE_host"));
     command.args(COMPLETE.split(' ')).current_dir(host.folder());
     let ended = command.output().expect("the program runs");
     let stderr = String::from_utf8(ended.stderr).expect("text");

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{checkpoints, small_run};
-use crate::support::{Host, Requirement, requires};
+use crate::support::{Host, Requirement, in_namespaces, requires};
 
 const EXIT_IO: i32 = 74;
 
@@ -14,11 +14,8 @@ fn with_small_disk(command: &Command, output: &Path, size: &str) -> (Option<i32>
     std::fs::create_dir_all(output).expect("the mount point");
     let script = "mount -t tmpfs -o size=$2 tmpfs \"$1\" || exit 99; out=$1; shift 2; \"$@\"; code=$?; \
                   echo; echo LEFT: $(ls -A \"$out\"); exit $code";
-    let mut shell = Command::new("unshare");
-    shell
-        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
-        .arg(output)
-        .arg(size);
+    let mut shell = in_namespaces(script);
+    shell.arg(output).arg(size);
     shell.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
