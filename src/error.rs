@@ -21,7 +21,7 @@ pub enum Kind {
     Internal = 70,
     /// Reading or writing failed (disk full, no permission, locked folder).
     Io = 74,
-    /// Stopped by a signal after a checkpoint was committed; the run can be resumed.
+    /// Stopped by a signal. In training a checkpoint was committed first; the run can be resumed.
     Stopped = 75,
     /// Another process of a distributed run failed; the run can be resumed.
     Peer = 76,

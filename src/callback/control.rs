@@ -19,7 +19,7 @@ pub struct Change {
 
 /// The five flags of `TrainerControl`. Fields are read by the loop; callbacks set them through the methods, which record
 /// who asked and why.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Control {
     should_training_stop: bool,
     should_epoch_stop: bool,

@@ -28,6 +28,8 @@ const COLLATED_LABELS: &[&str] = &["label", "labels", "label_ids"];
 /// Kept besides the model's arguments and label names (spec 2, item 4).
 const KEPT_LABELS: &[&str] = &["label", "label_ids"];
 const INPUT_IDS: &str = "input_ids";
+/// In [`Prepared::word_starts`].
+const NO_TOKEN: i64 = -1;
 
 /// What the model does with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,9 @@ pub struct Prepared {
     pub lengths: Option<Vec<usize>>,
     /// The column that was tokenized; `None`: the columns are as they were in the files.
     pub text_column: Option<String>,
+    /// For token classification of words: in each row the position of each word's first token, -1 for a word that was cut
+    /// off or has no token.
+    pub word_starts: Option<Rows<Integers>>,
 }
 
 /// Prepares a table. Texts are tokenized where the table has a text column, the tokenizer is there and the model takes
@@ -105,8 +110,15 @@ pub fn prepare(
     let encodings = text
         .map(|text| preparation.encode(tokenizer, text))
         .transpose()?;
+    let word_starts = match (options.task, text, &encodings) {
+        (Task::TokenClassification, Some(text), Some(encodings)) => {
+            Some(preparation.word_starts(text, encodings)?)
+        }
+        _ => None,
+    };
+    let words = text.zip(encodings.as_ref()).zip(word_starts.as_ref());
     let labels = label
-        .map(|label| preparation.labels(label, text, encodings.as_ref()))
+        .map(|label| preparation.labels(label, words))
         .transpose()?;
     let (labels, summary) = labels.map_or((None, None), |(labels, summary)| {
         (Some(labels), Some(summary))
@@ -148,6 +160,7 @@ pub fn prepare(
         labels: summary,
         lengths,
         text_column,
+        word_starts,
     })
 }
 
@@ -353,18 +366,18 @@ impl<'a> Preparation<'a> {
     fn labels(
         &self,
         label: &'a str,
-        text: Option<&str>,
-        encodings: Option<&Encodings>,
+        words: Option<((&str, &Encodings), &Rows<Integers>)>,
     ) -> Result<((Arc<str>, Column), LabelSummary)> {
         let labels = Labels::new(self.table, label, self.options.labels)?;
-        let (column, summary) = match (self.options.task, encodings, text) {
-            (Task::SequenceClassification, ..) => labels.of_rows()?,
-            (Task::Other, ..) => labels.as_they_are()?,
-            (Task::TokenClassification, Some(encodings), Some(text)) => {
+        let (column, summary) = match (self.options.task, words) {
+            (Task::SequenceClassification, _) => labels.of_rows()?,
+            (Task::Other, _) => labels.as_they_are()?,
+            (Task::TokenClassification, Some(((text, encodings), starts))) => {
                 let (tags, summary) = labels.of_words()?;
-                (self.align(&tags, label, text, encodings)?, summary)
+                let aligned = self.align((label, &tags), (text, encodings, starts))?;
+                (aligned, summary)
             }
-            (Task::TokenClassification, ..) => {
+            (Task::TokenClassification, None) => {
                 let (tags, summary) = labels.of_words()?;
                 (tags.into(), summary)
             }
@@ -380,34 +393,50 @@ impl<'a> Preparation<'a> {
         Ok(((name.into(), column), summary))
     }
 
+    /// Where the words of a column begin in its tokens.
+    fn word_starts(&self, text: &str, encodings: &Encodings) -> Result<Rows<Integers>> {
+        let words = Texts::new(self.table, text)?;
+        let mut all = Rows::<Integers>::default();
+        for row in 0..self.table.rows() {
+            let mut starts = vec![NO_TOKEN; words.column.row_len(row).unwrap_or(0)];
+            let tokens = encodings.word_ids.get(row).into_iter().enumerate();
+            for (position, word) in tokens.rev() {
+                let word = usize::try_from(word).ok();
+                if let Some(start) = word.and_then(|word| starts.get_mut(word)) {
+                    *start = position as i64;
+                }
+            }
+            all.push(starts);
+        }
+        Ok(all)
+    }
+
     /// The label of a word goes to its first token; no other token has one.
     fn align(
         &self,
-        tags: &Rows<Integers>,
-        label: &str,
-        text: &str,
-        encodings: &Encodings,
+        (label, tags): (&str, &Rows<Integers>),
+        (text, encodings, starts): (&str, &Encodings, &Rows<Integers>),
     ) -> Result<Column> {
-        let words = Texts::new(self.table, text)?;
         let mut aligned = Rows::<Integers>::default();
         for row in 0..self.table.rows() {
-            let (tags, expected) = (tags.get(row), words.column.row_len(row).unwrap_or(0));
+            let (tags, starts) = (tags.get(row), starts.get(row));
+            let expected = starts.len();
             if tags.len() != expected {
                 let (place, found) = (self.table.locate(row), tags.len());
                 bail!(Failure::data(format!(
                     "{place}: field {label:?} has {found} labels for the {expected} words of {text:?}"
                 )));
             }
-            let mut before = -1;
-            aligned.push(encodings.word_ids.get(row).into_iter().map(|word| {
-                let is_first = word != before;
-                before = word;
-                let tag = usize::try_from(word)
+            let mut labels = vec![IGNORED_LABEL; encodings.word_ids.range(row).len()];
+            for (start, tag) in starts.into_iter().zip(tags) {
+                if let Some(label) = usize::try_from(start)
                     .ok()
-                    .filter(|_| is_first)
-                    .and_then(|word| tags.get(word));
-                tag.copied().unwrap_or(IGNORED_LABEL)
-            }));
+                    .and_then(|start| labels.get_mut(start))
+                {
+                    *label = tag;
+                }
+            }
+            aligned.push(labels);
         }
         Ok(aligned.into())
     }

@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::{Metrics, Trainer, Updates, report, round};
-use crate::callback::Event;
+use crate::callback::{Control, Event};
+use crate::checkpoint::rng::RngState;
 use crate::optim::LrScheduler;
 
 impl Trainer {
@@ -15,7 +16,10 @@ impl Trainer {
         }
         let mut metrics = None;
         if self.control.should_evaluate() {
-            metrics = Some(self.evaluate_in_training(updates)?);
+            metrics = self.evaluate_in_training(updates)?;
+            if metrics.is_none() {
+                return Ok(());
+            }
         }
         if self.control.should_save() {
             self.save_checkpoint(updates, metrics.as_ref())?;
@@ -23,8 +27,23 @@ impl Trainer {
         Ok(())
     }
 
-    fn evaluate_in_training(&mut self, updates: &mut Updates<'_>) -> Result<Metrics> {
-        let metrics = self.evaluate("eval")?;
+    /// What a run that was stopped inside an evaluation left undone: the evaluation, and the save that may follow it.
+    /// Whether it is done now.
+    pub(super) fn settle(&mut self, updates: &mut Updates<'_>) -> Result<bool> {
+        self.control.set_evaluate(true);
+        self.block(updates)?;
+        Ok(!self.evaluation_owed)
+    }
+
+    /// `None`: a signal ended it. All is as it was before it, and the run that goes on begins with it.
+    fn evaluate_in_training(&mut self, updates: &mut Updates<'_>) -> Result<Option<Metrics>> {
+        let before = BeforeEvaluation::of(self)?;
+        self.evaluation_owed = false;
+        let Some(metrics) = self.evaluate("eval")? else {
+            before.restore(self)?;
+            self.evaluation_owed = true;
+            return Ok(None);
+        };
         let best = self.config.best.as_ref().map(|best| &*best.metric);
         if let Some(name) = best {
             // Here rather than at the first save, which may be hours away.
@@ -36,7 +55,7 @@ impl Trainer {
             updates.scheduler.step_with_metric(groups, value);
             self.note_rates(updates.optimizer);
         }
-        Ok(metrics)
+        Ok(Some(metrics))
     }
 
     fn log_loss(&mut self, scheduler: &dyn LrScheduler) -> Result<()> {
@@ -68,6 +87,35 @@ impl Trainer {
             reporter.scalars(step, values)
         });
         self.fire(Event::Log(values))
+    }
+}
+
+/// What an evaluation changes of a run before it is complete, one of several sets being done.
+struct BeforeEvaluation {
+    generators: RngState,
+    control: Control,
+    num_changes: usize,
+    num_log_entries: usize,
+    callbacks: Map<String, Value>,
+}
+
+impl BeforeEvaluation {
+    fn of(trainer: &Trainer) -> Result<Self> {
+        Ok(Self {
+            generators: RngState::capture()?,
+            control: trainer.control.clone(),
+            num_changes: trainer.changes.len(),
+            num_log_entries: trainer.state.log_history.len(),
+            callbacks: trainer.parts.callbacks.states(),
+        })
+    }
+
+    fn restore(self, trainer: &mut Trainer) -> Result<()> {
+        trainer.control = self.control;
+        trainer.changes.truncate(self.num_changes);
+        trainer.state.log_history.truncate(self.num_log_entries);
+        trainer.parts.callbacks.load_states(&self.callbacks)?;
+        self.generators.restore()
     }
 }
 

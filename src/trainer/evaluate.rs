@@ -87,15 +87,19 @@ impl LossMean {
 }
 
 impl Trainer {
-    /// Evaluates every set, logs, fires `on_evaluate`; the merged metrics.
-    pub fn evaluate(&mut self, prefix: &str) -> Result<Metrics> {
+    /// Evaluates every set, logs, fires `on_evaluate`; the merged metrics. `None`: a signal ended it.
+    pub fn evaluate(&mut self, prefix: &str) -> Result<Option<Metrics>> {
         let mut sets = std::mem::take(&mut self.parts.evaluation);
         let result = self.evaluate_sets(&mut sets, prefix);
         self.parts.evaluation = sets;
         result
     }
 
-    fn evaluate_sets(&mut self, sets: &mut [EvaluationSet], prefix: &str) -> Result<Metrics> {
+    fn evaluate_sets(
+        &mut self,
+        sets: &mut [EvaluationSet],
+        prefix: &str,
+    ) -> Result<Option<Metrics>> {
         let mut all = Metrics::default();
         for set in sets {
             let prefix = if set.name.is_empty() {
@@ -104,30 +108,29 @@ impl Trainer {
                 format!("{prefix}_{}", set.name)
             };
             let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
-            let mut metrics = self.pass(
-                set,
-                &prefix,
-                PassOptions {
-                    loss_only,
-                    sink: None,
-                },
-            )?;
+            let options = PassOptions {
+                loss_only,
+                sink: None,
+            };
+            let Some(mut metrics) = self.pass(set, &prefix, options)? else {
+                return Ok(None);
+            };
             self.log(&mut metrics.0)?;
             self.fire(Event::Evaluate(&metrics.0))?;
             for (name, value) in metrics.0 {
                 all.set(name, value);
             }
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
-    /// One pass over a set.
+    /// One pass over a set. `None`: a signal ended it.
     pub(super) fn pass(
         &mut self,
         set: &mut EvaluationSet,
         prefix: &str,
         options: PassOptions<'_>,
-    ) -> Result<Metrics> {
+    ) -> Result<Option<Metrics>> {
         let started = Instant::now();
         self.set_training_mode(false)?;
         let _no_gradients = tch::no_grad_guard();
@@ -143,6 +146,9 @@ impl Trainer {
             }
         }
         for loaded in set.loader.epoch()? {
+            if self.is_interrupted() {
+                return Ok(None);
+            }
             self.pass_batch(&mut pass, &loaded?.batch.to_device(self.config.device)?)?;
             self.fire(Event::PredictionStep)?;
         }
@@ -152,7 +158,7 @@ impl Trainer {
         for (name, value) in speed::metrics(prefix, started.elapsed(), Work { samples, steps }) {
             metrics.set(name, value);
         }
-        Ok(metrics)
+        Ok(Some(metrics))
     }
 
     fn pass_batch(&mut self, pass: &mut Pass<'_>, batch: &Batch) -> Result<()> {

@@ -135,7 +135,7 @@ pub struct Parts {
     pub evaluation: Vec<EvaluationSet>,
     /// Full-precision record of batches and updates.
     pub step_record: Option<StepRecord>,
-    /// Set by a signal: commit a checkpoint at the next step and end.
+    /// Set by a signal: leave an evaluation, or end the step, commit a checkpoint and end.
     pub interrupted: Arc<AtomicBool>,
 }
 
@@ -195,6 +195,8 @@ pub struct Trainer {
     failed_saves: u64,
     /// The run that is resumed had come to its end.
     stopped_before: bool,
+    /// A signal ended the last evaluation: the run that goes on begins with it.
+    evaluation_owed: bool,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -238,6 +240,7 @@ impl Trainer {
             saved_step: None,
             failed_saves: 0,
             stopped_before: false,
+            evaluation_owed: false,
         };
         trainer.fire(Event::InitEnd)?;
         Ok(trainer)

@@ -21,24 +21,23 @@ pub struct Predictions {
 }
 
 impl Trainer {
-    /// Predicts over a set. With `prediction_loss_only` there are no predictions, and the sink gets nothing.
+    /// Predicts over a set; `None`: a signal ended it. With `prediction_loss_only` there are no predictions, and the sink gets nothing.
     pub fn predict(
         &mut self,
         set: &mut EvaluationSet,
         prefix: &str,
         sink: &mut dyn PredictionSink,
-    ) -> Result<Predictions> {
+    ) -> Result<Option<Predictions>> {
         let keeps_outputs = !self.config.prediction_loss_only;
         let loss_only = !keeps_outputs || self.parts.metrics.is_empty();
-        let metrics = self.pass(
-            set,
-            prefix,
-            PassOptions {
-                loss_only,
-                sink: if keeps_outputs { Some(sink) } else { None },
-            },
-        )?;
+        let options = PassOptions {
+            loss_only,
+            sink: if keeps_outputs { Some(sink) } else { None },
+        };
+        let Some(metrics) = self.pass(set, prefix, options)? else {
+            return Ok(None);
+        };
         self.fire(Event::Predict(&metrics.0))?;
-        Ok(Predictions { metrics })
+        Ok(Some(Predictions { metrics }))
     }
 }

@@ -60,6 +60,10 @@ pub(super) struct Progress {
     pub training_stopped: bool,
     /// A callback had ended the epoch at this step.
     pub epoch_stopped: bool,
+    /// A signal ended the evaluation at this point.
+    pub evaluation_owed: bool,
+    /// After it a save was due.
+    pub save_owed: bool,
 }
 
 const START_GENERATOR: &str = "epoch_start.generator";
@@ -74,6 +78,28 @@ impl Cursor {
             epoch_ended: false,
             start: Some(start),
         }
+    }
+
+    /// As it was saved.
+    fn restored(position: Position, tensors: &[(String, Tensor)]) -> Result<Self> {
+        let bytes = |name: &str| match tensors.iter().find(|(key, _)| key == name) {
+            Some((_, tensor)) => Ok(Some(Vec::<u8>::try_from(tensor.f_to_kind(Kind::Uint8)?)?)),
+            None => anyhow::Ok(None),
+        };
+        let start = match bytes(START_GENERATOR)? {
+            Some(generator) => Some(EpochStart {
+                generator,
+                sampler: bytes(START_SAMPLER)?,
+                num_rows: usize::try_from(position.num_rows)?,
+            }),
+            None => None,
+        };
+        Ok(Self {
+            epoch: position.epoch,
+            batches_done: position.batches_done,
+            epoch_ended: position.epoch_ended,
+            start,
+        })
     }
 
     /// Epochs done, as a fraction.
@@ -135,6 +161,13 @@ impl Resumed {
         !matches!(self.skip, Skip::Nothing)
     }
 
+    /// Takes the generators up where the run stood between two epochs, instead of at the opening of the next one.
+    pub(super) fn restore_generators(&mut self) -> Result<()> {
+        self.generators
+            .take()
+            .map_or(Ok(()), |generators| generators.restore())
+    }
+
     /// Opens the epoch at its position, with the generators as they were there.
     pub(super) fn open(self, loader: &mut Loader) -> Result<Epoch<'_>> {
         let restore = |generators: Option<RngState>| match generators {
@@ -182,6 +215,8 @@ impl Trainer {
         self.flos_since_log = 0.0;
         self.saved_step = None;
         self.stopped_before = false;
+        self.evaluation_owed = false;
+        self.control.set_save(false);
         self.state = TrainerState::new();
         self.state.epoch = Some(0.0);
         self.losses.begin(0, None);
@@ -241,7 +276,8 @@ impl Trainer {
         changed.tell();
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
-        let mut resumed = self.own_position(progress.cursor, &tensors, generators)?;
+        self.cursor = Cursor::restored(progress.cursor, &tensors)?;
+        let mut resumed = self.own_position(generators)?;
         // Longer runs go on where a callback stopped the shorter one.
         let is_stopped =
             progress.training_stopped && self.state.max_steps == training.plan.max_steps;
@@ -260,6 +296,8 @@ impl Trainer {
     ) -> Result<()> {
         self.losses
             .begin(self.state.global_step, Some(&progress.losses));
+        self.evaluation_owed = progress.evaluation_owed;
+        self.control.set_save(progress.save_owed);
         self.losses_finite = progress.losses_finite;
         self.nonfinite_steps = progress.nonfinite_steps;
         self.flos_since_log = progress.flos_since_log;
@@ -279,42 +317,23 @@ impl Trainer {
         Ok(())
     }
 
-    fn own_position(
-        &self,
-        position: Position,
-        tensors: &[(String, Tensor)],
-        generators: Option<RngState>,
-    ) -> Result<Resumed> {
-        if position.epoch_ended || self.config.ignore_data_skip {
-            let epoch = position.epoch + u64::from(position.epoch_ended);
-            return Ok(Resumed {
-                epoch,
-                skip: Skip::Nothing,
-                generators,
-                is_over: false,
-            });
-        }
-        let bytes = |name: &str| match tensors.iter().find(|(key, _)| key == name) {
-            Some((_, tensor)) => Ok(Some(Vec::<u8>::try_from(tensor.f_to_kind(Kind::Uint8)?)?)),
-            None => anyhow::Ok(None),
-        };
-        let generator = bytes(START_GENERATOR)?.ok_or_else(|| {
-            Failure::data(format!(
-                "{} lacks {START_GENERATOR}",
-                layout::PROGRESS_TENSORS
-            ))
-        })?;
-        let start = EpochStart {
-            generator,
-            sampler: bytes(START_SAMPLER)?,
-            num_rows: usize::try_from(position.num_rows)?,
-        };
-        let skip = Skip::Exact {
-            start,
-            batches: position.batches_done,
+    /// Where the cursor stands.
+    fn own_position(&self, generators: Option<RngState>) -> Result<Resumed> {
+        let cursor = &self.cursor;
+        let skip = if cursor.epoch_ended || self.config.ignore_data_skip {
+            Skip::Nothing
+        } else {
+            let lacking = || {
+                let file = layout::PROGRESS_TENSORS;
+                Failure::data(format!("{file} lacks {START_GENERATOR}"))
+            };
+            Skip::Exact {
+                start: cursor.start.clone().ok_or_else(lacking)?,
+                batches: cursor.batches_done,
+            }
         };
         Ok(Resumed {
-            epoch: position.epoch,
+            epoch: cursor.epoch + u64::from(cursor.epoch_ended),
             skip,
             generators,
             is_over: false,

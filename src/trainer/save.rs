@@ -122,6 +122,8 @@ impl Trainer {
             training_stopped: self.control.should_training_stop()
                 && self.state.global_step < self.state.max_steps,
             epoch_stopped: self.control.should_epoch_stop(),
+            evaluation_owed: self.evaluation_owed,
+            save_owed: self.evaluation_owed && self.control.should_save(),
         })
     }
 

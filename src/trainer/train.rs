@@ -56,6 +56,9 @@ impl Trainer {
         if self.stopped_before {
             self.control.stop_training("the run had come to its end");
         }
+        if !self.settle_between_epochs(training, resumed.as_mut())? {
+            return self.interrupt(training);
+        }
         let first_epoch = resumed.as_ref().map_or(0, Resumed::first_epoch);
         for epoch in first_epoch..training.plan.num_train_epochs {
             // A run that had come to its end inside an epoch still owes the end of that epoch, but no new one.
@@ -74,6 +77,21 @@ impl Trainer {
         self.finish(training)
     }
 
+    /// The evaluation that a resumed run owes from the end of an epoch. Whether none is owed from there any more.
+    fn settle_between_epochs(
+        &mut self,
+        training: &mut Training,
+        resumed: Option<&mut Resumed>,
+    ) -> Result<bool> {
+        match resumed.filter(|resumed| self.evaluation_owed && !resumed.is_inside_epoch()) {
+            Some(resumed) => {
+                resumed.restore_generators()?;
+                self.settle(&mut training.split().1)
+            }
+            None => Ok(true),
+        }
+    }
+
     fn run_epoch(
         &mut self,
         training: &mut Training,
@@ -89,6 +107,9 @@ impl Trainer {
         };
         let delivered = batches.delivered() as u64;
         self.cursor = Cursor::in_epoch(epoch, delivered, batches.start().clone());
+        if self.evaluation_owed && !self.settle(&mut updates)? {
+            return Ok(());
+        }
         if !is_over && self.run_batches(&mut batches, &mut updates)? == Left::Interrupted {
             return Ok(());
         }
@@ -146,7 +167,7 @@ impl Trainer {
     fn is_cut_short(&self, plan: &Plan) -> bool {
         let is_done =
             self.control.should_training_stop() || self.state.global_step >= plan.max_steps;
-        self.is_interrupted() && !is_done
+        self.is_interrupted() && (self.evaluation_owed || !is_done)
     }
 
     fn interrupt(&mut self, training: &mut Training) -> Result<Outcome> {

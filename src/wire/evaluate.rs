@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
-use super::predictions::{self, JsonLines};
+use super::predictions::{JsonLines, Reading};
 use super::{parts, show, show_usage};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
 use crate::config::run::Run;
+use crate::error::{Failure, Kind};
 use crate::model::{ProblemType, Task};
 use crate::torch;
 use crate::trainer::{EvaluationSet, Trainer, results};
@@ -29,67 +30,70 @@ pub(super) fn sets(run: &Run, inputs: &mut Inputs) -> Result<Vec<EvaluationSet>>
     }])
 }
 
-/// The test set; takes it out of `inputs`.
-pub(super) fn test_set(run: &Run, inputs: &mut Inputs) -> Result<Option<EvaluationSet>> {
-    let Some(prepared) = inputs.sets.test.take() else {
-        return Ok(None);
-    };
-    let loader = inputs.evaluation_loader(run, prepared)?;
-    Ok(Some(EvaluationSet {
-        name: String::new(),
-        loader,
-        batch_size: run.evaluation.batch_size,
-    }))
-}
-
-/// How predictions are written.
-#[derive(Clone, Debug)]
-pub(super) struct Reading {
-    kind: predictions::Reading,
+/// What is predicted, and how that is written.
+pub(super) struct TestSet {
+    set: EvaluationSet,
+    reading: Reading,
     labels: Vec<String>,
 }
 
-impl Reading {
-    pub(super) fn of(inputs: &Inputs) -> Self {
-        let kind = match (inputs.task, inputs.problem_type) {
-            (None, _) => predictions::Reading::Raw,
-            (Some(Task::TokenClassification), _) => predictions::Reading::TokenLabels,
-            (_, Some(ProblemType::Regression)) => predictions::Reading::Regression,
-            (_, Some(ProblemType::MultiLabelClassification)) => predictions::Reading::MultiLabel,
-            _ => predictions::Reading::SingleLabel,
+impl TestSet {
+    /// Takes the rows out of `inputs`, if there are any.
+    pub(super) fn take(run: &Run, inputs: &mut Inputs) -> Result<Option<Self>> {
+        let Some(mut prepared) = inputs.sets.test.take() else {
+            return Ok(None);
         };
-        Self {
-            kind,
-            labels: inputs.class_names(),
-        }
+        let reading = match (inputs.task, inputs.problem_type) {
+            (None, _) => Reading::Raw,
+            (Some(Task::TokenClassification), _) => {
+                Reading::TokenLabels(prepared.word_starts.take())
+            }
+            (_, Some(ProblemType::Regression)) => Reading::Regression,
+            (_, Some(ProblemType::MultiLabelClassification)) => Reading::MultiLabel,
+            _ => Reading::SingleLabel,
+        };
+        let set = EvaluationSet {
+            name: String::new(),
+            loader: inputs.evaluation_loader(run, prepared)?,
+            batch_size: run.evaluation.batch_size,
+        };
+        let labels = inputs.class_names();
+        Ok(Some(Self {
+            set,
+            reading,
+            labels,
+        }))
     }
 }
 
 /// Evaluates once more, writes and shows `eval_results.json`.
 pub(super) fn evaluate_and_show(trainer: &mut Trainer, run: &Run, num_rows: usize) -> Result<()> {
-    let mut metrics = trainer.evaluate("eval")?.0;
+    let stopped = || Failure::new(Kind::Stopped, "stopped by a signal during the evaluation");
+    let mut metrics = trainer.evaluate("eval")?.ok_or_else(stopped)?.0;
     metrics.push(("eval_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "eval", &metrics)?;
     show("eval", &metrics)
 }
 
 /// Predicts, writes `predictions.jsonl` and `predict_results.json`.
-pub(super) fn predict_and_show(
-    trainer: &mut Trainer,
-    run: &Run,
-    test: &mut EvaluationSet,
-    reading: Reading,
-) -> Result<()> {
+pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: TestSet) -> Result<()> {
+    let TestSet {
+        mut set,
+        reading,
+        labels,
+    } = test;
     let path = run.output_dir.join(layout::PREDICTIONS);
-    let mut sink = JsonLines::create(&path, reading.kind, reading.labels)?;
-    let mut metrics = trainer.predict(test, "predict", &mut sink)?.metrics.0;
+    let mut sink = JsonLines::create(&path, reading, labels)?;
+    let stopped = || Failure::new(Kind::Stopped, "stopped by a signal during the prediction");
+    let predictions = trainer.predict(&mut set, "predict", &mut sink)?;
+    let mut metrics = predictions.ok_or_else(stopped)?.metrics.0;
     let note = if run.evaluation.prediction_loss_only {
         "no predictions were kept: prediction_loss_only is set".to_owned()
     } else {
         let (path, rows) = sink.finish()?;
         format!("{rows} predictions in {}", path.display())
     };
-    let num_rows = test.loader.dataset().len();
+    let num_rows = set.loader.dataset().len();
     metrics.push(("predict_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "predict", &metrics)?;
     show("predict", &metrics)?;
@@ -102,16 +106,15 @@ fn build(
     run: &Run,
     wanted: Wanted,
     interrupted: Arc<AtomicBool>,
-) -> Result<(Trainer, Option<EvaluationSet>, Reading, Plugins)> {
+) -> Result<(Trainer, Option<TestSet>, Plugins)> {
     let plugins = Plugins::load(run)?;
     let mut inputs = inputs::read(run, wanted)?;
     let evaluation = sets(run, &mut inputs)?;
-    let test = test_set(run, &mut inputs)?;
-    let reading = Reading::of(&inputs);
+    let test = TestSet::take(run, &mut inputs)?;
     let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted))?;
     torch::manual_seed(run.train.seed)?;
     let trainer = Trainer::new(parts::config(run, Vec::new()), parts)?;
-    Ok((trainer, test, reading, plugins))
+    Ok((trainer, test, plugins))
 }
 
 /// `host evaluate`.
@@ -121,7 +124,7 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
         validation: true,
         ..Wanted::default()
     };
-    let (mut trainer, _, _, plugins) = build(run, wanted, interrupted)?;
+    let (mut trainer, _, plugins) = build(run, wanted, interrupted)?;
     let num_rows = trainer.evaluation_rows();
     evaluate_and_show(&mut trainer, run, num_rows)?;
     plugins.close()?;
@@ -136,9 +139,9 @@ pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
         test: true,
         ..Wanted::default()
     };
-    let (mut trainer, test, reading, plugins) = build(run, wanted, interrupted)?;
-    let mut test = test.context("the test set was not read")?;
-    predict_and_show(&mut trainer, run, &mut test, reading)?;
+    let (mut trainer, test, plugins) = build(run, wanted, interrupted)?;
+    let test = test.context("the test set was not read")?;
+    predict_and_show(&mut trainer, run, test)?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
     Ok(())

@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use crate::data::column::{Integers, Rows};
 use crate::metric::EvaluationBatch;
 use crate::trainer::PredictionSink;
 
 /// How the outputs of a model are read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Reading {
     /// Logits over classes, one label a row.
     SingleLabel,
@@ -21,8 +22,9 @@ pub enum Reading {
     MultiLabel,
     /// Numbers.
     Regression,
-    /// Logits over classes for every token.
-    TokenLabels,
+    /// Logits over classes for every token. With the positions of the words' first tokens in every row of the set, a label
+    /// for each word (none for a word that was cut off); without, for each token that is labelled or not padding.
+    TokenLabels(Option<Rows<Integers>>),
     /// Outputs as they are, by name.
     Raw,
 }
@@ -35,7 +37,7 @@ pub struct JsonLines {
     path: PathBuf,
     part: PathBuf,
     writer: BufWriter<File>,
-    row: u64,
+    row: usize,
 }
 
 impl JsonLines {
@@ -55,7 +57,7 @@ impl JsonLines {
     }
 
     /// Commits the file; returns its path and the number of rows.
-    pub fn finish(mut self) -> Result<(PathBuf, u64)> {
+    pub fn finish(mut self) -> Result<(PathBuf, usize)> {
         let context = || format!("cannot write {}", self.path.display());
         self.writer.flush().with_context(context)?;
         self.writer.get_ref().sync_all().with_context(context)?;
@@ -73,11 +75,14 @@ impl JsonLines {
         let Some(logits) = batch.logits() else {
             return Ok(vec![Map::new(); batch.size]);
         };
-        match self.reading {
+        match &self.reading {
             Reading::SingleLabel if logits.dim() == 2 => self.single_label(logits),
             Reading::MultiLabel if logits.dim() == 2 => self.multi_label(logits),
             Reading::Regression => regression(logits, batch.size),
-            Reading::TokenLabels if logits.dim() == 3 => self.token_labels(logits, batch),
+            Reading::TokenLabels(starts) if logits.dim() == 3 => match starts {
+                Some(starts) => self.word_labels(logits, starts),
+                None => self.token_labels(logits, batch),
+            },
             _ => raw(batch),
         }
     }
@@ -118,7 +123,25 @@ impl JsonLines {
         Ok(scores.iter().map(object).collect())
     }
 
-    /// One label for every word: positions whose label is -100 or, without labels, padding, are left out.
+    /// One label for every word of the text.
+    fn word_labels(
+        &self,
+        logits: &Tensor,
+        starts: &Rows<Integers>,
+    ) -> Result<Vec<Map<String, Value>>> {
+        let best = rows_of(&logits.f_argmax(-1, false)?)?;
+        let object = |(index, best): (usize, &Vec<f64>)| {
+            let label = |start: i64| {
+                let best = usize::try_from(start).ok().and_then(|at| best.get(at));
+                best.map_or(Value::Null, |best| self.label(*best as usize))
+            };
+            let starts = starts.get(self.row + index).into_iter();
+            fields([("labels", starts.map(label).collect())])
+        };
+        Ok(best.iter().enumerate().map(object).collect())
+    }
+
+    /// One label for every token: positions whose label is -100 or, without labels, padding, are left out.
     fn token_labels(
         &self,
         logits: &Tensor,

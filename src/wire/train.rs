@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 
+use super::evaluate::TestSet;
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
 use super::{Ending, evaluate, parts, show, show_usage};
@@ -19,7 +20,7 @@ use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
-use crate::trainer::{End, EvaluationSet, Outcome, Trainer, Training, results};
+use crate::trainer::{End, Outcome, Trainer, Training, results};
 
 /// Weights, their two moments, and the rest of a checkpoint.
 const CHECKPOINT_FACTOR: u64 = 3;
@@ -29,8 +30,7 @@ const CHECKPOINT_EXTRA: u64 = 256 << 10;
 struct Ready {
     trainer: Trainer,
     training: Training,
-    test: Option<EvaluationSet>,
-    reading: evaluate::Reading,
+    test: Option<TestSet>,
     num_rows: usize,
 }
 
@@ -85,8 +85,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     let num_rows = prepared.dataset.len();
     let loader = inputs.train_loader(run, prepared)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
-    let test = evaluate::test_set(run, &mut inputs)?;
-    let reading = evaluate::Reading::of(&inputs);
+    let test = TestSet::take(run, &mut inputs)?;
     let training = training(run, loader, &*inputs.model)?;
     let companions = inputs
         .tokenizer
@@ -99,7 +98,6 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         trainer: Trainer::new(parts::config(run, companions), parts)?,
         training,
         test,
-        reading,
         num_rows,
     })
 }
@@ -110,7 +108,6 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
         mut trainer,
         training,
         test,
-        reading,
         num_rows,
     } = ready;
     // The optimizer's moments are not needed any more.
@@ -119,13 +116,19 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
     metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
     show("train", &metrics)?;
+    trainer.save_state()?;
+    let is_saved = || {
+        let folder = run.output_dir.display();
+        format!("after training, with the model saved in {folder}")
+    };
     if run.do_eval {
         let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows)?;
+        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows).with_context(is_saved)?;
+        // With the last evaluation in its log history.
+        trainer.save_state()?;
     }
-    trainer.save_state()?;
-    if let Some(mut test) = test {
-        evaluate::predict_and_show(&mut trainer, run, &mut test, reading)?;
+    if let Some(test) = test {
+        evaluate::predict_and_show(&mut trainer, run, test).with_context(is_saved)?;
     }
     Ok(trainer)
 }

@@ -265,6 +265,40 @@ fn tags_are_predicted_for_every_word() {
         all["eval_accuracy"].is_f64() && all["predict_accuracy"] == all["eval_accuracy"],
         "{all}"
     );
+
+    // Without tags the same labels; words that are cut off have none.
+    let words: Vec<String> = rows
+        .iter()
+        .map(|row| serde_json::json!({ "tokens": row["tokens"] }).to_string())
+        .collect();
+    let file = host.write("words.jsonl", &words.join("\n"));
+    let without_tags = predict(&host, &file, "--max_length 64");
+    assert_eq!(without_tags, predictions);
+    let cut = predict(&host, &file, "--max_length 5");
+    let labels = |row: &Value| row["labels"].as_array().expect("labels").clone();
+    for (cut, whole) in cut.iter().zip(&without_tags) {
+        let (cut, whole) = (labels(cut), labels(whole));
+        assert_eq!(cut.len(), whole.len());
+        assert!(cut[0].is_string());
+    }
+    let last = cut.iter().filter_map(|row| labels(row).pop());
+    assert!(last.filter(Value::is_null).count() > 6);
+}
+
+/// Predictions of the trained model of the output folder.
+fn predict(host: &Host, file: &Path, arguments: &str) -> Vec<Value> {
+    let mut command = host.command("predict");
+    command
+        .arg("--model")
+        .arg(host.path("out"))
+        .arg("--test_file")
+        .arg(file)
+        .arg("--output_dir")
+        .arg(host.path("predicted"))
+        .arg("--use_cpu")
+        .args(arguments.split_whitespace());
+    host.succeeds(command);
+    lines(&host.path("predicted/predictions.jsonl"))
 }
 
 /// Row 58: there is a loss, and there are no predictions.

@@ -1,6 +1,7 @@
 //! Rows 43 to 49: a run that goes on from a checkpoint ends as the run that was not stopped, whatever was going on.
 
 use host::callback::{Event, Schedule};
+use host::trainer::End;
 use serde_json::{Map, Value};
 
 use super::stage::{Mean, Play, Played};
@@ -54,6 +55,75 @@ fn check(what: &str, play: &dyn Fn() -> Play, steps: &[(u64, &'static [f64])]) {
         .run();
         assert_eq!(end(&resumed), end(&whole), "{what}, from step {step}");
     }
+}
+
+/// A signal at every event of a run: whatever it was doing, the run that goes on ends as the one that was not stopped.
+fn check_signals(what: &str, play: &dyn Fn() -> Play) {
+    let whole = play().run();
+    let mut stopped_inside_evaluations = 0;
+    for at in 0..whole.events.len() {
+        let stopped = Play {
+            signal_at: Some(at),
+            ..play()
+        }
+        .run();
+        let End::Interrupted(folder) = &stopped.ok().end else {
+            // All steps were done when the signal came.
+            assert_eq!(end(&stopped), end(&whole), "{what}, event {at}");
+            continue;
+        };
+        let progress = std::fs::read_to_string(folder.join("progress.json")).expect("a position");
+        stopped_inside_evaluations += u32::from(progress.contains("\"evaluation_owed\": true"));
+        let resumed = Play {
+            resume: Some(folder.clone()),
+            ..play()
+        }
+        .run();
+        assert_eq!(end(&resumed), end(&whole), "{what}, event {at}");
+        // Twice at the same place.
+        let again = Play {
+            resume: Some(folder.clone()),
+            signal_at: Some(2),
+            ..play()
+        }
+        .run();
+        let End::Interrupted(folder) = &again.ok().end else {
+            continue;
+        };
+        let resumed = Play {
+            resume: Some(folder.clone()),
+            ..play()
+        }
+        .run();
+        assert_eq!(end(&resumed), end(&whole), "{what}, event {at}, twice");
+    }
+    assert!(
+        stopped_inside_evaluations > 4,
+        "{what}: too few of interest"
+    );
+}
+
+#[test]
+fn a_signal_at_any_event() {
+    let play = || Play {
+        rows: 44,
+        accumulation: 2,
+        shuffled: true,
+        logging: (Schedule::Steps, 2.0),
+        evaluation: (Schedule::Steps, 2.0),
+        saving: (Schedule::Steps, 4.0),
+        metrics: vec![Box::new(Mean(None))],
+        best: Some("mean"),
+        patience: Some((20, 0.0)),
+        ..Play::default()
+    };
+    check_signals("by steps", &play);
+    let play = || Play {
+        evaluation: (Schedule::Epoch, 500.0),
+        saving: (Schedule::Epoch, 500.0),
+        ..play()
+    };
+    check_signals("by epochs", &play);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -132,6 +132,7 @@ impl Metric for Mean {
     }
 
     fn reset(&mut self, _dataset: &str) -> Result<()> {
+        MEANS.take();
         Ok(())
     }
 
@@ -182,6 +183,8 @@ struct Recorder {
     events: Arc<Mutex<Vec<String>>>,
     wish: Option<Wish>,
     calls: u64,
+    signal_at: Option<usize>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Callback for Recorder {
@@ -209,10 +212,12 @@ impl Callback for Recorder {
             EventKind::Log => "log",
             EventKind::PredictionStep => "prediction_step",
         };
-        self.events
-            .lock()
-            .expect("the events")
-            .push(name.to_owned());
+        let mut events = self.events.lock().expect("the events");
+        if self.signal_at == Some(events.len()) {
+            self.interrupted.store(true, Ordering::Relaxed);
+        }
+        events.push(name.to_owned());
+        drop(events);
         self.calls += u64::from(event.kind() == EventKind::StepEnd);
         if let Some(wish) = self.wish {
             wish(event, context);
@@ -272,6 +277,8 @@ pub struct Play {
     pub times: usize,
     /// Evaluates after training, as `host train` does.
     pub evaluates_at_end: bool,
+    /// A signal comes at this event of the run, by its number.
+    pub signal_at: Option<usize>,
 }
 
 impl Default for Play {
@@ -309,6 +316,7 @@ impl Default for Play {
             resume: None,
             times: 1,
             evaluates_at_end: false,
+            signal_at: None,
         }
     }
 }
@@ -387,7 +395,8 @@ impl Play {
             outcome = trainer.train(&mut training, None);
         }
         let evaluated = if self.evaluates_at_end {
-            trainer.evaluate("eval").expect("an evaluation").0
+            let metrics = trainer.evaluate("eval").expect("an evaluation");
+            metrics.expect("no signal").0
         } else {
             Vec::new()
         };
@@ -501,10 +510,13 @@ impl Play {
             let stopping = EarlyStopping::new(patience, threshold, metric, metric != "loss");
             callbacks.push(Box::new(stopping));
         }
+        let interrupted = Arc::new(AtomicBool::new(false));
         callbacks.push(Box::new(Recorder {
             events,
             wish: self.wish,
             calls: 0,
+            signal_at: self.signal_at,
+            interrupted: interrupted.clone(),
         }));
         let mut metrics = std::mem::take(&mut self.metrics);
         if !self.metric.is_empty() {
@@ -524,7 +536,7 @@ impl Play {
                 batch_size: self.batch_size,
             }],
             step_record: None,
-            interrupted: Arc::new(AtomicBool::new(false)),
+            interrupted,
         }
     }
 

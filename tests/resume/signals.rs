@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{checkpoints, remains, small_run};
-use crate::support::Host;
+use crate::support::{Host, fixture};
 
 const EXIT_STOPPED: i32 = 75;
 
@@ -94,6 +94,79 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
         );
     }
     assert_eq!(remains(&output, 60), remains(&whole, 60));
+}
+
+/// Evaluations can take hours; who sends a signal waits for seconds.
+#[test]
+fn an_evaluation_is_left_and_made_up_for() {
+    let host = Host::new();
+    let (whole, output) = (host.path("whole"), host.path("out"));
+    let validation = host.path("validation.jsonl");
+    let rows = fs::read_to_string(fixture("golden/toy/validation.jsonl")).expect("rows");
+    fs::write(&validation, rows.repeat(200)).expect("many rows");
+    let run = |output: &Path| {
+        let arguments = "--max_steps 2 --eval_steps 2 --save_steps 1 --max_eval_samples 10000 \
+                         --per_device_eval_batch_size 1 --num_threads 1";
+        let mut command = small_run(&host, output, arguments);
+        command.arg("--validation_file").arg(&validation);
+        command
+    };
+    let child = start(run(&output));
+    wait_for("the step before the evaluation", || {
+        !checkpoints(&output).is_empty()
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, "TERM");
+    let ended = child.wait_with_output().expect("an end");
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(EXIT_STOPPED), "{text}");
+    assert_eq!(checkpoints(&output), [1, 2], "{text}");
+    let progress =
+        fs::read_to_string(output.join("checkpoint-2/progress.json")).expect("a position");
+    assert!(progress.contains("\"evaluation_owed\": true"), "{progress}");
+    let mut command = run(&output);
+    command.args(["--resume_from_checkpoint", "true"]);
+    host.succeeds(command);
+    host.succeeds(run(&whole));
+    assert_eq!(remains(&output, 2), remains(&whole, 2));
+}
+
+/// Outside of training there is nothing to save: what was not finished leaves nothing.
+#[test]
+fn an_evaluation_of_its_own_ends_at_once() {
+    let host = Host::new();
+    let rows = fs::read_to_string(fixture("golden/toy/validation.jsonl")).expect("rows");
+    let validation = host.write("validation.jsonl", &rows.repeat(1000));
+    for (command, file) in [
+        ("evaluate", "--validation_file"),
+        ("predict", "--test_file"),
+    ] {
+        let output = host.path(command);
+        let mut words = host.command(command);
+        words
+            .arg("--model")
+            .arg(fixture("golden/init_toy"))
+            .arg(file)
+            .arg(&validation)
+            .arg("--output_dir")
+            .arg(&output)
+            .args(["--use_cpu", "--per_device_eval_batch_size", "1"]);
+        let child = start(words);
+        wait_for("the output folder", || output.join(".lock").exists());
+        std::thread::sleep(Duration::from_millis(500));
+        signal(&child, "INT");
+        let ended = child.wait_with_output().expect("an end");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(EXIT_STOPPED), "{command}: {text}");
+        assert!(text.contains("stopped by a signal"), "{command}: {text}");
+        let left: Vec<_> = fs::read_dir(&output)
+            .expect("the folder")
+            .flatten()
+            .map(|entry| entry.file_name())
+            .filter(|name| name != ".lock")
+            .collect();
+        assert!(left.is_empty(), "{command}: {left:?}");
+    }
 }
 
 #[test]
