@@ -1,12 +1,14 @@
 //! Compiled components on disk: found by the component's digest and the engine's key, sealed with a key of this machine
 //! and user, written aside and renamed. Whatever does not fit is compiled again, never an error.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, Metadata, MetadataExt, OpenOptions, OpenOptionsExt};
 
 const KEY_FILE: &str = "machine.key";
 const KEY_LENGTH: usize = 32;
@@ -60,10 +62,11 @@ fn seal_of(key: &[u8; KEY_LENGTH], name: &str, code: &[u8]) -> [u8; SEAL_LENGTH]
     *hasher.finalize().as_bytes()
 }
 
-/// A folder of compiled components that only its user can reach.
+/// A folder of compiled components that only its user can reach: the folder that was checked is the one that is used, and
+/// no link in it leads out.
 #[derive(Debug)]
 pub(super) struct Cache {
-    folder: PathBuf,
+    folder: Dir,
     key: [u8; KEY_LENGTH],
 }
 
@@ -74,18 +77,16 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        ensure_private(&fs::metadata(folder)?)
-            .with_context(|| format!("the plugin cache {}", folder.display()))?;
-        let key = read_or_make_key(&folder.join(KEY_FILE))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            key,
-        })
+        let context = || format!("the plugin cache {}", folder.display());
+        let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
+        ensure_private(&folder.dir_metadata()?).with_context(context)?;
+        let key = read_or_make_key(&folder).with_context(context)?;
+        Ok(Self { folder, key })
     }
 
     /// The entry of that name, unless it is absent, damaged or not ours.
     pub(super) fn get(&self, name: &str) -> Option<Sealed> {
-        let mut file = File::open(self.path(name)).ok()?;
+        let mut file = self.folder.open(entry_name(name)).ok()?;
         let mut seal = [0; SEAL_LENGTH];
         file.read_exact(&mut seal).ok()?;
         let mut code = Vec::new();
@@ -105,45 +106,48 @@ impl Cache {
 
     /// Writes an entry; another process that writes the same one at the same time does no harm.
     pub(super) fn put(&self, name: &str, code: &[u8]) -> Result<()> {
-        let aside = self
-            .folder
-            .join(format!("{name}.{}.tmp", std::process::id()));
-        let written = write_private(&aside, &[&seal_of(&self.key, name, code), code])
-            .and_then(|()| Ok(fs::rename(&aside, self.path(name))?));
+        let (folder, entry) = (&self.folder, entry_name(name));
+        let aside = aside_name(name);
+        let written = write_private(folder, &aside, &[&seal_of(&self.key, name, code), code])
+            .and_then(|()| folder.rename(&aside, folder, &entry));
         if written.is_err() {
-            let _ = fs::remove_file(&aside);
+            let _ = folder.remove_file(&aside);
         }
-        written.with_context(|| format!("writing {}", self.path(name).display()))
+        written.with_context(|| format!("writing {entry} into the plugin cache"))
     }
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.cwasm"))
-    }
+fn entry_name(name: &str) -> String {
+    format!("{name}.cwasm")
+}
+
+fn aside_name(name: &str) -> String {
+    format!("{name}.{}.tmp", std::process::id())
 }
 
 /// The key is made once, under a name of its own, so that no process ever reads half of it.
-fn read_or_make_key(path: &Path) -> Result<[u8; KEY_LENGTH]> {
-    if !path.exists() {
-        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-        write_private(&aside, &[&new_key()?])?;
+fn read_or_make_key(folder: &Dir) -> Result<[u8; KEY_LENGTH]> {
+    if !folder.exists(KEY_FILE) {
+        let aside = aside_name(KEY_FILE);
+        write_private(folder, &aside, &[&new_key()?])?;
         // A link fails if another process was first; its key is as good.
-        let linked = fs::hard_link(&aside, path);
-        fs::remove_file(&aside)?;
+        let linked = folder.hard_link(&aside, folder, KEY_FILE);
+        folder.remove_file(&aside)?;
         if let Err(error) = linked
-            && error.kind() != std::io::ErrorKind::AlreadyExists
+            && error.kind() != io::ErrorKind::AlreadyExists
         {
-            return Err(error).with_context(|| format!("making {}", path.display()));
+            return Err(error).with_context(|| format!("making {KEY_FILE}"));
         }
     }
-    let mut file = File::open(path)?;
-    ensure_private(&file.metadata()?).with_context(|| format!("the key {}", path.display()))?;
+    let mut file = folder.open(KEY_FILE)?;
+    ensure_private(&file.metadata()?).with_context(|| format!("the key {KEY_FILE}"))?;
     let mut key = [0; KEY_LENGTH];
     file.read_exact(&mut key)
-        .with_context(|| format!("reading the key {}", path.display()))?;
+        .with_context(|| format!("reading the key {KEY_FILE}"))?;
     Ok(key)
 }
 
-fn ensure_private(metadata: &fs::Metadata) -> Result<()> {
+fn ensure_private(metadata: &Metadata) -> Result<()> {
     ensure!(
         metadata.uid() == rustix::process::geteuid().as_raw(),
         "belongs to another user"
@@ -155,22 +159,19 @@ fn ensure_private(metadata: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-fn write_private(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+fn write_private(folder: &Dir, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = folder.open_with(name, &options)?;
     for part in parts {
         file.write_all(part)?;
     }
-    Ok(file.sync_all()?)
+    file.sync_all()
 }
 
 fn new_key() -> Result<[u8; KEY_LENGTH]> {
     let mut key = [0; KEY_LENGTH];
-    File::open("/dev/urandom")
+    fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut key))
         .context("reading /dev/urandom")?;
     Ok(key)
@@ -178,19 +179,50 @@ fn new_key() -> Result<[u8; KEY_LENGTH]> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
 
     use super::*;
 
-    fn cache() -> (tempfile::TempDir, Cache) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::open(&folder.path().join("plugins")).expect("a cache");
-        (folder, cache)
+    /// A cache and the path of its folder.
+    struct Place {
+        _parent: TempDir,
+        folder: PathBuf,
+        cache: Cache,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let parent = tempfile::tempdir().expect("a folder");
+            let folder = parent.path().join("plugins");
+            let cache = Cache::open(&folder).expect("a cache");
+            Self {
+                _parent: parent,
+                folder,
+                cache,
+            }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.join(entry_name(name))
+        }
+
+        fn mode(&self, name: &str) -> u32 {
+            let metadata = fs::metadata(self.folder.join(name)).expect("a file");
+            metadata.permissions().mode() & 0o777
+        }
+    }
+
+    fn allow(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     }
 
     #[test]
     fn an_entry_comes_back_and_an_altered_one_does_not() {
-        let (_folder, cache) = cache();
+        let place = Place::new();
+        let cache = &place.cache;
         assert!(cache.get("a").is_none());
         cache.put("a", b"native code").expect("written");
         let entry = cache.get("a").expect("the entry");
@@ -198,7 +230,7 @@ mod tests {
             entry.verified_bytes().expect("the seal holds"),
             b"native code"
         );
-        let path = cache.path("a");
+        let path = place.path("a");
         let good = fs::read(&path).expect("a file");
         for position in 0..good.len() {
             let mut bad = good.clone();
@@ -214,30 +246,40 @@ mod tests {
 
     #[test]
     fn an_entry_is_bound_to_its_name_and_to_the_machine() {
-        let (_folder, cache) = cache();
-        cache.put("a", b"native code").expect("written");
-        fs::copy(cache.path("a"), cache.path("b")).expect("copied");
-        assert!(cache.get("b").is_none());
-        let (_other, stranger) = self::cache();
-        fs::copy(cache.path("a"), stranger.path("a")).expect("copied");
-        assert!(stranger.get("a").is_none());
-        let again = Cache::open(&cache.folder).expect("the same cache");
+        let (place, stranger) = (Place::new(), Place::new());
+        place.cache.put("a", b"native code").expect("written");
+        fs::copy(place.path("a"), place.path("b")).expect("copied");
+        assert!(place.cache.get("b").is_none());
+        fs::copy(place.path("a"), stranger.path("a")).expect("copied");
+        assert!(stranger.cache.get("a").is_none());
+        let again = Cache::open(&place.folder).expect("the same cache");
         assert!(again.get("a").is_some());
     }
 
     #[test]
     fn a_folder_or_key_that_others_can_reach_is_not_used() {
-        let (_folder, cache) = cache();
-        let key = cache.folder.join(KEY_FILE);
-        assert_eq!(fs::metadata(&key).expect("a key").mode() & 0o777, 0o600);
-        assert_eq!(
-            fs::metadata(&cache.folder).expect("a folder").mode() & 0o777,
-            0o700
-        );
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("changed");
-        assert!(Cache::open(&cache.folder).is_err());
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("changed");
-        fs::set_permissions(&cache.folder, fs::Permissions::from_mode(0o770)).expect("changed");
-        assert!(Cache::open(&cache.folder).is_err());
+        let place = Place::new();
+        let key = place.folder.join(KEY_FILE);
+        assert_eq!((place.mode(KEY_FILE), place.mode("")), (0o600, 0o700));
+        allow(&key, 0o644);
+        assert!(Cache::open(&place.folder).is_err());
+        allow(&key, 0o600);
+        allow(&place.folder, 0o770);
+        assert!(Cache::open(&place.folder).is_err());
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_folder() {
+        let (place, elsewhere) = (Place::new(), Place::new());
+        place.cache.put("a", b"native code").expect("written");
+        let outside = elsewhere.folder.join("outside");
+        fs::rename(place.path("a"), &outside).expect("moved");
+        symlink(&outside, place.path("a")).expect("a link");
+        assert!(place.cache.get("a").is_none());
+        // A link in the place of what is written next is replaced, not followed.
+        let before = fs::read(&outside).expect("a file");
+        place.cache.put("a", b"other code").expect("written");
+        assert!(place.cache.get("a").is_some());
+        assert_eq!(fs::read(&outside).expect("a file"), before);
     }
 }

@@ -106,7 +106,7 @@ class StepClock:
 
 
 def start_to_first_step(rows, extra):
-    """Seconds from the start of the process to the end of the first step, less that step."""
+    """Seconds from the start of the process to the end of the first step, less a step."""
     with tempfile.TemporaryDirectory() as folder:
         clock = StepClock(folder)
         words = [HOST, "train", "--model", MODEL, "--train_file", rows, "--validation_file", rows, "--output_dir", f"{folder}/out"]
@@ -115,9 +115,9 @@ def start_to_first_step(rows, extra):
         begin = time.perf_counter()
         run(words)
         clock.thread.join()
-    # A line comes after the backward pass and one before the optimizer's update: the next backward pass includes it.
+    # The lines of a step come before the optimizer's update, so the first step has ended when the second has come as far.
     steps = [after - before for before, after in zip(clock.updates[1:], clock.updates[2:])]
-    return clock.updates[0] - begin - statistics.median(steps)
+    return clock.updates[1] - begin - 2 * statistics.median(steps)
 
 
 def start(table, count):
@@ -184,9 +184,9 @@ def finished(words, threads):
 
 def loop(table, count, quick):
     """What the loop costs beyond libtorch, on a model whose arithmetic costs nothing."""
-    table.head("One step of the two-scalar regression model: processor time, one thread")
+    table.head("One step of the two-scalar regression model, one thread")
     program, steps = compiled_bare_loop(), (500, 2500) if quick else (2000, 22000)
-    bare = [float(run([program, REGRESSION, steps[1]], threads=1)) for _ in range(count)]
+    bare = [[float(number) for number in run([program, REGRESSION, steps[1]], threads=1).split()] for _ in range(count)]
     ours = []
     with tempfile.TemporaryDirectory() as folder:
         rows = pathlib.Path(folder) / "rows.jsonl"
@@ -196,12 +196,13 @@ def loop(table, count, quick):
             for number in steps:
                 words = [HOST, "train", "--model", REGRESSION, "--trust_model_code", "--train_file", rows, "--learning_rate", "0.1"]
                 words += ["--output_dir", f"{folder}/out-{index}-{number}", "--max_steps", number, "--save_strategy", "no", "--disable_tqdm"]
-                usage, _, _ = finished(words, threads=1)
-                seconds.append(usage.ru_utime + usage.ru_stime)
-            ours.append(1e6 * (seconds[1] - seconds[0]) / (steps[1] - steps[0]))
-    in_cpp = table.row("libtorch calls alone, in C++", bare, "us")
-    table.row("host", ours, "us")
-    table.row("host beyond them", [value - in_cpp for value in ours], "us", limit=100)
+                usage, wall, _ = finished(words, threads=1)
+                seconds.append((usage.ru_utime + usage.ru_stime, wall))
+            ours.append([1e6 * (long - short) / (steps[1] - steps[0]) for short, long in zip(*seconds)])
+    for kind, (what, limit) in enumerate([("processor time", None), ("wall time", 100)]):
+        in_cpp = table.row(f"libtorch calls alone, in C++: {what}", [figures[kind] for figures in bare], "us")
+        table.row(f"host: {what}", [figures[kind] for figures in ours], "us")
+        table.row(f"host beyond them: {what}", [figures[kind] - in_cpp for figures in ours], "us", limit=limit)
 
 
 def plugin_calls(table):
