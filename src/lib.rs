@@ -28,7 +28,7 @@
 //! | --- | --- | --- |
 //! | 6 | [`wire`] | from a resolved run to boxes, and what a command does with them; engine only |
 //! | 5 | [`cli`] | subcommands; `output.rs` alone prints |
-//! //! | 4 | [`config`] | `arguments.rs` as written, `resolve` as it will run, `reference.rs` help and tables |
+//! | 4 | [`config`] | `arguments.rs` as written, `resolve` as it will run, `reference.rs` help and tables |
 //! | 4 | [`trainer`] | the only loop |
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
