@@ -26,6 +26,7 @@
 //!
 //! | level | module | owns |
 //! | --- | --- | --- |
+//! | 7 | [`api`] | [`Trainer`] for Rust programs: own model, rows, optimizer |
 //! | 6 | [`wire`] | from a resolved run to boxes, and what a command does with them; engine only |
 //! | 5 | [`cli`] | subcommands; `output.rs` alone prints |
 //! | 4 | [`config`] | `arguments.rs` as written, `resolve` as it will run, `reference.rs` help and tables |
@@ -66,6 +67,7 @@
 //! `config/arguments.rs`, its field in `config/run.rs`, its test. A subcommand: its file and its line in `cli/mod.rs`. A libtorch
 //! function: header, source, bridge and safe function, all in `torch/`. A plugin for an existing hook: no file in `src`.
 
+pub mod api;
 pub mod callback;
 pub mod checkpoint;
 pub mod cli;
@@ -82,3 +84,5 @@ pub mod report;
 pub mod torch;
 pub mod trainer;
 pub mod wire;
+
+pub use api::{Trainer, TrainerParts, TrainingArguments};

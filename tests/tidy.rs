@@ -12,6 +12,7 @@ use source::{Source, closing, files, sources};
 
 /// The modules and their levels; a module may name those below it.
 const LEVELS: &[(&str, u8)] = &[
+    ("api", 7),
     ("main", 6),
     ("engine", 6),
     ("wire", 6),

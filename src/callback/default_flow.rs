@@ -32,7 +32,11 @@ pub struct DefaultFlow {
 
 impl Callback for DefaultFlow {
     fn name(&self) -> &str {
-        ""
+        "default_flow"
+    }
+
+    fn is_default_flow(&self) -> bool {
+        true
     }
 
     fn wants(&self, kind: EventKind) -> bool {

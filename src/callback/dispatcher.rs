@@ -37,14 +37,41 @@ pub struct View<'a> {
 }
 
 impl Callbacks {
-    /// Appends a callback.
+    /// Appends a callback. A second one of a name is warned of, and both are called.
     pub fn push(&mut self, callback: Box<dyn Callback>) {
-        for kind in EVENT_KINDS {
-            if callback.wants(kind) {
-                self.subscribers[kind as usize].push(self.list.len());
-            }
+        let name = callback.name();
+        if self.list.iter().any(|known| known.name() == name) {
+            tracing::warn!("there are two callbacks {name:?} now; both are called");
         }
         self.list.push(callback);
+        self.subscribe();
+    }
+
+    /// Takes the first callback of that name out.
+    pub fn pop(&mut self, name: &str) -> Option<Box<dyn Callback>> {
+        let index = self
+            .list
+            .iter()
+            .position(|callback| callback.name() == name)?;
+        let callback = self.list.remove(index);
+        self.subscribe();
+        Some(callback)
+    }
+
+    /// Names in call order.
+    pub fn names(&self) -> Vec<String> {
+        let list = self.list.iter();
+        list.map(|callback| callback.name().to_owned()).collect()
+    }
+
+    fn subscribe(&mut self) {
+        for kind in EVENT_KINDS {
+            let wanting = self.list.iter().enumerate();
+            self.subscribers[kind as usize] = wanting
+                .filter(|(_, callback)| callback.wants(kind))
+                .map(|(index, _)| index)
+                .collect();
+        }
     }
 
     /// Whether anybody listens to an event.
@@ -58,7 +85,12 @@ impl Callbacks {
         control.clear_before(kind);
         for &index in &self.subscribers[kind as usize] {
             let callback = &mut self.list[index];
-            control.set_actor(callback.name(), view.state.global_step);
+            let actor = if callback.is_default_flow() {
+                ""
+            } else {
+                callback.name()
+            };
+            control.set_actor(actor, view.state.global_step);
             let mut context = Context {
                 state: view.state,
                 control,

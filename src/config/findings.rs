@@ -11,6 +11,8 @@ use crate::error::{Failure, Kind};
 pub enum Place {
     /// In argv.
     CommandLine,
+    /// In a program that embeds the library.
+    Program,
     /// In a configuration file.
     File {
         /// As the user named it.
@@ -20,11 +22,11 @@ pub enum Place {
     },
 }
 
-/// `file:line: ` in front of a message, or nothing for the command line.
+/// `file:line: ` in front of a message, or nothing where there is only one place.
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::CommandLine => Ok(()),
+            Place::CommandLine | Place::Program => Ok(()),
             Place::File { path, line } => write!(formatter, "{}:{line}: ", path.display()),
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, FIELDS};
 use super::command_line::CommandLine;
 use super::field::Field;
 use super::findings::{Findings, Place};
@@ -28,6 +28,15 @@ pub struct Input {
     pub places: BTreeMap<&'static str, Place>,
     /// What could not be read.
     pub findings: Findings,
+    /// Set by a program that embeds the library: it hands these over itself instead of naming files.
+    pub supplied: Option<Supplied>,
+}
+
+/// What a program hands over besides the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supplied {
+    /// Rows to evaluate on.
+    pub evaluation_data: bool,
 }
 
 /// One `[[plugins]]` table.
@@ -89,6 +98,22 @@ pub(super) struct Entry<'a> {
 }
 
 impl Input {
+    /// What a program wrote; an argument that differs from its default counts as given.
+    pub fn of_program(arguments: Arguments, supplied: Supplied) -> Self {
+        let defaults = Arguments::default();
+        let places = FIELDS
+            .iter()
+            .filter(|field| field.show(&arguments) != field.show(&defaults))
+            .map(|field| (field.name, Place::Program))
+            .collect();
+        Self {
+            arguments,
+            places,
+            supplied: Some(supplied),
+            ..Self::default()
+        }
+    }
+
     /// Whether the user wrote this argument.
     pub fn is_given(&self, field: &str) -> bool {
         self.places.contains_key(field)

@@ -85,7 +85,8 @@ pub enum Dtype {
 /// Where the model comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// A Hugging Face folder, or a TorchScript file when `torchscript` is set.
+    /// A Hugging Face folder, or a TorchScript file when `torchscript` is set. Empty if a program that embeds the library
+    /// hands the model over.
     pub path: PathBuf,
     /// `path` is a TorchScript module (the user passed `--trust_model_code`).
     pub torchscript: bool,

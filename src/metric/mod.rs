@@ -6,8 +6,10 @@ use tch::Tensor;
 use crate::data::Batch;
 
 mod accuracy;
+mod whole;
 
 pub use accuracy::Accuracy;
+pub use whole::{EvalPrediction, Whole};
 
 /// What evaluation hands over for one batch. Outputs have been through the logits processor.
 #[derive(Clone, Copy, Debug)]

@@ -90,12 +90,13 @@ impl Trainer {
     /// Evaluates every set, logs, fires `on_evaluate`; the merged metrics. `None`: a signal ended it.
     pub fn evaluate(&mut self, prefix: &str) -> Result<Option<Metrics>> {
         let mut sets = std::mem::take(&mut self.parts.evaluation);
-        let result = self.evaluate_sets(&mut sets, prefix);
+        let result = self.evaluate_on(&mut sets, prefix);
         self.parts.evaluation = sets;
         result
     }
 
-    fn evaluate_sets(
+    /// [`Trainer::evaluate`] over other sets.
+    pub fn evaluate_on(
         &mut self,
         sets: &mut [EvaluationSet],
         prefix: &str,

@@ -212,12 +212,7 @@ impl std::fmt::Debug for Trainer {
 impl Trainer {
     /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
     pub fn new(config: Config, parts: Parts) -> Result<Self> {
-        let parameters = parts
-            .model
-            .parameters()
-            .iter()
-            .map(|parameter| parameter.tensor.shallow_clone())
-            .collect();
+        let parameters = leaves(&*parts.model);
         let mut trainer = Self {
             config,
             parts,
@@ -244,6 +239,28 @@ impl Trainer {
         };
         trainer.fire(Event::InitEnd)?;
         Ok(trainer)
+    }
+
+    /// Another model in the place of the present one; the optimizer of the old one must not be used any more.
+    pub fn set_model(&mut self, model: Box<dyn Model>) {
+        self.parameters = leaves(&*model);
+        self.parts.model = model;
+        self.training_mode = None;
+    }
+
+    /// Other settings for what comes.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// The callbacks.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.parts.callbacks
+    }
+
+    /// The callbacks, to add some and take some out.
+    pub fn callbacks_mut(&mut self) -> &mut Callbacks {
+        &mut self.parts.callbacks
     }
 
     /// Where the run stands.
@@ -346,6 +363,14 @@ impl Trainer {
     fn is_interrupted(&self) -> bool {
         self.parts.interrupted.load(Ordering::Relaxed)
     }
+}
+
+/// The tensors that gradients live in, in model order.
+fn leaves(model: &dyn Model) -> Vec<Tensor> {
+    let parameters = model.parameters().iter();
+    parameters
+        .map(|parameter| parameter.tensor.shallow_clone())
+        .collect()
 }
 
 /// Calls every reporter. One that fails does not fail the run: the log says what it left undone.

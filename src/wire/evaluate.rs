@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
 use super::predictions::{JsonLines, Reading};
-use super::{parts, show, show_usage};
+use super::{parts, show, show_usage, this_executable};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
 use crate::config::run::Run;
@@ -107,7 +107,7 @@ fn build(
     wanted: Wanted,
     interrupted: Arc<AtomicBool>,
 ) -> Result<(Trainer, Option<TestSet>, Plugins)> {
-    let plugins = Plugins::load(run)?;
+    let plugins = Plugins::load(run, Some(this_executable()?))?;
     let mut inputs = inputs::read(run, wanted)?;
     let evaluation = sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;

@@ -283,6 +283,18 @@ fn read_sets(
     })
 }
 
+/// The order of training: by length if there are lengths, else at random.
+pub(crate) fn train_sampler(run: &Run, lengths: Option<Vec<usize>>) -> Result<Box<dyn Sampler>> {
+    Ok(match (lengths, run.data.data_seed) {
+        (Some(lengths), _) => Box::new(LengthGrouped::new(
+            lengths,
+            run.train.batch_size * run.train.gradient_accumulation_steps,
+        )?),
+        (None, Some(seed)) => Box::new(Random::seeded(seed)?),
+        (None, None) => Box::new(Random::new()),
+    })
+}
+
 impl Inputs {
     /// Class names by number; empty if classes have no names.
     pub(super) fn class_names(&self) -> Vec<String> {
@@ -295,14 +307,7 @@ impl Inputs {
     /// Loads batches of the training set in the reference's order.
     pub(super) fn train_loader(&self, run: &Run, prepared: Prepared) -> Result<Loader> {
         let batch_size = run.train.batch_size;
-        let sampler: Box<dyn Sampler> = match (prepared.lengths, run.data.data_seed) {
-            (Some(lengths), _) => Box::new(LengthGrouped::new(
-                lengths,
-                batch_size * run.train.gradient_accumulation_steps,
-            )?),
-            (None, Some(seed)) => Box::new(Random::seeded(seed)?),
-            (None, None) => Box::new(Random::new()),
-        };
+        let sampler = train_sampler(run, prepared.lengths)?;
         self.loader(&run.data, Arc::new(prepared.dataset), (sampler, batch_size))
     }
 

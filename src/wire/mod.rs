@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cli::output;
 use crate::config::run::{Command, Run};
@@ -13,17 +13,17 @@ use crate::torch;
 
 pub mod entry;
 mod evaluate;
-mod inputs;
-mod parts;
+pub(crate) mod inputs;
+pub(crate) mod parts;
 #[cfg(feature = "plugin")]
-mod plugins;
+pub(crate) mod plugins;
 #[cfg(not(feature = "plugin"))]
 #[path = "no_plugins.rs"]
-mod plugins;
+pub(crate) mod plugins;
 mod predictions;
 mod progress;
 mod signals;
-mod train;
+pub(crate) mod train;
 
 /// How a run came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,11 @@ pub fn run(run: &Run) -> Result<Ending> {
         Command::Evaluate => evaluate::evaluate(run, interrupted).map(|()| Ending::Done),
         Command::Predict => evaluate::predict(run, interrupted).map(|()| Ending::Done),
     }
+}
+
+/// This executable, which compiles components when it is started with the argument for it.
+fn this_executable() -> Result<PathBuf> {
+    std::fs::read_link("/proc/self/exe").context("the path of this program cannot be read")
 }
 
 /// Shows the table of a split on stdout.

@@ -1,5 +1,7 @@
 //! A build without WebAssembly: plugins are refused, built-ins do their work.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
 
 use crate::callback::Callback;
@@ -9,33 +11,33 @@ use crate::metric::{LogitsProcessor, Metric};
 
 /// No plugins.
 #[derive(Debug)]
-pub(super) struct Plugins;
+pub(crate) struct Plugins;
 
 impl Plugins {
-    pub(super) fn load(run: &Run) -> Result<Self> {
+    pub(crate) fn load(run: &Run, _compiler: Option<PathBuf>) -> Result<Self> {
         let message =
             "this build of host has no plugins (it was made without the feature `plugin`)";
         ensure!(run.plugins.is_empty(), Failure::usage(message));
         Ok(Self)
     }
 
-    pub(super) fn metrics(&self) -> Vec<Box<dyn Metric>> {
+    pub(crate) fn metrics(&self) -> Vec<Box<dyn Metric>> {
         Vec::new()
     }
 
-    pub(super) fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
+    pub(crate) fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
         Vec::new()
     }
 
-    pub(super) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
+    pub(crate) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
         Vec::new()
     }
 
-    pub(super) fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         Ok(())
     }
 
-    pub(super) fn usage_lines(&self, _seconds: f64) -> Vec<String> {
+    pub(crate) fn usage_lines(&self, _seconds: f64) -> Vec<String> {
         Vec::new()
     }
 }

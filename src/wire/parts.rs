@@ -10,7 +10,7 @@ use tch::Device;
 use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
-use crate::callback::{Callbacks, DefaultFlow, EarlyStopping, Schedule};
+use crate::callback::{Callback, Callbacks, DefaultFlow, EarlyStopping, Schedule};
 use crate::cli::output;
 use crate::config::run::{OnDiskFull, OnNonfinite, Run, Strategy};
 use crate::loss::{self, LossSettings};
@@ -20,7 +20,7 @@ use crate::report::{Curves, StepRecord};
 use crate::trainer::{self, BestModel, EvaluationSet, Parts};
 
 /// The trainer's settings.
-pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
+pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
     let evaluation = &run.evaluation;
     let best = evaluation
         .metric_for_best_model
@@ -73,7 +73,7 @@ fn builtin_metrics(inputs: &Inputs) -> Vec<Box<dyn Metric>> {
 }
 
 /// Callbacks in the reference's order: default flow, the user's, progress last.
-fn callbacks(run: &Run, plugins: &Plugins) -> Callbacks {
+pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
     let mut callbacks = Callbacks::default();
     callbacks.push(Box::new(DefaultFlow {
         logging: schedule(run.logging.strategy),
@@ -94,7 +94,7 @@ fn callbacks(run: &Run, plugins: &Plugins) -> Callbacks {
             patience, threshold, metric, greater,
         )));
     }
-    for callback in plugins.callbacks() {
+    for callback in users {
         callbacks.push(callback);
     }
     let plain = run.logging.disable_tqdm || !output::has_terminal();
@@ -127,7 +127,7 @@ pub(super) fn assemble(
         loss: loss::for_model(&*inputs.model, &settings),
         metrics,
         logits: plugins.logits(),
-        callbacks: callbacks(run, plugins),
+        callbacks: callbacks(run, plugins.callbacks()),
         reporters: vec![Box::new(Curves::default())],
         evaluation,
         step_record: run

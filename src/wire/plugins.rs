@@ -1,5 +1,7 @@
 //! The plugins of a run: loaded in order, handed to the trainer as the same boxes as built-ins, and their cost at the end.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 use crate::callback::Callback;
@@ -9,24 +11,21 @@ use crate::plugin::{self, Environment, Limits, Plugin, Spec, Usage};
 
 /// Loaded plugins in call order.
 #[derive(Debug)]
-pub(super) struct Plugins {
+pub(crate) struct Plugins {
     loaded: Vec<Plugin>,
 }
 
 impl Plugins {
-    /// Loads all plugins of a run; what can be refused is refused here.
-    pub(super) fn load(run: &Run) -> Result<Self> {
+    /// Loads all plugins of a run; what can be refused is refused here. With `compiler`, an executable of this program
+    /// compiles components in a process of its own.
+    pub(crate) fn load(run: &Run, compiler: Option<PathBuf>) -> Result<Self> {
         let environment = Environment {
             seed: run.train.seed,
             rank: 0,
             world_size: 1,
             arguments: run.arguments.clone(),
             cache_dir: run.plugin_cache.clone(),
-            // This executable compiles components when it is started with the argument for it.
-            compiler: Some(
-                std::fs::read_link("/proc/self/exe")
-                    .context("the path of this program cannot be read")?,
-            ),
+            compiler,
         };
         let load = |plugin: &crate::config::run::Plugin| {
             let mut limits = Limits::default();
@@ -48,25 +47,25 @@ impl Plugins {
         })
     }
 
-    pub(super) fn metrics(&self) -> Vec<Box<dyn Metric>> {
+    pub(crate) fn metrics(&self) -> Vec<Box<dyn Metric>> {
         self.loaded.iter().flat_map(Plugin::metrics).collect()
     }
 
-    pub(super) fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
+    pub(crate) fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
         self.loaded.iter().flat_map(Plugin::logits).collect()
     }
 
-    pub(super) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
+    pub(crate) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
         self.loaded.iter().flat_map(Plugin::callbacks).collect()
     }
 
     /// The end of a run that ended well.
-    pub(super) fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         self.loaded.iter().try_for_each(Plugin::close)
     }
 
     /// One line for each plugin; `seconds` is what its share is taken of.
-    pub(super) fn usage_lines(&self, seconds: f64) -> Vec<String> {
+    pub(crate) fn usage_lines(&self, seconds: f64) -> Vec<String> {
         self.loaded
             .iter()
             .map(|plugin| usage_line(&plugin.usage(), seconds))

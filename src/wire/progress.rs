@@ -119,7 +119,7 @@ fn clock(time: Duration) -> String {
 
 impl Callback for Progress {
     fn name(&self) -> &str {
-        ""
+        "progress"
     }
 
     fn wants(&self, kind: EventKind) -> bool {

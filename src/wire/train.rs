@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 
 use super::evaluate::TestSet;
-use super::inputs::{self, Inputs, Wanted};
+use super::inputs::{self, Wanted};
 use super::plugins::Plugins;
-use super::{Ending, evaluate, parts, show, show_usage};
+use super::{Ending, evaluate, parts, show, show_usage, this_executable};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
@@ -17,7 +17,7 @@ use crate::data::{Dataset, Loader};
 use crate::model::{Model, Parameter};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
-use crate::optim::{self, OptimizerSettings, lr_scheduler};
+use crate::optim::{self, LrScheduler, Optimizer, OptimizerSettings, ParameterGroup, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
 use crate::trainer::{End, Outcome, Trainer, Training, results};
@@ -39,7 +39,7 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
-    let plugins = Plugins::load(run)?;
+    let plugins = Plugins::load(run, Some(this_executable()?))?;
     let mut ready = prepare(run, (&plugins, interrupted))?;
     announce(run, &ready, resume.as_deref());
     let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
@@ -72,7 +72,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         test: run.do_predict,
     };
     let mut inputs = inputs::read(run, wanted)?;
-    check_space(run, &inputs)?;
+    check_space(run, &*inputs.model)?;
     save::atomic_write(
         &run.output_dir.join(layout::RUN),
         &json::to_bytes(&run.published())?,
@@ -142,11 +142,11 @@ fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {
 }
 
 /// Refuses before the first step if the volume could not hold one checkpoint.
-fn check_space(run: &Run, inputs: &Inputs) -> Result<()> {
+pub(crate) fn check_space(run: &Run, model: &dyn Model) -> Result<()> {
     if run.saving.strategy == Strategy::No {
         return Ok(());
     }
-    let state = inputs.model.state_dict();
+    let state = model.state_dict();
     let weights = load::num_bytes(state.iter().map(|(_, tensor)| tensor))?;
     space::preflight(
         &run.output_dir,
@@ -155,8 +155,21 @@ fn check_space(run: &Run, inputs: &Inputs) -> Result<()> {
 }
 
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
+    let plan = plan(run, &loader)?;
+    let mut optimizer = optimizer(run, model)?;
+    let scheduler = scheduler(run, &plan, optimizer.groups_mut())?;
+    Ok(Training {
+        loader,
+        optimizer,
+        scheduler,
+        plan,
+    })
+}
+
+/// Epochs, steps and intervals over the batches of a loader.
+pub(crate) fn plan(run: &Run, loader: &Loader) -> Result<Plan> {
     let train = &run.train;
-    let plan = Plan::new(PlanInput {
+    Plan::new(PlanInput {
         loader_len: loader.len() as u64,
         num_rows: loader.dataset().len() as u64,
         batch_size: train.batch_size as u64,
@@ -168,7 +181,11 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         save_steps: run.saving.steps,
         warmup_steps: run.optimizer.warmup_steps,
         warmup_ratio: run.optimizer.warmup_ratio,
-    })?;
+    })
+}
+
+/// The run's optimizer over the parameters of a model.
+pub(crate) fn optimizer(run: &Run, model: &dyn Model) -> Result<Box<dyn Optimizer>> {
     let settings = &run.optimizer;
     let parameters = model.parameters().iter();
     let members: Vec<_> = parameters
@@ -190,23 +207,22 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         beta2: settings.adam_beta2,
         epsilon: settings.adam_epsilon,
     };
-    let mut optimizer = optim::create(&settings.name, groups, adam)?;
+    optim::create(&settings.name, groups, adam)
+}
+
+/// The run's schedule from its first step; sets the groups' rates.
+pub(crate) fn scheduler(
+    run: &Run,
+    plan: &Plan,
+    groups: &mut [ParameterGroup],
+) -> Result<Box<dyn LrScheduler>> {
+    let settings = &run.optimizer;
     let schedule = ScheduleSettings {
         warmup_steps: plan.warmup_steps,
         total_steps: plan.max_steps,
         learning_rate: settings.learning_rate,
     };
-    let scheduler = lr_scheduler::create(
-        &settings.lr_scheduler_type,
-        schedule,
-        optimizer.groups_mut(),
-    )?;
-    Ok(Training {
-        loader,
-        optimizer,
-        scheduler,
-        plan,
-    })
+    lr_scheduler::create(&settings.lr_scheduler_type, schedule, groups)
 }
 
 fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
@@ -59,7 +59,11 @@ impl Draft<'_> {
 
     fn model(&self) -> Result<Model> {
         let arguments = &self.arguments;
-        let path = self.absolute(arguments.model.as_deref().context("no model")?);
+        let path = match (&arguments.model, self.input.supplied) {
+            (Some(path), _) => self.absolute(path),
+            (None, Some(_)) => PathBuf::new(),
+            (None, None) => bail!("no model"),
+        };
         Ok(Model {
             torchscript: !path.is_dir() && is_torchscript(&path),
             path,

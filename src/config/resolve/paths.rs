@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::super::input::Supplied;
 use super::super::run::Command;
 use super::super::setting::{ResumeFrom, quoted};
 use super::Draft;
@@ -28,6 +29,15 @@ impl Draft<'_> {
     }
 
     fn check_model(&mut self) {
+        if self.input.supplied.is_some() {
+            if self.arguments.model.is_some() {
+                self.wrong(
+                    "model",
+                    "has no effect: the program hands the model over; leave it out",
+                );
+            }
+            return;
+        }
         let Some(written) = self.arguments.model.clone() else {
             self.missing("model", "give a model folder, or a TorchScript file");
             return;
@@ -92,6 +102,10 @@ impl Draft<'_> {
             ("validation_file", arguments.validation_file.clone()),
             ("test_file", arguments.test_file.clone()),
         ];
+        if let Some(supplied) = self.input.supplied {
+            self.check_supplied(supplied, &files);
+            return;
+        }
         for (field, files) in &files {
             // A file shared by several commands may name data that only the others need.
             let is_used = match self.command {
@@ -113,6 +127,23 @@ impl Draft<'_> {
                 self.missing("test_file", "give the file to predict")
             }
             Command::Evaluate | Command::Predict => {}
+        }
+    }
+
+    /// A program hands rows over itself.
+    fn check_supplied(&mut self, supplied: Supplied, files: &[(&'static str, Vec<PathBuf>)]) {
+        for (field, _) in files.iter().filter(|(_, files)| !files.is_empty()) {
+            self.wrong(
+                field,
+                "has no effect: the program hands the rows over; leave it out",
+            );
+        }
+        let strategy = &self.arguments.evaluation_strategy;
+        if strategy != "no" && !supplied.evaluation_data {
+            let text = format!(
+                "is {strategy}, but there is no eval_dataset; give it, or set evaluation_strategy to no"
+            );
+            self.contradict(&["evaluation_strategy"], text);
         }
     }
 
@@ -195,7 +226,7 @@ impl Draft<'_> {
                         "choose a folder you may write to",
                     );
                     self.wrong("output_dir", text);
-                } else if ancestor == path && self.is_training() {
+                } else if ancestor == path && self.is_training() && self.input.supplied.is_none() {
                     self.check_occupied(&written, &path);
                 }
             }

@@ -1,0 +1,471 @@
+//! The constructor's parameters, and the trainer that is made from them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+
+use super::prediction::{Gathered, PredictionOutput};
+use super::selected::Selected;
+use super::{Resume, TrainingArguments};
+use crate::callback::{Callback, TrainerState};
+use crate::checkpoint::find;
+use crate::checkpoint::lock::OutputLock;
+use crate::config::input::{Input, Supplied};
+use crate::config::resolve::resolve;
+use crate::config::run::{Command, Run};
+use crate::config::surroundings::Surroundings;
+use crate::data::collator::{DefaultCollator, PaddingCollator};
+use crate::data::loader::LoaderParts;
+use crate::data::sampler::Sequential;
+use crate::data::{Collator, Dataset, Loader, Sampler, Tokenizer, Value};
+use crate::error::Failure;
+use crate::loss::{self, Loss, LossSettings};
+use crate::metric::{LogitsProcessor, Metric};
+use crate::model::Model;
+use crate::optim::{LrScheduler, Optimizer};
+use crate::report::{Curves, StepRecord};
+use crate::torch;
+use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
+use crate::wire::plugins::Plugins;
+use crate::wire::{inputs, parts, train};
+
+/// Makes a model; called with the generators seeded.
+pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
+/// Makes a collator; each loader gets one of its own.
+pub type MakeCollator = Box<dyn Fn() -> Box<dyn Collator>>;
+/// Makes optimizer and schedule for a model and the steps to come; called once, and again after `model_init`.
+pub type MakeOptimizers = Box<dyn FnMut(&dyn Model, &Plan) -> Result<Optimizers>>;
+
+/// What is trained.
+pub enum ModelSource {
+    /// This model; a second `train` goes on with its weights.
+    Model(Box<dyn Model>),
+    /// `model_init`: a new model at construction and at each `train`, with the generators seeded before.
+    Init(MakeModel),
+}
+
+/// Own optimizer and schedule.
+pub struct Optimizers {
+    /// The optimizer.
+    pub optimizer: Box<dyn Optimizer>,
+    /// The schedule; `None`: the one of the arguments.
+    pub lr_scheduler: Option<Box<dyn LrScheduler>>,
+}
+
+/// The parameters of the reference's constructor, and the loss, which its users override a method for.
+pub struct TrainerParts {
+    /// `model` or `model_init`.
+    pub model: ModelSource,
+    /// `args`. `model` and the data files in it must be left out: they are handed over here.
+    pub args: TrainingArguments,
+    /// `data_collator`; `None`: padding if there is a tokenizer, else the default one.
+    pub data_collator: Option<MakeCollator>,
+    /// `train_dataset`; needed by `train` only.
+    pub train_dataset: Option<Arc<dyn Dataset>>,
+    /// `eval_dataset`: one with an empty name, or several with names.
+    pub eval_dataset: Vec<(String, Arc<dyn Dataset>)>,
+    /// `tokenizer`: pads, and is saved with the model.
+    pub tokenizer: Option<Tokenizer>,
+    /// `compute_metrics`, in call order.
+    pub compute_metrics: Vec<Box<dyn Metric>>,
+    /// `callbacks`, after the default flow and before progress.
+    pub callbacks: Vec<Box<dyn Callback>>,
+    /// `optimizers`; `None`: those of the arguments.
+    pub optimizers: Option<MakeOptimizers>,
+    /// `preprocess_logits_for_metrics`, in call order.
+    pub preprocess_logits_for_metrics: Vec<Box<dyn LogitsProcessor>>,
+    /// `compute_loss`; `None`: the model's own, or label smoothing if the arguments ask for it.
+    pub compute_loss: Option<Box<dyn Loss>>,
+}
+
+impl TrainerParts {
+    /// Only what is always needed.
+    pub fn new(model: ModelSource, args: TrainingArguments) -> Self {
+        Self {
+            model,
+            args,
+            data_collator: None,
+            train_dataset: None,
+            eval_dataset: Vec::new(),
+            tokenizer: None,
+            compute_metrics: Vec::new(),
+            callbacks: Vec::new(),
+            optimizers: None,
+            preprocess_logits_for_metrics: Vec::new(),
+            compute_loss: None,
+        }
+    }
+}
+
+/// A model with everything around it. Generators belong to the process: two trainers in one share them.
+pub struct Trainer {
+    run: Run,
+    supplied: Supplied,
+    trainer: trainer::Trainer,
+    /// Kept from one `train` to the next, so that the optimizer goes on.
+    training: Option<Training>,
+    model_init: Option<MakeModel>,
+    optimizers: Option<MakeOptimizers>,
+    loaders: Loaders,
+    train_dataset: Option<Arc<dyn Dataset>>,
+    interrupted: Arc<AtomicBool>,
+    plugins: Plugins,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Trainer")
+            .field("trainer", &self.trainer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// Checks the arguments, seeds the generators, makes the model if it is to be made, fires `on_init_end`. All findings
+    /// about the arguments come in one error.
+    pub fn new(parts: TrainerParts) -> Result<Self> {
+        let supplied = Supplied {
+            evaluation_data: !parts.eval_dataset.is_empty(),
+        };
+        let run = resolved(parts.args, supplied)?;
+        let plugins = Plugins::load(&run, None)?;
+        torch::set_num_threads(run.num_threads)?;
+        torch::manual_seed(run.train.seed)?;
+        let (model, model_init) = match parts.model {
+            ModelSource::Model(model) => (model, None),
+            ModelSource::Init(mut make) => (make()?, Some(make)),
+        };
+        let loaders = Loaders::new(&run, &*model, (parts.data_collator, parts.tokenizer));
+        let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let mut callbacks = plugins.callbacks();
+        callbacks.extend(parts.callbacks);
+        let settings = LossSettings {
+            task: None,
+            problem_type: None,
+            label_smoothing_factor: run.train.label_smoothing_factor,
+            shift_labels: false,
+        };
+        let trainer_parts = Parts {
+            loss: parts
+                .compute_loss
+                .unwrap_or_else(|| loss::for_model(&*model, &settings)),
+            metrics: [plugins.metrics(), parts.compute_metrics]
+                .into_iter()
+                .flatten()
+                .collect(),
+            logits: [plugins.logits(), parts.preprocess_logits_for_metrics]
+                .into_iter()
+                .flatten()
+                .collect(),
+            callbacks: parts::callbacks(&run, callbacks),
+            reporters: vec![Box::new(Curves::default())],
+            evaluation,
+            step_record: run
+                .logging
+                .record_steps
+                .as_deref()
+                .map(StepRecord::create)
+                .transpose()?,
+            interrupted: interrupted.clone(),
+            model,
+        };
+        let config = parts::config(&run, loaders.companions());
+        Ok(Self {
+            trainer: trainer::Trainer::new(config, trainer_parts)?,
+            supplied,
+            training: None,
+            model_init,
+            optimizers: parts.optimizers,
+            loaders,
+            train_dataset: parts.train_dataset,
+            interrupted,
+            plugins,
+            run,
+        })
+    }
+
+    /// Other arguments for what comes; the model and the optimizer stay.
+    pub fn set_args(&mut self, args: TrainingArguments) -> Result<()> {
+        self.run = resolved(args, self.supplied)?;
+        self.trainer
+            .set_config(parts::config(&self.run, self.loaders.companions()));
+        Ok(())
+    }
+
+    /// Trains from the beginning or from a checkpoint. A second call goes on with the weights, the optimizer and the
+    /// generators as they are; with `model_init` it begins anew from the seed.
+    pub fn train(&mut self, resume: Resume) -> Result<Outcome> {
+        let _lock = OutputLock::acquire(&self.run.output_dir)?;
+        find::clean_staging(&self.run.output_dir)?;
+        let folder = match resume {
+            Resume::No => None,
+            Resume::Latest => Some(find::latest(&self.run.output_dir)?),
+            Resume::From(folder) => Some(folder),
+        };
+        if let Some(make) = &mut self.model_init {
+            torch::manual_seed(self.run.train.seed)?;
+            self.trainer.set_model(make()?);
+            self.training = None;
+        }
+        train::check_space(&self.run, self.trainer.model())?;
+        let mut training = self.training()?;
+        let outcome = self.trainer.train(&mut training, folder.as_deref());
+        self.training = Some(training);
+        let status = if outcome.is_ok() {
+            "completed"
+        } else {
+            "failed"
+        };
+        self.trainer.finish_reports(status);
+        outcome
+    }
+
+    /// Loader, plan and schedule anew; the optimizer only if there is none yet.
+    fn training(&mut self) -> Result<Training> {
+        let run = &self.run;
+        let rows = self.train_dataset.clone().ok_or_else(|| {
+            Failure::usage("training requires a train_dataset").hint("set it in TrainerParts")
+        })?;
+        let loader = self.loaders.training(run, rows)?;
+        let plan = train::plan(run, &loader)?;
+        let own = match (&mut self.optimizers, self.training.take()) {
+            (Some(_), Some(before)) => Some((before.optimizer, Some(before.scheduler))),
+            (Some(make), None) => {
+                let made = make(self.trainer.model(), &plan)?;
+                Some((made.optimizer, made.lr_scheduler))
+            }
+            (None, Some(before)) => Some((before.optimizer, None)),
+            (None, None) => None,
+        };
+        let (mut optimizer, scheduler) = match own {
+            Some(own) => own,
+            None => (train::optimizer(run, self.trainer.model())?, None),
+        };
+        let scheduler = match scheduler {
+            Some(scheduler) => scheduler,
+            None => train::scheduler(run, &plan, optimizer.groups_mut())?,
+        };
+        Ok(Training {
+            loader,
+            optimizer,
+            scheduler,
+            plan,
+        })
+    }
+
+    /// Evaluates `eval_dataset`; names begin with `eval_`. `None`: it was interrupted.
+    pub fn evaluate(&mut self) -> Result<Option<Metrics>> {
+        if !self.supplied.evaluation_data {
+            return Err(Failure::usage("evaluation requires an eval_dataset").into());
+        }
+        self.trainer.evaluate("eval")
+    }
+
+    /// Evaluates other rows; names begin with `prefix` and the set's name, if it has one.
+    pub fn evaluate_on(
+        &mut self,
+        sets: Vec<(String, Arc<dyn Dataset>)>,
+        prefix: &str,
+    ) -> Result<Option<Metrics>> {
+        let mut sets = self.loaders.evaluation(&self.run, sets)?;
+        self.trainer.evaluate_on(&mut sets, prefix)
+    }
+
+    /// All outputs for some rows; metrics begin with `prefix`, the reference's default is `test`. `None`: it was
+    /// interrupted.
+    pub fn predict(
+        &mut self,
+        rows: Arc<dyn Dataset>,
+        prefix: &str,
+    ) -> Result<Option<PredictionOutput>> {
+        let mut sets = self
+            .loaders
+            .evaluation(&self.run, vec![(String::new(), rows)])?;
+        let set = sets.first_mut().context("one set was made")?;
+        let mut gathered = Gathered::default();
+        match self.trainer.predict(set, prefix, &mut gathered)? {
+            Some(predictions) => gathered.finish(predictions.metrics.0).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Weights, configuration, tokenizer and arguments into the output folder.
+    pub fn save_model(&self) -> Result<()> {
+        self.trainer.save_model()
+    }
+
+    /// `trainer_state.json` into the output folder.
+    pub fn save_state(&self) -> Result<()> {
+        self.trainer.save_state()
+    }
+
+    /// Appends a callback; a second one of a name is warned of, and both are called.
+    pub fn add_callback(&mut self, callback: Box<dyn Callback>) {
+        self.trainer.callbacks_mut().push(callback);
+    }
+
+    /// Takes the first callback of that name out, also a built-in one (`default_flow`, `progress`).
+    pub fn pop_callback(&mut self, name: &str) -> Option<Box<dyn Callback>> {
+        self.trainer.callbacks_mut().pop(name)
+    }
+
+    /// Names of the callbacks, in call order.
+    pub fn callbacks(&self) -> Vec<String> {
+        self.trainer.callbacks().names()
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &TrainerState {
+        self.trainer.state()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn Model {
+        self.trainer.model()
+    }
+
+    /// Current learning rate of each parameter group; empty before the first `train`.
+    pub fn learning_rates(&self) -> Vec<f64> {
+        let groups = self
+            .training
+            .iter()
+            .flat_map(|training| training.optimizer.groups());
+        groups.map(|group| group.learning_rate).collect()
+    }
+
+    /// Set it, from any thread or a signal handler, to stop after the step in progress with a checkpoint.
+    pub fn interruption(&self) -> Arc<AtomicBool> {
+        self.interrupted.clone()
+    }
+
+    /// Ends the plugins of the run, which may report what they still hold.
+    pub fn close(self) -> Result<()> {
+        self.plugins.close()
+    }
+}
+
+fn resolved(args: TrainingArguments, supplied: Supplied) -> Result<Run> {
+    let input = Input::of_program(args, supplied);
+    let resolved = resolve(Command::Train, &input, &Surroundings::read()?)?;
+    for note in resolved.notes {
+        tracing::info!("{note}");
+    }
+    Ok(resolved.run)
+}
+
+/// How rows become batches.
+struct Loaders {
+    collator: Option<MakeCollator>,
+    tokenizer: Option<Tokenizer>,
+    main_input: String,
+    /// Columns that are kept; `None`: all.
+    columns: Option<Vec<String>>,
+}
+
+impl Loaders {
+    fn new(
+        run: &Run,
+        model: &dyn Model,
+        (collator, tokenizer): (Option<MakeCollator>, Option<Tokenizer>),
+    ) -> Self {
+        let labels = run.model.label_names.clone();
+        let names = || {
+            let arguments = model.forward_arguments().iter().cloned();
+            arguments
+                .chain(labels.unwrap_or_else(|| model.label_names()))
+                .collect()
+        };
+        Self {
+            collator,
+            tokenizer,
+            main_input: model.main_input().to_owned(),
+            columns: run.data.remove_unused_columns.then(names),
+        }
+    }
+
+    /// Files that are saved with the model.
+    fn companions(&self) -> Vec<std::path::PathBuf> {
+        let files = self
+            .tokenizer
+            .as_ref()
+            .map(|tokenizer| tokenizer.files().to_vec());
+        files.unwrap_or_default()
+    }
+
+    fn selected(&self, rows: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
+        match &self.columns {
+            Some(names) => Arc::new(Selected::new(rows, names.clone())),
+            None => rows,
+        }
+    }
+
+    fn loader(
+        &self,
+        run: &Run,
+        rows: Arc<dyn Dataset>,
+        (sampler, batch_size): (Box<dyn Sampler>, usize),
+    ) -> Result<Loader> {
+        let collator: Box<dyn Collator> = match (&self.collator, &self.tokenizer) {
+            (Some(make), _) => make(),
+            (None, Some(tokenizer)) => Box::new(PaddingCollator::new(tokenizer.padding())),
+            (None, None) => Box::new(DefaultCollator),
+        };
+        Loader::new(LoaderParts {
+            dataset: self.selected(rows),
+            sampler,
+            collator,
+            batch_size,
+            drop_last: run.data.drop_last,
+        })
+    }
+
+    fn training(&self, run: &Run, rows: Arc<dyn Dataset>) -> Result<Loader> {
+        let lengths = if run.data.group_by_length {
+            let given = &run.data.length_column_name;
+            let has_given = rows.columns().iter().any(|name| **name == **given);
+            let column = if has_given { given } else { &self.main_input };
+            Some(lengths(&*rows, column)?)
+        } else {
+            None
+        };
+        let sampler = inputs::train_sampler(run, lengths)?;
+        self.loader(run, rows, (sampler, run.train.batch_size))
+    }
+
+    fn evaluation(
+        &self,
+        run: &Run,
+        sets: Vec<(String, Arc<dyn Dataset>)>,
+    ) -> Result<Vec<EvaluationSet>> {
+        let batch_size = run.evaluation.batch_size;
+        let set = |(name, rows)| {
+            let order: Box<dyn Sampler> = Box::new(Sequential);
+            let loader = self.loader(run, rows, (order, batch_size))?;
+            Ok(EvaluationSet {
+                name,
+                loader,
+                batch_size,
+            })
+        };
+        sets.into_iter().map(set).collect()
+    }
+}
+
+/// A column of lengths, or the lengths of a column's lists.
+fn lengths(rows: &dyn Dataset, column: &str) -> Result<Vec<usize>> {
+    let is_given = !rows.is_empty() && matches!(rows.get(0)?.get(column), Some(Value::Int(_)));
+    if !is_given {
+        return rows.row_lengths(column);
+    }
+    let length = |index| match rows.get(index)?.get(column) {
+        Some(Value::Int(length)) => Ok(usize::try_from(*length)?),
+        other => bail!(
+            "{}: field {column:?} is {other:?}; expected a length",
+            rows.locate(index)
+        ),
+    };
+    (0..rows.len()).map(length).collect()
+}
