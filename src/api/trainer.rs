@@ -142,16 +142,10 @@ impl Trainer {
         let interrupted = Arc::new(AtomicBool::new(false));
         let mut callbacks = plugins.callbacks();
         callbacks.extend(parts.callbacks);
-        let settings = LossSettings {
-            task: None,
-            problem_type: None,
-            label_smoothing_factor: run.train.label_smoothing_factor,
-            shift_labels: false,
-        };
         let trainer_parts = Parts {
             loss: parts
                 .compute_loss
-                .unwrap_or_else(|| loss::for_model(&*model, &settings)),
+                .unwrap_or_else(|| default_loss(&run, &*model)),
             metrics: [plugins.metrics(), parts.compute_metrics]
                 .into_iter()
                 .flatten()
@@ -345,6 +339,17 @@ impl Trainer {
     pub fn close(self) -> Result<()> {
         self.plugins.close()
     }
+}
+
+/// The model's own loss, or label smoothing.
+fn default_loss(run: &Run, model: &dyn Model) -> Box<dyn Loss> {
+    let settings = LossSettings {
+        task: None,
+        problem_type: None,
+        label_smoothing_factor: run.train.label_smoothing_factor,
+        shift_labels: false,
+    };
+    loss::for_model(model, &settings)
 }
 
 fn resolved(args: TrainingArguments, supplied: Supplied) -> Result<Run> {

@@ -37,14 +37,18 @@ impl EarlyStopping {
         }
     }
 
+    /// What is not finite is never an improvement, as it is never the best (deliberate difference: in the reference it is,
+    /// at the first evaluation).
     fn improved(&self, value: f64, best: Option<f64>) -> bool {
-        let Some(best) = best else { return true };
+        let Some(best) = best else {
+            return value.is_finite();
+        };
         let better = if self.greater_is_better {
             value > best
         } else {
             value < best
         };
-        better && (value - best).abs() > self.threshold
+        value.is_finite() && better && (value - best).abs() > self.threshold
     }
 }
 
@@ -68,10 +72,6 @@ impl Callback for EarlyStopping {
             );
             return Ok(());
         };
-        if !value.is_finite() {
-            tracing::warn!("early stopping ignores {} = {value}", self.metric);
-            return Ok(());
-        }
         if self.improved(*value, context.state.best_metric) {
             self.counter = 0;
         } else {
@@ -133,7 +133,7 @@ mod tests {
             if control.should_training_stop() {
                 return Some(index + 1);
             }
-            if state.best_metric.is_none_or(|best| *value > best) {
+            if value.is_finite() && state.best_metric.is_none_or(|best| *value > best) {
                 state.best_metric = Some(*value);
             }
         }
@@ -146,6 +146,15 @@ mod tests {
         assert_eq!(stops_after(2, 0.0, &[0.5, 0.6, 0.55, 0.58, 0.7]), Some(4));
         assert_eq!(stops_after(1, 0.01, &[0.5, 0.505, 0.6]), Some(2));
         assert_eq!(stops_after(3, 0.0, &[0.5, 0.6, 0.55, 0.58, 0.7]), None);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_improvement() {
+        assert_eq!(stops_after(2, 0.0, &[f64::NAN, f64::NAN, 0.5]), Some(2));
+        assert_eq!(
+            stops_after(2, 0.0, &[f64::NAN, 0.5, f64::INFINITY, f64::NAN]),
+            Some(4)
+        );
     }
 
     #[test]

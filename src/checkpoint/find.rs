@@ -155,7 +155,7 @@ pub fn locate(output_dir: &Path, recorded: &Path) -> Option<PathBuf> {
 }
 
 /// The steps of all folders named exactly `checkpoint-<n>`, ascending. Links are not ours to follow, rename or delete.
-pub(super) fn steps(output_dir: &Path) -> Result<Vec<u64>> {
+pub fn steps(output_dir: &Path) -> Result<Vec<u64>> {
     let mut steps = Vec::new();
     for (name, is_folder) in entries(output_dir)? {
         // `checkpoint-007` is not a name this program or the reference writes.

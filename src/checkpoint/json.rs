@@ -81,6 +81,92 @@ fn without_non_finite(bytes: &[u8]) -> Vec<u8> {
     result
 }
 
+/// For fields of numbers that need not be finite, which JSON has no numbers for: they are written as text.
+/// `#[serde(with = "any_number")]`
+pub mod any_number {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// A number, or its name.
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+
+    /// As a number if it is finite.
+    pub fn serialize<S: Serializer>(
+        number: &(impl Copy + Into<f64>),
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let number: f64 = (*number).into();
+        let written = match number.is_finite() {
+            true => Written::Number(number),
+            false => Written::Text(number.to_string()),
+        };
+        written.serialize(serializer)
+    }
+
+    /// A field that was written so.
+    pub trait Float: Sized {
+        /// The nearest value.
+        fn of(number: f64) -> Self;
+    }
+
+    impl Float for f64 {
+        fn of(number: f64) -> Self {
+            number
+        }
+    }
+
+    impl Float for f32 {
+        fn of(number: f64) -> Self {
+            number as f32
+        }
+    }
+
+    /// Either form.
+    pub fn deserialize<'de, F: Float, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<F, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(F::of(number)),
+            Written::Text(text) => text.parse().map(F::of).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// [`any_number`] for lists of names with numbers.
+pub mod named_numbers {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::any_number;
+
+    #[derive(Serialize, Deserialize)]
+    struct Named(String, #[serde(with = "any_number")] f64);
+
+    /// A list of pairs.
+    pub fn serialize<S: Serializer>(
+        list: &[(String, f64)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let named = list.iter();
+        serializer.collect_seq(named.map(|(name, number)| Named(name.clone(), *number)))
+    }
+
+    /// A list of pairs.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, f64)>, D::Error> {
+        let list = Vec::<Named>::deserialize(deserializer)?;
+        Ok(list
+            .into_iter()
+            .map(|Named(name, number)| (name, number))
+            .collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

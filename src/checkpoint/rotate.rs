@@ -1,6 +1,7 @@
 //! Which checkpoints go when a new one is there (spec 5.3), and deleting them safely.
 //!
-//! The order is by step, not by modification time: clocks jump. A checkpoint is renamed to a staging name before its files
+//! The order is by step, not by modification time: clocks jump. Checkpoints that an earlier run left in the folder go
+//! before those of this run, whatever their steps. A checkpoint is renamed to a staging name before its files
 //! are deleted, so that a kill in the middle leaves nothing that looks like one.
 
 use std::path::Path;
@@ -12,12 +13,17 @@ use super::save::remove_folder;
 use super::{file, layout};
 
 /// Deletes the oldest checkpoints beyond `limit` (0: no limit), keeping the best one, and the newest that is complete
-/// whatever the limit says. Call it after each save.
-pub fn rotate(output_dir: &Path, limit: usize, best: Option<&Path>) -> Result<()> {
+/// whatever the limit says. `earlier` are the steps of those that are not of this run. Call it after each save.
+pub fn rotate(
+    output_dir: &Path,
+    limit: usize,
+    (best, earlier): (Option<&Path>, &[u64]),
+) -> Result<()> {
     if limit == 0 {
         return Ok(());
     }
-    let steps = steps(output_dir)?;
+    let mut steps = steps(output_dir)?;
+    steps.sort_by_key(|step| (!earlier.contains(step), *step));
     let best = best.map(|best| step_here(output_dir, best));
     let mut doomed = doomed(&steps, limit, best);
     if !doomed.is_empty() {
@@ -56,7 +62,7 @@ fn step_here(output_dir: &Path, best: &Path) -> Option<u64> {
         .filter(|_| same)
 }
 
-/// Ascending steps, with the best one moved to the place before the last, unless it is among the last two.
+/// Steps from the oldest on, with the best one moved to the place before the last, unless it is among the last two.
 fn ordered(steps: &[u64], best: Option<u64>) -> Vec<u64> {
     let mut order = steps.to_vec();
     if let Some(index) = best.and_then(|best| order.iter().position(|&step| step == best))
@@ -147,7 +153,7 @@ mod tests {
                 save(folder.path(), step);
             }
             let best_path = best.map(|step| layout::checkpoint(folder.path(), step));
-            rotate(folder.path(), limit, best_path.as_deref()).expect("rotated");
+            rotate(folder.path(), limit, (best_path.as_deref(), &[])).expect("rotated");
             assert_eq!(
                 steps(folder.path()).expect("steps"),
                 kept,
@@ -159,6 +165,19 @@ mod tests {
                 "no leftovers"
             );
         }
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_goes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for step in [4, 10, 20] {
+            save(folder.path(), step);
+        }
+        rotate(folder.path(), 2, (None, &[10, 20])).expect("rotated");
+        assert_eq!(steps(folder.path()).expect("steps"), [4, 20]);
+        save(folder.path(), 8);
+        rotate(folder.path(), 2, (None, &[20])).expect("rotated");
+        assert_eq!(steps(folder.path()).expect("steps"), [4, 8]);
     }
 
     #[test]
@@ -182,7 +201,7 @@ mod tests {
                 rotate(
                     folder.path(),
                     limit,
-                    best.as_ref().map(|(_, path)| path.as_path()),
+                    (best.as_ref().map(|(_, path)| path.as_path()), &[]),
                 )
                 .expect("rotated");
             }
@@ -213,7 +232,7 @@ mod tests {
             )
             .expect("damaged");
         }
-        rotate(folder.path(), 1, None).expect("rotated");
+        rotate(folder.path(), 1, (None, &[])).expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [15, 25]);
         let best = layout::checkpoint(folder.path(), 25);
         keep_only(folder.path(), &best).expect("no error");
@@ -233,7 +252,7 @@ mod tests {
         fs::create_dir(folder.path().join("checkpoint-2x")).expect("made");
         save(folder.path(), 3);
         save(folder.path(), 4);
-        rotate(folder.path(), 1, None).expect("rotated");
+        rotate(folder.path(), 1, (None, &[])).expect("rotated");
         assert!(target.join("model").exists() && folder.path().join("checkpoint-1").exists());
         assert_eq!(steps(folder.path()).expect("steps"), [4]);
     }
@@ -247,7 +266,7 @@ mod tests {
         rotate(
             folder.path(),
             2,
-            Some(Path::new("/no/such/folder/checkpoint-5")),
+            (Some(Path::new("/no/such/folder/checkpoint-5")), &[]),
         )
         .expect("rotated");
         assert_eq!(steps(folder.path()).expect("steps"), [5, 25]);

@@ -717,7 +717,7 @@ mod tests {
             // Every step twice, so that replacing is interrupted too.
             commit(&output_dir, step, step as f32).expect("saved");
             commit(&output_dir, step, -(step as f32)).expect("saved again");
-            crate::checkpoint::rotate::rotate(&output_dir, 2, None).expect("rotated");
+            crate::checkpoint::rotate::rotate(&output_dir, 2, (None, &[])).expect("rotated");
         }
     }
 

@@ -171,10 +171,11 @@ impl Setting for PathBuf {
     const TYPE: &'static str = "path";
 
     fn read(written: Written<'_>) -> Option<Self> {
-        let text = String::read(written)?;
+        // An empty one would be the present folder, which nobody means.
+        let text = String::read(written).filter(|text| !text.is_empty())?;
         match written.folder {
             // A path in a file belongs to the file's folder, so that the file works from everywhere.
-            Some(folder) if !text.is_empty() && !text.starts_with('~') => Some(folder.join(text)),
+            Some(folder) if !text.starts_with('~') => Some(folder.join(text)),
             _ => Some(PathBuf::from(text)),
         }
     }

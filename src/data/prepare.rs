@@ -89,8 +89,8 @@ pub struct Prepared {
     pub lengths: Option<Vec<usize>>,
     /// The column that was tokenized; `None`: the columns are as they were in the files.
     pub text_column: Option<String>,
-    /// For token classification of words: in each row the position of each word's first token, -1 for a word that was cut
-    /// off or has no token.
+    /// For token classification of words: in each row the position of each word's first token among the row's tokens, -1
+    /// for a word that was cut off or has no token.
     pub word_starts: Option<Rows<Integers>>,
 }
 
@@ -110,19 +110,17 @@ pub fn prepare(
     let encodings = text
         .map(|text| preparation.encode(tokenizer, text))
         .transpose()?;
-    let word_starts = match (options.task, text, &encodings) {
-        (Task::TokenClassification, Some(text), Some(encodings)) => {
+    let texts = text.zip(encodings.as_ref());
+    let word_starts = match (options.task, texts) {
+        (Task::TokenClassification, Some((text, encodings))) => {
             Some(preparation.word_starts(text, encodings)?)
         }
         _ => None,
     };
-    let words = text.zip(encodings.as_ref()).zip(word_starts.as_ref());
-    let labels = label
-        .map(|label| preparation.labels(label, words))
-        .transpose()?;
-    let (labels, summary) = labels.map_or((None, None), |(labels, summary)| {
-        (Some(labels), Some(summary))
-    });
+    let (labels, summary) = label
+        .map(|label| preparation.labels(label, texts.zip(word_starts.as_ref())))
+        .transpose()?
+        .unzip();
     let given_lengths = options
         .length_column
         .map(|column| table::given_lengths(&table, column))
@@ -144,15 +142,8 @@ pub fn prepare(
 
     let dataset = Table::new(columns, rows, sources)?;
     check_tokens(&dataset, options)?;
-    let main_input = tokenizer
-        .and_then(|tokenizer| tokenizer.model_input_names().first())
-        .map_or(INPUT_IDS, String::as_str);
     let lengths = match (options.length_column, given_lengths) {
-        (Some(column), None) => Some(dataset.row_lengths(main_input).with_context(|| {
-            format!(
-                "grouping by length needs a column {column:?} of integers or rows {main_input:?}"
-            )
-        })?),
+        (Some(column), None) => Some(row_lengths(&dataset, tokenizer, column)?),
         (_, given) => given,
     };
     Ok(Prepared {
@@ -161,6 +152,16 @@ pub fn prepare(
         lengths,
         text_column,
         word_starts,
+    })
+}
+
+/// Lengths of the rows of the model's first input, where `column` has none.
+fn row_lengths(dataset: &Table, tokenizer: Option<&Tokenizer>, column: &str) -> Result<Vec<usize>> {
+    let main_input = tokenizer
+        .and_then(|tokenizer| tokenizer.model_input_names().first())
+        .map_or(INPUT_IDS, String::as_str);
+    dataset.row_lengths(main_input).with_context(|| {
+        format!("grouping by length needs a column {column:?} of integers or rows {main_input:?}")
     })
 }
 

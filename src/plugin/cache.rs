@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use cap_std::ambient_authority;
@@ -13,6 +14,10 @@ use cap_std::fs::{Dir, Metadata, MetadataExt, OpenOptions, OpenOptionsExt};
 const KEY_FILE: &str = "machine.key";
 const KEY_LENGTH: usize = 32;
 const SEAL_LENGTH: usize = 32;
+const ENTRY: &str = ".cwasm";
+const ASIDE: &str = ".tmp";
+const ASIDE_AGE: Duration = Duration::from_hours(24);
+const ENTRY_AGE: Duration = Duration::from_hours(24 * 90);
 
 /// Compiled code and the seal over it.
 #[derive(Debug)]
@@ -107,28 +112,33 @@ impl Cache {
     /// Writes an entry; another process that writes the same one at the same time does no harm.
     pub(super) fn put(&self, name: &str, code: &[u8]) -> Result<()> {
         let (folder, entry) = (&self.folder, entry_name(name));
-        let aside = aside_name(name);
+        let aside = aside_name(name)?;
         let written = write_private(folder, &aside, &[&seal_of(&self.key, name, code), code])
             .and_then(|()| folder.rename(&aside, folder, &entry));
         if written.is_err() {
             let _ = folder.remove_file(&aside);
         }
+        // Another process may sweep at the same time.
+        let _ = sweep(folder);
         written.with_context(|| format!("writing {entry} into the plugin cache"))
     }
 }
 
 fn entry_name(name: &str) -> String {
-    format!("{name}.cwasm")
+    format!("{name}{ENTRY}")
 }
 
-fn aside_name(name: &str) -> String {
-    format!("{name}.{}.tmp", std::process::id())
+/// A name that nobody else uses at the same time: process numbers repeat where a folder is shared between machines.
+fn aside_name(name: &str) -> Result<String> {
+    let mut random = [0; 8];
+    fill_random(&mut random)?;
+    Ok(format!("{name}.{:016x}{ASIDE}", u64::from_le_bytes(random)))
 }
 
 /// The key is made once, under a name of its own, so that no process ever reads half of it.
 fn read_or_make_key(folder: &Dir) -> Result<[u8; KEY_LENGTH]> {
     if !folder.exists(KEY_FILE) {
-        let aside = aside_name(KEY_FILE);
+        let aside = aside_name(KEY_FILE)?;
         write_private(folder, &aside, &[&new_key()?])?;
         // A link fails if another process was first; its key is as good.
         let linked = folder.hard_link(&aside, folder, KEY_FILE);
@@ -161,7 +171,7 @@ fn ensure_private(metadata: &Metadata) -> Result<()> {
 
 fn write_private(folder: &Dir, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
+    options.write(true).create_new(true).mode(0o600);
     let mut file = folder.open_with(name, &options)?;
     for part in parts {
         file.write_all(part)?;
@@ -171,10 +181,33 @@ fn write_private(folder: &Dir, name: &str, parts: &[&[u8]]) -> io::Result<()> {
 
 fn new_key() -> Result<[u8; KEY_LENGTH]> {
     let mut key = [0; KEY_LENGTH];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut key))
-        .context("reading /dev/urandom")?;
+    fill_random(&mut key)?;
     Ok(key)
+}
+
+fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(bytes))
+        .context("reading /dev/urandom")
+}
+
+/// Removes what writers left behind that were killed, and entries that have not been renewed for long.
+fn sweep(folder: &Dir) -> io::Result<()> {
+    for entry in folder.entries()? {
+        let entry = entry?;
+        let (name, modified) = (entry.file_name(), entry.metadata()?.modified()?);
+        let name = name.to_string_lossy().into_owned();
+        let limit = match name.as_str() {
+            name if name.ends_with(ASIDE) => ASIDE_AGE,
+            name if name.ends_with(ENTRY) => ENTRY_AGE,
+            _ => continue,
+        };
+        let age = SystemTime::now().duration_since(modified.into_std());
+        if age.is_ok_and(|age| age > limit) {
+            folder.remove_file(&name)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

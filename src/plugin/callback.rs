@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wasmtime::Store;
 use wasmtime::component::Resource;
@@ -14,6 +15,7 @@ use super::hook::Hook;
 use super::instance::{Hooks, Instance, Returned, Saved};
 use super::state::State;
 use crate::callback::{Callback, Context, EVENT_KINDS, Event, EventKind};
+use crate::checkpoint::json::named_numbers;
 use crate::error::Failure;
 
 /// All callback families of a component.
@@ -102,9 +104,16 @@ impl Callback for Hooked {
     }
 
     fn state(&self) -> Option<Value> {
-        match self.instance.borrow_mut().save_state() {
-            Ok(saved) => {
-                saved.map(|Saved { version, bytes }| json!({"version": version, "bytes": bytes}))
+        let mut instance = self.instance.borrow_mut();
+        let emitted = instance
+            .state_mut()
+            .map(|state| Pending(state.view.pending()))
+            .unwrap_or_default();
+        match instance.save_state() {
+            Ok(None) if emitted.0.is_empty() => None,
+            Ok(None) => Some(json!({ "emitted": emitted })),
+            Ok(Some(Saved { version, bytes })) => {
+                Some(json!({"version": version, "bytes": bytes, "emitted": emitted}))
             }
             Err(error) => {
                 self.unsaved.set(Some(error));
@@ -120,6 +129,15 @@ impl Callback for Hooked {
                 self.name
             ))
         };
+        if let Some(emitted) = state.get("emitted") {
+            let pending: Pending = serde_json::from_value(emitted.clone()).with_context(subject)?;
+            if let Some(state) = self.instance.borrow_mut().state_mut() {
+                state.view.restore_pending(pending.0);
+            }
+        }
+        if state.get("bytes").is_none() && state.get("emitted").is_some() {
+            return Ok(());
+        }
         let bytes = serde_json::from_value(state["bytes"].clone()).with_context(subject)?;
         let version = serde_json::from_value(state["version"].clone()).with_context(subject)?;
         self.instance
@@ -135,6 +153,10 @@ impl Callback for Hooked {
             .unwrap_or_default()
     }
 }
+
+/// Values that wait for the next log entry, in a checkpoint.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Pending(#[serde(with = "named_numbers")] Vec<(String, f64)>);
 
 fn has(hooks: &Hooks, kind: EventKind) -> bool {
     match kind {

@@ -212,7 +212,7 @@ fn explain(job: &Job<'_>, outcome: &Outcome) -> Failure {
     );
     Failure::data(text).hint(format!(
         "raise it with --plugin_limit {name}.{key}={}",
-        job.limits.raised(limit)
+        job.limits.raised(limit, None)
     ))
 }
 

@@ -70,6 +70,15 @@ fn describe(name: &str, schema: &Value, error: &jsonschema::ValidationError<'_>)
             };
             unexpected.iter().map(tell).collect::<Vec<_>>().join("; ")
         }
+        ValidationErrorKind::Enum { options } => {
+            let value = printable(&error.instance().to_string(), 64);
+            let known = match options.as_array() {
+                Some(options) => options.iter().map(Value::to_string).collect::<Vec<_>>(),
+                None => vec![options.to_string()],
+            };
+            let known = printable(&known.join(", "), 512);
+            format!("`{at}`: {value} is not one of {known}")
+        }
         ValidationErrorKind::Required { property } => {
             let key = property.as_str().unwrap_or_default();
             format!("`{key}` is required: set it with --plugin_config {name}.{key}=VALUE")
@@ -129,6 +138,7 @@ mod tests {
             "properties": {
                 "metric": {"type": "string"},
                 "patience": {"type": "integer", "minimum": 1, "default": 1},
+                "mode": {"enum": ["min", "max", "mean", "median"]},
                 "nested": {"type": "object", "default": {}, "properties": {"deep": {"type": "boolean", "default": true}}},
             },
         }});
@@ -158,13 +168,15 @@ mod tests {
 
     #[test]
     fn all_findings_come_in_one_message() {
-        let error = with_schema(&json!({"patiense": 2, "patience": 0, "colour": "red"}))
-            .expect_err("not valid")
-            .to_string();
+        let error =
+            with_schema(&json!({"patiense": 2, "patience": 0, "colour": "red", "mode": "mx"}))
+                .expect_err("not valid")
+                .to_string();
         for part in [
             "configuration of plugin `stop`: ",
             "unknown key `patiense` (did you mean `patience`?)",
-            "unknown key `colour` (known: metric, patience, nested)",
+            "unknown key `colour` (known: metric, patience, mode, nested)",
+            "`mode`: \"mx\" is not one of \"min\", \"max\", \"mean\", \"median\"",
             "`metric` is required: set it with --plugin_config stop.metric=VALUE",
             "`patience`: 0 is less than the minimum of 1",
         ] {

@@ -95,6 +95,15 @@ enum Emitted {
     Scalar(Tensor),
 }
 
+impl Emitted {
+    fn read(&self) -> f64 {
+        match self {
+            Emitted::Number(number) => *number,
+            Emitted::Scalar(tensor) => tensor.f_double_value(&[]).unwrap_or(f64::NAN),
+        }
+    }
+}
+
 /// What the current call shows and what it was asked for.
 #[derive(Debug, Default)]
 pub(super) struct View {
@@ -160,14 +169,23 @@ impl View {
 
     /// The values that were emitted since the last time this was asked.
     pub(super) fn take_emitted(&mut self) -> Vec<(String, f64)> {
-        let read = |value| match value {
-            Emitted::Number(number) => number,
-            Emitted::Scalar(tensor) => tensor.f_double_value(&[]).unwrap_or(f64::NAN),
-        };
-        self.emitted
-            .drain(..)
-            .map(|(name, value)| (name, read(value)))
+        let pending = self.pending();
+        self.emitted.clear();
+        pending
+    }
+
+    /// The values that wait for the next log entry, for a checkpoint.
+    pub(super) fn pending(&self) -> Vec<(String, f64)> {
+        let emitted = self.emitted.iter();
+        emitted
+            .map(|(name, value)| (name.clone(), value.read()))
             .collect()
+    }
+
+    /// Goes on with [`Self::pending`] of an earlier run.
+    pub(super) fn restore_pending(&mut self, pending: Vec<(String, f64)>) {
+        let number = |(name, value)| (name, Emitted::Number(value));
+        self.emitted = pending.into_iter().map(number).collect();
     }
 
     /// The log history only grows, except when another training begins: then it is read anew.
@@ -501,6 +519,21 @@ mod tests {
         state.log_history.clear();
         view.begin(&context(&state, &mut control));
         assert!(view.latest.is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_a_log_entry_is_saved_and_restored() {
+        let mut view = View::default();
+        for (name, value) in [("a", 1.0), ("b", f64::INFINITY)] {
+            view.emit(name.to_owned(), Emitted::Number(value))
+                .expect("fine");
+        }
+        let pending = view.pending();
+        let mut other = View::default();
+        other.restore_pending(pending.clone());
+        assert_eq!(other.take_emitted(), pending);
+        assert!(other.pending().is_empty());
+        assert_eq!(view.take_emitted(), pending, "saving takes nothing away");
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct Violation {
     pub limit: Limit,
     /// What would have been needed, in words.
     pub wanted: String,
+    /// The same as a number, where it is known.
+    pub at_least: Option<u64>,
 }
 
 impl Violation {
@@ -96,6 +98,7 @@ impl Violation {
         Self {
             limit,
             wanted: Bytes(wanted).to_string(),
+            at_least: Some(wanted),
         }
     }
 
@@ -104,6 +107,7 @@ impl Violation {
         Self {
             limit,
             wanted: wanted.to_string(),
+            at_least: Some(wanted),
         }
     }
 }
@@ -199,12 +203,17 @@ impl Fault<'_> {
     }
 
     fn with_limit(&self, text: String, violation: Option<Violation>) -> Failure {
-        let Some(Violation { limit, wanted }) = violation else {
+        let Some(Violation {
+            limit,
+            wanted,
+            at_least,
+        }) = violation
+        else {
             return Failure::new(Kind::Plugin, text);
         };
         let (key, value) = (limit.key(), self.limits.show(limit));
         let text = format!("{text}: over the limit `{key}` of {value} (needs {wanted})");
-        let raised = self.limits.raised(limit);
+        let raised = self.limits.raised(limit, at_least);
         Failure::new(Kind::Plugin, text).hint(format!(
             "raise it with --plugin_limit {}.{key}={raised}",
             self.plugin
@@ -218,6 +227,7 @@ fn limit_of(time: Limit, error: &wasmtime::Error) -> Option<Violation> {
         return Some(Violation {
             limit: time,
             wanted: "more time".to_owned(),
+            at_least: None,
         });
     }
     // wasmtime's error for this is a private type; its text is checked by the hostile guest `huge-list`.
@@ -227,6 +237,7 @@ fn limit_of(time: Limit, error: &wasmtime::Error) -> Option<Violation> {
     transfer.then(|| Violation {
         limit: Limit::Transfer,
         wanted: "more".to_owned(),
+        at_least: None,
     })
 }
 

@@ -279,7 +279,7 @@ impl Instance {
                 "plugin `{name}`: was stopped {} times; the limit `restarts` is {restarts}",
                 self.traps
             );
-            let raised = self.linked.facts.limits.raised(Limit::Restarts);
+            let raised = self.linked.facts.limits.raised(Limit::Restarts, None);
             let hint = format!("raise it with --plugin_limit {name}.restarts={raised}");
             return Err(Failure::new(Kind::Plugin, text).hint(hint).into());
         }

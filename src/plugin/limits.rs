@@ -174,12 +174,19 @@ impl Limits {
         }
     }
 
-    /// Twice the value, as a user would write it: the number a hint proposes.
-    pub fn raised(&self, limit: Limit) -> String {
+    /// Twice the value, or more if that is known to be too little, as a user would write it: what a hint proposes.
+    pub fn raised(&self, limit: Limit, at_least: Option<u64>) -> String {
+        let at_least = at_least.unwrap_or(1);
         match self.clone().field(limit) {
-            Field::Bytes(bytes) => Bytes(bytes.saturating_mul(2)).to_string().replace(' ', ""),
+            Field::Bytes(bytes) => {
+                let mut raised = bytes.saturating_mul(2).max(1);
+                while raised < at_least {
+                    raised = raised.saturating_mul(2);
+                }
+                Bytes(raised).to_string().replace(' ', "")
+            }
             Field::Time(time) => format!("{:?}", *time * 2),
-            Field::Count(count) => (*count * 2).max(1).to_string(),
+            Field::Count(count) => (*count * 2).max(at_least).to_string(),
         }
     }
 
@@ -307,12 +314,24 @@ mod tests {
         for limit in Limit::ALL {
             let mut limits = Limits::default();
             let before = limits.show(limit);
-            let raised = limits.raised(limit);
+            let raised = limits.raised(limit, None);
             limits
                 .set(limit.key(), &raised)
                 .expect("what a hint proposes can be written");
             assert_ne!(limits.show(limit), before, "{limit:?}");
             assert_eq!(limits.show(limit).replace(' ', ""), raised, "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_proposes_what_is_needed() {
+        let limits = Limits::default();
+        for (limit, at_least, raised) in [
+            (Limit::Memory, None, "512MiB"),
+            (Limit::Memory, Some(4 * GIB), "4GiB"),
+            (Limit::Memory, Some(4 * GIB + 1), "8GiB"),
+        ] {
+            assert_eq!(limits.raised(limit, at_least), raised, "{at_least:?}");
         }
     }
 

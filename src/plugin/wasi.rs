@@ -45,7 +45,7 @@ impl Wasi {
             .finalize_xof()
             .fill(&mut random);
         let mut builder = WasiCtx::builder();
-        builder.insecure_random_seed(u128::from_le_bytes([random[0]; 16]));
+        builder.insecure_random_seed(insecure_seed(&random));
         builder
             .secure_random(Deterministic::new(random.clone()))
             .insecure_random(Deterministic::new(random));
@@ -244,9 +244,24 @@ impl OutputStream for Output {
     }
 }
 
+/// The first 16 bytes.
+fn insecure_seed(random: &[u8]) -> u128 {
+    let bytes = random.iter().take(16).enumerate();
+    bytes.fold(0, |seed, (place, byte)| {
+        seed | u128::from(*byte) << (8 * place)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_seed_is_made_of_sixteen_bytes() {
+        let bytes: Vec<u8> = (1..=20).collect();
+        let expected: [u8; 16] = bytes[..16].try_into().expect("16 bytes");
+        assert_eq!(insecure_seed(&bytes), u128::from_le_bytes(expected));
+    }
 
     #[test]
     fn the_end_of_a_flood_is_kept_and_the_rest_counted() {

@@ -30,7 +30,13 @@ impl Trainer {
     /// What a run that was stopped inside an evaluation left undone: the evaluation, and the save that may follow it.
     /// Whether it is done now.
     pub(super) fn settle(&mut self, updates: &mut Updates<'_>) -> Result<bool> {
-        self.control.set_evaluate(true);
+        if self.parts.evaluation.is_empty() {
+            tracing::warn!(
+                "the evaluation that the stopped run owed is left out: there are no rows for it"
+            );
+        }
+        self.control.set_evaluate(!self.parts.evaluation.is_empty());
+        self.evaluation_owed = false;
         self.block(updates)?;
         Ok(!self.evaluation_owed)
     }
@@ -96,7 +102,8 @@ struct BeforeEvaluation {
     control: Control,
     num_changes: usize,
     num_log_entries: usize,
-    callbacks: Map<String, Value>,
+    /// They hear of a set that is done; with one set the pass is over then.
+    callbacks: Option<Map<String, Value>>,
 }
 
 impl BeforeEvaluation {
@@ -106,7 +113,8 @@ impl BeforeEvaluation {
             control: trainer.control.clone(),
             num_changes: trainer.changes.len(),
             num_log_entries: trainer.state.log_history.len(),
-            callbacks: trainer.parts.callbacks.states(),
+            callbacks: (trainer.parts.evaluation.len() > 1)
+                .then(|| trainer.parts.callbacks.states()),
         })
     }
 
@@ -114,7 +122,9 @@ impl BeforeEvaluation {
         trainer.control = self.control;
         trainer.changes.truncate(self.num_changes);
         trainer.state.log_history.truncate(self.num_log_entries);
-        trainer.parts.callbacks.load_states(&self.callbacks)?;
+        if let Some(states) = &self.callbacks {
+            trainer.parts.callbacks.load_states(states)?;
+        }
         self.generators.restore()
     }
 }

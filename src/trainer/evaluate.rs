@@ -50,9 +50,12 @@ impl Metrics {
                 .join(", ")
         };
         self.get(name).ok_or_else(|| {
+            let known = match self.0.is_empty() {
+                true => "and none at all".to_owned(),
+                false => format!("only {}", names()),
+            };
             Failure::usage(format!(
-                "the evaluation reports no metric {name:?}, only {}",
-                names()
+                "the evaluation reports no metric {name:?}, {known}"
             ))
             .hint("set --metric_for_best_model to one of them")
             .into()

@@ -4,13 +4,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::round;
+use crate::checkpoint::json::any_number;
 
 /// Sums of micro-batch losses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossLog {
     /// Shares since the last log, float32 as in the reference.
+    #[serde(with = "any_number")]
     running: f32,
     /// Sums that were logged.
+    #[serde(with = "any_number")]
     logged: f64,
     /// Step of the last log.
     last_logged_step: u64,

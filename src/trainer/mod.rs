@@ -193,6 +193,8 @@ pub struct Trainer {
     cursor: Cursor,
     saved_step: Option<u64>,
     failed_saves: u64,
+    /// Steps of checkpoints in the output folder that are not of this run.
+    earlier_checkpoints: Vec<u64>,
     /// The run that is resumed had come to its end.
     stopped_before: bool,
     /// A signal ended the last evaluation: the run that goes on begins with it.
@@ -234,6 +236,7 @@ impl Trainer {
             cursor: Cursor::default(),
             saved_step: None,
             failed_saves: 0,
+            earlier_checkpoints: Vec::new(),
             stopped_before: false,
             evaluation_owed: false,
         };

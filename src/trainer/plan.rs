@@ -4,6 +4,14 @@ use anyhow::{Result, ensure};
 
 use crate::error::Failure;
 
+/// Whole numbers up to this one are exact as floating point numbers, in which shares of a run are computed.
+const MAX_STEPS: f64 = 9_007_199_254_740_992.0;
+
+fn too_long() -> Failure {
+    Failure::usage("the run has more steps or rows than can be counted")
+        .hint("lower --num_train_epochs, --max_steps, or --gradient_accumulation_steps")
+}
+
 /// What the arithmetic starts from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanInput {
@@ -72,10 +80,15 @@ impl Plan {
             Some(steps) => (
                 steps,
                 steps.div_ceil(updates_per_epoch),
-                steps * input.batch_size * input.accumulation,
+                steps
+                    .checked_mul(input.batch_size)
+                    .and_then(|rows| rows.checked_mul(input.accumulation))
+                    .ok_or_else(too_long)?,
             ),
             None => {
-                let steps = (input.num_train_epochs * updates_per_epoch as f64).ceil() as u64;
+                let steps = (input.num_train_epochs * updates_per_epoch as f64).ceil();
+                ensure!(steps < MAX_STEPS, too_long());
+                let steps = steps as u64;
                 let samples = (input.num_rows as f64 * input.num_train_epochs) as u64;
                 (steps, input.num_train_epochs.ceil() as u64, samples)
             }

@@ -4,6 +4,7 @@
 //! drawn, so that the order is made again without touching the generators of the run. A checkpoint that Hugging Face wrote
 //! has neither: then the data are skipped as 4.34 does (spec 3.2, 3.5).
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use super::accumulation::Accumulation;
 use super::loss_log::LossLog;
 use super::{Plan, Trainer, Training};
 use crate::callback::TrainerState;
+use crate::checkpoint::json::any_number;
 use crate::checkpoint::rng::RngState;
 use crate::checkpoint::{find, json, layout, load};
 use crate::data::{Epoch, EpochStart, Loader};
@@ -31,6 +33,7 @@ pub(super) struct Cursor {
     epoch: u64,
     pub(super) batches_done: u64,
     pub(super) epoch_ended: bool,
+    batch_size: u64,
     start: Option<EpochStart>,
 }
 
@@ -41,6 +44,9 @@ pub(super) struct Position {
     batches_done: u64,
     epoch_ended: bool,
     num_rows: u64,
+    /// Rows of a batch; 0: not known.
+    #[serde(default)]
+    batch_size: u64,
 }
 
 /// `progress.json`.
@@ -54,6 +60,7 @@ pub(super) struct Progress {
     pub losses: LossLog,
     pub losses_finite: bool,
     pub nonfinite_steps: u64,
+    #[serde(with = "any_number")]
     pub flos_since_log: f64,
     pub callbacks: Map<String, Value>,
     /// A callback had stopped the run at this step.
@@ -61,8 +68,10 @@ pub(super) struct Progress {
     /// A callback had ended the epoch at this step.
     pub epoch_stopped: bool,
     /// A signal ended the evaluation at this point.
+    #[serde(default)]
     pub evaluation_owed: bool,
     /// After it a save was due.
+    #[serde(default)]
     pub save_owed: bool,
 }
 
@@ -71,13 +80,25 @@ const START_SAMPLER: &str = "epoch_start.sampler";
 const GRADIENT: &str = "gradient.";
 
 impl Cursor {
-    pub(super) fn in_epoch(epoch: u64, batches_done: u64, start: EpochStart) -> Self {
+    /// At a batch of an epoch of batches of `batch_size` rows.
+    pub(super) fn in_epoch(epoch: u64, batches: &Epoch<'_>, batch_size: usize) -> Self {
         Self {
             epoch,
-            batches_done,
+            batches_done: batches.delivered() as u64,
             epoch_ended: false,
-            start: Some(start),
+            batch_size: batch_size as u64,
+            start: Some(batches.start().clone()),
         }
+    }
+
+    /// With batches of another size, the batch in which the first row lies that has not been seen.
+    fn rebatched(mut self, batch_size: usize) -> Self {
+        let new = batch_size as u64;
+        if self.batch_size != 0 && self.batch_size != new {
+            self.batches_done = self.batches_done * self.batch_size / new;
+        }
+        self.batch_size = new;
+        self
     }
 
     /// As it was saved.
@@ -98,6 +119,7 @@ impl Cursor {
             epoch: position.epoch,
             batches_done: position.batches_done,
             epoch_ended: position.epoch_ended,
+            batch_size: position.batch_size,
             start,
         })
     }
@@ -113,6 +135,7 @@ impl Cursor {
             batches_done: self.batches_done,
             epoch_ended: self.epoch_ended,
             num_rows: self.start.as_ref().map_or(0, |start| start.num_rows as u64),
+            batch_size: self.batch_size,
         }
     }
 
@@ -227,6 +250,12 @@ impl Trainer {
                 Some(self.restore(training, folder).with_context(context)?)
             }
         };
+        // Those beyond the checkpoint that is resumed belong to a run that went another way.
+        self.earlier_checkpoints = find::steps(&self.config.output_dir)?;
+        if resumed.is_some() {
+            let step = self.state.global_step;
+            self.earlier_checkpoints.retain(|earlier| *earlier > step);
+        }
         self.adopt(&training.plan);
         self.note_rates(&*training.optimizer);
         Ok(resumed)
@@ -252,6 +281,10 @@ impl Trainer {
         weights::apply(&*self.parts.model, &loaded.tensors)?;
         drop(loaded);
         let mut changed = Changed::default();
+        let arguments = folder.join(layout::TRAINING_ARGS);
+        if arguments.exists() {
+            changed.note_arguments(&json::read(&arguments)?, &self.config.arguments);
+        }
         restore_optimizer(training, folder, &mut changed)?;
         let generators = RngState::load(folder)?;
         let path = folder.join(layout::TRAINER_STATE);
@@ -276,7 +309,8 @@ impl Trainer {
         changed.tell();
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
-        self.cursor = Cursor::restored(progress.cursor, &tensors)?;
+        let batch_size = training.loader.batch_size();
+        self.cursor = Cursor::restored(progress.cursor, &tensors)?.rebatched(batch_size);
         let mut resumed = self.own_position(generators)?;
         // Longer runs go on where a callback stopped the shorter one.
         let is_stopped =
@@ -391,14 +425,41 @@ fn restore_optimizer(training: &mut Training, folder: &Path, changed: &mut Chang
     Ok(())
 }
 
-/// Arguments that differ from those of the run that is resumed, for one line about them.
+/// Arguments that change nothing of what is computed.
+const UNCHANGING: &[&str] = &[
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "logging_dir",
+    "run_name",
+    "do_train",
+    "do_eval",
+    "do_predict",
+    "disable_tqdm",
+    "log_level",
+    "report_to",
+    "record_steps",
+];
+
+/// Arguments that differ from those of the run that is resumed, by name, for one line about them.
 #[derive(Debug, Default)]
-struct Changed(Vec<String>);
+struct Changed(BTreeMap<String, String>);
 
 impl Changed {
     fn note<T: PartialEq + Display>(&mut self, name: &str, old: T, new: T) {
         if old != new {
-            self.0.push(format!("{name} {old} -> {new}"));
+            self.0
+                .insert(name.to_owned(), format!("{name} {old} -> {new}"));
+        }
+    }
+
+    /// Arguments that both know.
+    fn note_arguments(&mut self, old: &Value, new: &Value) {
+        let new = new.as_object().into_iter().flatten();
+        for (name, new) in new.filter(|(name, _)| !UNCHANGING.contains(&name.as_str())) {
+            if let Some(old) = old.get(name) {
+                self.note(name, old, new);
+            }
         }
     }
 
@@ -413,8 +474,45 @@ impl Changed {
         if !self.0.is_empty() {
             tracing::warn!(
                 "the new arguments win over the checkpoint's: {}",
-                self.0.join(", ")
+                self.0.values().cloned().collect::<Vec<_>>().join(", ")
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Changed, Cursor};
+
+    #[test]
+    fn batches_of_another_size_leave_no_row_out() {
+        for (old, new, batches) in [(8, 8, 3), (8, 4, 6), (8, 16, 1), (8, 5, 4), (0, 4, 3)] {
+            let cursor = Cursor {
+                batches_done: 3,
+                batch_size: old,
+                ..Cursor::default()
+            };
+            let found = cursor.rebatched(new);
+            assert_eq!(
+                (found.batches_done, found.batch_size),
+                (batches, new as u64),
+                "{old} {new}"
+            );
+        }
+    }
+
+    #[test]
+    fn arguments_that_change_results_are_told_once() {
+        let mut changed = Changed::default();
+        let old =
+            json!({"seed": 1, "output_dir": "a", "optim": "sgd", "learning_rate": 0.1, "gone": 1});
+        let new =
+            json!({"seed": 2, "output_dir": "b", "optim": "sgd", "learning_rate": 0.2, "new": 1});
+        changed.note_arguments(&old, &new);
+        changed.note("learning_rate", 0.1, 0.2);
+        let told: Vec<_> = changed.0.values().collect();
+        assert_eq!(told, ["learning_rate 0.1 -> 0.2", "seed 1 -> 2"]);
     }
 }

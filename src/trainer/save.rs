@@ -35,7 +35,9 @@ impl Trainer {
         }
         match self.write_checkpoint(updates) {
             Ok(folder) => {
-                self.saved_step = Some(self.state.global_step);
+                let step = self.state.global_step;
+                self.saved_step = Some(step);
+                self.earlier_checkpoints.retain(|earlier| *earlier != step);
                 self.rotate()?;
                 self.fire(Event::Save(&folder))
             }
@@ -171,7 +173,10 @@ impl Trainer {
 
     fn rotate(&self) -> Result<()> {
         match self.config.save_total_limit {
-            Some(limit) => rotate::rotate(&self.config.output_dir, limit, self.best_folder()),
+            Some(limit) => {
+                let marked = (self.best_folder(), &*self.earlier_checkpoints);
+                rotate::rotate(&self.config.output_dir, limit, marked)
+            }
             None => Ok(()),
         }
     }

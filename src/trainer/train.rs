@@ -99,14 +99,14 @@ impl Trainer {
         resumed: Option<Resumed>,
     ) -> Result<()> {
         let (loader, mut updates) = training.split();
+        let batch_size = loader.batch_size();
         self.fire(Event::EpochBegin)?;
         let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
         let mut batches = match resumed {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
         };
-        let delivered = batches.delivered() as u64;
-        self.cursor = Cursor::in_epoch(epoch, delivered, batches.start().clone());
+        self.cursor = Cursor::in_epoch(epoch, &batches, batch_size);
         if self.evaluation_owed && !self.settle(&mut updates)? {
             return Ok(());
         }

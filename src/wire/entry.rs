@@ -34,7 +34,7 @@ fn answer(words: &[OsString]) -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Stopped(checkpoint)) => {
             output::status(&format!(
-                "stopped by a signal after committing {}; go on with --resume_from_checkpoint true",
+                "stopped by a signal after committing a checkpoint; go on with --resume_from_checkpoint {}",
                 checkpoint.display()
             ));
             ExitCode::from(Kind::Stopped as u8)

@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 
 use super::inputs::{self, Inputs, Wanted};
 use super::plugins::Plugins;
-use super::predictions::{JsonLines, Reading};
-use super::{parts, show, show_usage, this_executable};
+use super::predictions::{JsonLines, Reading, WordStarts};
+use super::{Screen, parts, show_usage, signals, this_executable};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
-use crate::config::run::Run;
+use crate::config::run::{Command, Run};
+use crate::data::collator::Side;
+use crate::data::{Dataset, Prepared};
 use crate::error::{Failure, Kind};
 use crate::model::{ProblemType, Task};
 use crate::torch;
@@ -46,7 +48,7 @@ impl TestSet {
         let reading = match (inputs.task, inputs.problem_type) {
             (None, _) => Reading::Raw,
             (Some(Task::TokenClassification), _) => {
-                Reading::TokenLabels(prepared.word_starts.take())
+                Reading::TokenLabels(word_starts(inputs, &mut prepared)?)
             }
             (_, Some(ProblemType::Regression)) => Reading::Regression,
             (_, Some(ProblemType::MultiLabelClassification)) => Reading::MultiLabel,
@@ -66,17 +68,52 @@ impl TestSet {
     }
 }
 
+fn word_starts(inputs: &Inputs, prepared: &mut Prepared) -> Result<Option<WordStarts>> {
+    let (Some(starts), Some(tokenizer)) = (prepared.word_starts.take(), &inputs.tokenizer) else {
+        return Ok(None);
+    };
+    Ok(Some(WordStarts {
+        starts,
+        num_tokens: prepared.dataset.row_lengths(inputs.model.main_input())?,
+        pads_left: tokenizer.padding().side == Side::Left,
+    }))
+}
+
+/// Nothing of the pass is left.
+fn stopped(run: &Run, pass: &str) -> Failure {
+    let failure = Failure::new(
+        Kind::Stopped,
+        format!("stopped by a signal during the {pass}"),
+    );
+    match run.command {
+        Command::Train => failure.hint(format!(
+            "the model is trained and saved; go on with host evaluate or host predict --model {}",
+            run.output_dir.display()
+        )),
+        Command::Evaluate | Command::Predict => failure.hint("run the command again"),
+    }
+}
+
 /// Evaluates once more, writes and shows `eval_results.json`.
-pub(super) fn evaluate_and_show(trainer: &mut Trainer, run: &Run, num_rows: usize) -> Result<()> {
-    let stopped = || Failure::new(Kind::Stopped, "stopped by a signal during the evaluation");
+pub(super) fn evaluate_and_show(
+    trainer: &mut Trainer,
+    (run, screen): (&Run, &mut Screen),
+    num_rows: usize,
+) -> Result<()> {
+    let stopped = || stopped(run, "evaluation");
     let mut metrics = trainer.evaluate("eval")?.ok_or_else(stopped)?.0;
     metrics.push(("eval_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "eval", &metrics)?;
-    show("eval", &metrics)
+    screen.show("eval", &metrics);
+    Ok(())
 }
 
 /// Predicts, writes `predictions.jsonl` and `predict_results.json`.
-pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: TestSet) -> Result<()> {
+pub(super) fn predict_and_show(
+    trainer: &mut Trainer,
+    (run, screen): (&Run, &mut Screen),
+    test: TestSet,
+) -> Result<()> {
     let TestSet {
         mut set,
         reading,
@@ -84,7 +121,7 @@ pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: TestSet) 
     } = test;
     let path = run.output_dir.join(layout::PREDICTIONS);
     let mut sink = JsonLines::create(&path, reading, labels)?;
-    let stopped = || Failure::new(Kind::Stopped, "stopped by a signal during the prediction");
+    let stopped = || stopped(run, "prediction");
     let predictions = trainer.predict(&mut set, "predict", &mut sink)?;
     let mut metrics = predictions.ok_or_else(stopped)?.metrics.0;
     let note = if run.evaluation.prediction_loss_only {
@@ -96,7 +133,7 @@ pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: TestSet) 
     let num_rows = set.loader.dataset().len();
     metrics.push(("predict_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "predict", &metrics)?;
-    show("predict", &metrics)?;
+    screen.show("predict", &metrics);
     output::status(&note);
     Ok(())
 }
@@ -111,7 +148,8 @@ fn build(
     let mut inputs = inputs::read(run, wanted)?;
     let evaluation = sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
-    let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted))?;
+    let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted.clone()))?;
+    signals::watch(&interrupted)?;
     torch::manual_seed(run.train.seed)?;
     let trainer = Trainer::new(parts::config(run, Vec::new()), parts)?;
     Ok((trainer, test, plugins))
@@ -126,10 +164,11 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     };
     let (mut trainer, _, plugins) = build(run, wanted, interrupted)?;
     let num_rows = trainer.evaluation_rows();
-    evaluate_and_show(&mut trainer, run, num_rows)?;
+    let mut screen = Screen::default();
+    evaluate_and_show(&mut trainer, (run, &mut screen), num_rows)?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
-    Ok(())
+    screen.finish()
 }
 
 /// `host predict`.
@@ -141,8 +180,9 @@ pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     };
     let (mut trainer, test, plugins) = build(run, wanted, interrupted)?;
     let test = test.context("the test set was not read")?;
-    predict_and_show(&mut trainer, run, test)?;
+    let mut screen = Screen::default();
+    predict_and_show(&mut trainer, (run, &mut screen), test)?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
-    Ok(())
+    screen.finish()
 }

@@ -1,5 +1,5 @@
-//! Wiring: from a resolved run to boxes, and what each command does with them. The engine's half of level 5: like `cli`,
-//! it knows everything, and nothing knows it.
+//! Wiring: from a resolved run to boxes, and what each command does with them. It knows everything below; only the two
+//! entries, for the engine and for Rust programs, know it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub enum Ending {
 /// Executes a run.
 pub fn run(run: &Run) -> Result<Ending> {
     torch::set_num_threads(run.num_threads)?;
-    let interrupted: Arc<AtomicBool> = signals::interruption()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
     // The reference's scripts seed before the model is made, its constructor once more.
     torch::manual_seed(run.train.seed)?;
     match run.command {
@@ -52,9 +52,25 @@ fn this_executable() -> Result<PathBuf> {
     std::fs::read_link("/proc/self/exe").context("the path of this program cannot be read")
 }
 
-/// Shows the table of a split on stdout.
-fn show(split: &str, metrics: &[(String, f64)]) -> Result<()> {
-    output::print(&crate::trainer::results::table(split, metrics))
+/// The tables of a run on stdout. That they cannot be shown is told at the end: it must not keep files from being written.
+#[derive(Debug, Default)]
+struct Screen {
+    failure: Option<anyhow::Error>,
+}
+
+impl Screen {
+    /// Shows the table of a split.
+    fn show(&mut self, split: &str, metrics: &[(String, f64)]) {
+        let shown = output::print(&crate::trainer::results::table(split, metrics));
+        if let Err(error) = shown {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// The first failure.
+    fn finish(self) -> Result<()> {
+        self.failure.map_or(Ok(()), Err)
+    }
 }
 
 /// Says what each plugin cost, on stderr; `seconds` is what its share is taken of.

@@ -22,11 +22,35 @@ pub enum Reading {
     MultiLabel,
     /// Numbers.
     Regression,
-    /// Logits over classes for every token. With the positions of the words' first tokens in every row of the set, a label
-    /// for each word (none for a word that was cut off); without, for each token that is labelled or not padding.
-    TokenLabels(Option<Rows<Integers>>),
+    /// Logits over classes for every token: a label for each word of the text or, if the words are not known, for each
+    /// token that is labelled or not padding.
+    TokenLabels(Option<WordStarts>),
     /// Outputs as they are, by name.
     Raw,
+}
+
+/// Where the words of a set begin in its batches.
+#[derive(Debug)]
+pub struct WordStarts {
+    /// In each row the position of each word's first token among the row's tokens; negative for a word that was cut off.
+    pub starts: Rows<Integers>,
+    /// Tokens of each row.
+    pub num_tokens: Vec<usize>,
+    /// Padding stands before the tokens.
+    pub pads_left: bool,
+}
+
+impl WordStarts {
+    /// Positions in a batch of `width` columns, `None` for a word without one.
+    fn positions(&self, row: usize, width: usize) -> impl Iterator<Item = Option<usize>> {
+        let padding = if self.pads_left {
+            width.saturating_sub(self.num_tokens.get(row).copied().unwrap_or(width))
+        } else {
+            0
+        };
+        let starts = self.starts.get(row).into_iter();
+        starts.map(move |start| Some(usize::try_from(start).ok()? + padding))
+    }
 }
 
 /// Writes one JSON object for each row.
@@ -75,16 +99,27 @@ impl JsonLines {
         let Some(logits) = batch.logits() else {
             return Ok(vec![Map::new(); batch.size]);
         };
-        match &self.reading {
-            Reading::SingleLabel if logits.dim() == 2 => self.single_label(logits),
-            Reading::MultiLabel if logits.dim() == 2 => self.multi_label(logits),
-            Reading::Regression => regression(logits, batch.size),
-            Reading::TokenLabels(starts) if logits.dim() == 3 => match starts {
-                Some(starts) => self.word_labels(logits, starts),
-                None => self.token_labels(logits, batch),
-            },
+        // A logits processor may have chosen the classes already.
+        let is_chosen = matches!(logits.f_kind()?, Kind::Int64 | Kind::Int);
+        match (&self.reading, logits.dim()) {
+            (Reading::SingleLabel, 1) if is_chosen => self.chosen_label(logits),
+            (Reading::SingleLabel, 2) if !is_chosen => self.single_label(logits),
+            (Reading::MultiLabel, 2) if !is_chosen => self.multi_label(logits),
+            (Reading::Regression, _) => regression(logits, batch.size),
+            (Reading::TokenLabels(starts), 2) if is_chosen => {
+                self.token_labels(logits, (starts, batch))
+            }
+            (Reading::TokenLabels(starts), 3) if !is_chosen => {
+                self.token_labels(&logits.f_argmax(-1, false)?, (starts, batch))
+            }
             _ => raw(batch),
         }
+    }
+
+    fn chosen_label(&self, classes: &Tensor) -> Result<Vec<Map<String, Value>>> {
+        let classes = Vec::<i64>::try_from(classes.f_to_kind(Kind::Int64)?)?;
+        let object = |class: i64| fields([("label", self.label(class as usize))]);
+        Ok(classes.into_iter().map(object).collect())
     }
 
     fn single_label(&self, logits: &Tensor) -> Result<Vec<Map<String, Value>>> {
@@ -123,31 +158,37 @@ impl JsonLines {
         Ok(scores.iter().map(object).collect())
     }
 
-    /// One label for every word of the text.
-    fn word_labels(
+    fn token_labels(
         &self,
-        logits: &Tensor,
-        starts: &Rows<Integers>,
+        classes: &Tensor,
+        (starts, batch): (&Option<WordStarts>, &EvaluationBatch<'_>),
     ) -> Result<Vec<Map<String, Value>>> {
-        let best = rows_of(&logits.f_argmax(-1, false)?)?;
+        let best = rows_of(classes)?;
+        match starts {
+            Some(starts) => Ok(self.labels_of_words(&best, starts)),
+            None => self.labels_of_tokens(&best, batch),
+        }
+    }
+
+    /// One label for every word of the text.
+    fn labels_of_words(&self, best: &[Vec<f64>], starts: &WordStarts) -> Vec<Map<String, Value>> {
         let object = |(index, best): (usize, &Vec<f64>)| {
-            let label = |start: i64| {
-                let best = usize::try_from(start).ok().and_then(|at| best.get(at));
+            let label = |position: Option<usize>| {
+                let best = position.and_then(|position| best.get(position));
                 best.map_or(Value::Null, |best| self.label(*best as usize))
             };
-            let starts = starts.get(self.row + index).into_iter();
-            fields([("labels", starts.map(label).collect())])
+            let positions = starts.positions(self.row + index, best.len());
+            fields([("labels", positions.map(label).collect())])
         };
-        Ok(best.iter().enumerate().map(object).collect())
+        best.iter().enumerate().map(object).collect()
     }
 
     /// One label for every token: positions whose label is -100 or, without labels, padding, are left out.
-    fn token_labels(
+    fn labels_of_tokens(
         &self,
-        logits: &Tensor,
+        best: &[Vec<f64>],
         batch: &EvaluationBatch<'_>,
     ) -> Result<Vec<Map<String, Value>>> {
-        let best = rows_of(&logits.f_argmax(-1, false)?)?;
         let kept = match (batch.labels.first(), batch.inputs.get("attention_mask")) {
             (Some((_, labels)), _) => Some(rows_of(&labels.f_ne(-100)?)?),
             (None, Some(mask)) => Some(rows_of(mask)?),
@@ -265,4 +306,27 @@ fn rows_of(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
             .f_view([-1])?,
     )?;
     Ok(flat.chunks(columns).map(<[f64]>::to_vec).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WordStarts;
+    use crate::data::column::{Integers, Rows};
+
+    #[test]
+    fn words_are_found_behind_padding_on_the_left() {
+        let mut starts = Rows::<Integers>::default();
+        starts.push([1, 3, -1]);
+        starts.push([1]);
+        let mut words = WordStarts {
+            starts,
+            num_tokens: vec![5, 8],
+            pads_left: true,
+        };
+        let at = |words: &WordStarts, row| words.positions(row, 8).collect::<Vec<_>>();
+        assert_eq!(at(&words, 0), [Some(4), Some(6), None]);
+        assert_eq!(at(&words, 1), [Some(1)]);
+        words.pads_left = false;
+        assert_eq!(at(&words, 0), [Some(1), Some(3), None]);
+    }
 }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use super::evaluate::TestSet;
 use super::inputs::{self, Wanted};
 use super::plugins::Plugins;
-use super::{Ending, evaluate, parts, show, show_usage, this_executable};
+use super::{Ending, Screen, evaluate, parts, show_usage, signals, this_executable};
+use crate::callback::{self, Callback, Event, EventKind};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
@@ -34,13 +35,39 @@ struct Ready {
     num_rows: usize,
 }
 
+/// Writes `run.json` when training begins: a run that is refused before that leaves the record of the earlier one alone.
+struct RunRecord {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Callback for RunRecord {
+    fn name(&self) -> &str {
+        "run_record"
+    }
+
+    fn wants(&self, kind: EventKind) -> bool {
+        kind == EventKind::TrainBegin
+    }
+
+    fn on_event(&mut self, _event: Event<'_>, _context: &mut callback::Context<'_>) -> Result<()> {
+        save::atomic_write(&self.path, &self.content)
+    }
+}
+
 /// Trains, saves, evaluates, predicts.
 pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
     let plugins = Plugins::load(run, Some(this_executable()?))?;
-    let mut ready = prepare(run, (&plugins, interrupted))?;
+    let mut ready = prepare(run, (&plugins, interrupted.clone()))?;
+    let record = RunRecord {
+        path: run.output_dir.join(layout::RUN),
+        content: json::to_bytes(&run.published())?,
+    };
+    ready.trainer.callbacks_mut().push(Box::new(record));
+    signals::watch(&interrupted)?;
     announce(run, &ready, resume.as_deref());
     let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
     let status = match &outcome {
@@ -57,11 +84,12 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         summary(&ready.trainer, &plugins);
         return Ok(Ending::Stopped(checkpoint));
     }
-    let mut trainer = complete(run, ready, metrics)?;
+    let mut screen = Screen::default();
+    let mut trainer = complete((run, &mut screen), ready, metrics)?;
     trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
-    Ok(Ending::Done)
+    screen.finish().map(|()| Ending::Done)
 }
 
 /// Reads everything and builds the parts; what can be refused is refused here.
@@ -73,10 +101,6 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     };
     let mut inputs = inputs::read(run, wanted)?;
     check_space(run, &*inputs.model)?;
-    save::atomic_write(
-        &run.output_dir.join(layout::RUN),
-        &json::to_bytes(&run.published())?,
-    )?;
     let prepared = inputs
         .sets
         .train
@@ -103,7 +127,11 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
 }
 
 /// What follows training: the model, the results, a last evaluation, predictions.
-fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<Trainer> {
+fn complete(
+    (run, screen): (&Run, &mut Screen),
+    ready: Ready,
+    mut metrics: Vec<(String, f64)>,
+) -> Result<Trainer> {
     let Ready {
         mut trainer,
         training,
@@ -115,7 +143,7 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
     trainer.save_model()?;
     metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
-    show("train", &metrics)?;
+    screen.show("train", &metrics);
     trainer.save_state()?;
     let is_saved = || {
         let folder = run.output_dir.display();
@@ -123,12 +151,13 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
     };
     if run.do_eval {
         let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows).with_context(is_saved)?;
+        evaluate::evaluate_and_show(&mut trainer, (run, screen), num_eval_rows)
+            .with_context(is_saved)?;
         // With the last evaluation in its log history.
         trainer.save_state()?;
     }
     if let Some(test) = test {
-        evaluate::predict_and_show(&mut trainer, run, test).with_context(is_saved)?;
+        evaluate::predict_and_show(&mut trainer, (run, screen), test).with_context(is_saved)?;
     }
     Ok(trainer)
 }

@@ -99,7 +99,7 @@ fn what_is_in_the_way_is_named() {
     refused(
         &host,
         &format!("{TRAIN} --record_steps no/such/steps.jsonl"),
-        Refusal::new(IO, "steps.jsonl: No such file").begun(),
+        Refusal::new(IO, "steps.jsonl: No such file"),
     );
 }
 

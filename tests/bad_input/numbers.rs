@@ -54,14 +54,11 @@ fn a_metric_that_no_evaluation_reports_is_named() {
         "--save_strategy no --lr_scheduler_type reduce_lr_on_plateau",
     ] {
         let host = project();
-        let refusal = Refusal {
-            left: &["run.json"],
-            ..Refusal::new(
-                USAGE,
-                "the evaluation reports no metric \"f1\", only eval_loss, ",
-            )
-            .hint("set --metric_for_best_model to one of them")
-        };
+        let refusal = Refusal::new(
+            USAGE,
+            "the evaluation reports no metric \"f1\", only eval_loss, ",
+        )
+        .hint("set --metric_for_best_model to one of them");
         refused(
             &host,
             &format!("{TRAIN} {EVALUATE} --metric_for_best_model f1 {more}"),

@@ -24,7 +24,7 @@ fn damaged(host: &Host, change: impl FnOnce(&Path), error: &str) {
     refused(
         host,
         &format!("{TRAIN} {RESUMED}"),
-        Refusal::new(DATA, error).hint(hint).begun(),
+        Refusal::new(DATA, error).hint(hint),
     );
     fs::remove_dir_all(&folder).expect("removed");
     copy(&kept, &folder);
@@ -136,8 +136,7 @@ fn a_checkpoint_of_another_model_is_refused() {
         Refusal::new(
             DATA,
             "classifier.weight has shape [2, 32] in the file and [3, 32] in the model",
-        )
-        .begun(),
+        ),
     );
 }
 

@@ -40,7 +40,7 @@ fn early_stopping() {
         (
             &[f64::NAN, 0.5, f64::INFINITY, 0.5, 0.4],
             (2, 0.0),
-            (20, 0.5, 8),
+            (16, 0.5, 8),
         ),
     ];
     for (metric, patience, (steps, value, step)) in cases {

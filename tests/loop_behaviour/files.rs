@@ -345,6 +345,38 @@ fn evaluation_of_data_r() {
     }
 }
 
+/// A logits processor that chooses the classes changes the form of the predictions, not what they say.
+#[test]
+fn chosen_classes_are_predicted_by_name() {
+    let host = Host::new();
+    let toy = fixture("golden/toy/train.jsonl");
+    host.succeeds(bert(&host, &toy, "--max_train_samples 8 --max_steps 1"));
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("files");
+    let labels = |arguments: &[&Path]| -> Vec<Value> {
+        let mut command = host.command("predict");
+        command
+            .arg("--model")
+            .arg(host.path("out"))
+            .arg("--test_file")
+            .arg(&toy)
+            .args([
+                "--output_dir",
+                "predicted",
+                "--use_cpu",
+                "--max_predict_samples",
+                "8",
+            ])
+            .args(arguments)
+            .env("XDG_CACHE_HOME", &cache);
+        host.succeeds(command);
+        let rows = lines(&host.path("predicted/predictions.jsonl"));
+        rows.iter().map(|row| row["label"].clone()).collect()
+    };
+    let by_plugin = labels(&[Path::new("--plugin"), &official("argmax")]);
+    assert_eq!(by_plugin, labels(&[]));
+    assert!(by_plugin.iter().all(Value::is_string), "{by_plugin:?}");
+}
+
 #[test]
 fn a_plugin_replaces_the_built_in_metric() {
     let host = Host::new();

@@ -143,6 +143,24 @@ fn plain_with_accumulation_and_logs_by_epoch() {
     );
 }
 
+/// JSON has no numbers for what a diverged run sums up.
+#[test]
+fn a_run_that_has_diverged() {
+    let play = || Play {
+        bad_rows: &[19],
+        nan_inf_filter: false,
+        logging: (Schedule::Steps, 4.0),
+        saving: (Schedule::Steps, 1.0),
+        ..Play::default()
+    };
+    check("diverged", &play, &[(2, &[]), (3, &[]), (6, &[]), (8, &[])]);
+    let infinite = || Play {
+        bad_x: f64::INFINITY,
+        ..play()
+    };
+    check("infinite", &infinite, &[(3, &[]), (6, &[])]);
+}
+
 #[test]
 fn with_early_stopping_and_the_best_model() {
     const METRIC: &[f64] = &[0.5, 0.6, 0.55, 0.58, 0.7];

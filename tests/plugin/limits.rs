@@ -69,12 +69,12 @@ fn a_limit_is_told_with_the_setting_that_raises_it() {
         (
             "tensors",
             &[],
-            "hint: raise it with --plugin_limit hostile.tensors=512MiB",
+            "hint: raise it with --plugin_limit hostile.tensors=4GiB",
         ),
         (
             "broadcast",
             &[],
-            "hint: raise it with --plugin_limit hostile.tensors=512MiB",
+            "hint: raise it with --plugin_limit hostile.tensors=64GiB",
         ),
         (
             "reads",

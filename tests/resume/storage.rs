@@ -1,5 +1,6 @@
 //! Full disks, small disks, and folders that another run uses.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,6 +53,56 @@ fn a_full_disk_does_not_stop_training() {
     );
     // The final model does not fit either: that is an error, and it says so.
     assert_eq!(code, Some(EXIT_IO), "{text}");
+}
+
+/// The tables go to stdout, and somebody may have closed it; files matter more.
+#[test]
+fn results_are_written_before_they_are_shown() {
+    let host = Host::new();
+    let output = host.path("out");
+    let mut command = small_run(&host, &output, "--max_steps 3");
+    let full = fs::File::options().write(true).open("/dev/full");
+    command.stdout(full.expect("/dev/full"));
+    let ended = command.output().expect("the program starts");
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(EXIT_IO), "{text}");
+    assert!(text.contains("stdout"), "{text}");
+    for name in [
+        "trainer_state.json",
+        "eval_results.json",
+        "curves.svg",
+        "model.safetensors",
+    ] {
+        assert!(output.join(name).exists(), "{name}: {text}");
+    }
+}
+
+/// A folder with checkpoints of an earlier, longer run: those of the new one are what stays.
+#[test]
+fn checkpoints_of_an_earlier_run_go_first() {
+    let host = Host::new();
+    let output = host.path("out");
+    host.succeeds(small_run(&host, &output, "--max_steps 6 --save_steps 3"));
+    let shorter =
+        "--max_steps 4 --save_steps 2 --save_total_limit 1 --seed 7 --overwrite_output_dir";
+    host.succeeds(small_run(&host, &output, shorter));
+    assert_eq!(checkpoints(&output), [4]);
+}
+
+/// What a refused run would have done is no record of the run that was.
+#[test]
+fn a_refused_run_leaves_the_record_of_the_earlier_one() {
+    let host = Host::new();
+    let output = host.path("out");
+    host.succeeds(small_run(&host, &output, "--max_steps 2 --save_steps 2"));
+    let record = fs::read(output.join("run.json")).expect("run.json");
+    let mut command = small_run(
+        &host,
+        &output,
+        "--max_steps 4 --optim sgd --resume_from_checkpoint true",
+    );
+    assert_eq!(command.output().expect("an end").status.code(), Some(65));
+    assert_eq!(fs::read(output.join("run.json")).expect("run.json"), record);
 }
 
 #[test]

@@ -84,13 +84,6 @@ impl EvalHooks for EarlyStopping {
             );
             return Ok(());
         };
-        if !value.is_finite() {
-            log(
-                Level::Warn,
-                &format!("early stopping ignores {} = {value}", self.metric),
-            );
-            return Ok(());
-        }
         if self.improved(*value, ctx.best_metric()) {
             self.count = 0;
         } else {
@@ -122,13 +115,15 @@ impl Stateful for EarlyStopping {
 
 impl EarlyStopping {
     fn improved(&self, value: f64, best: Option<f64>) -> bool {
-        let Some(best) = best else { return true };
+        let Some(best) = best else {
+            return value.is_finite();
+        };
         let better = if self.greater_is_better {
             value > best
         } else {
             value < best
         };
-        better && (value - best).abs() > self.threshold
+        value.is_finite() && better && (value - best).abs() > self.threshold
     }
 }
 
