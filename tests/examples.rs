@@ -13,8 +13,25 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
-/// The folders of `examples`, each with a test below.
+/// The folders of `examples` that are runs of `host train`.
 const RUNS: &[(&str, &[&str])] = &[("intents", &["train.jsonl", "validation.jsonl"])];
+/// Those that are programs; each is a module of this binary.
+const PROGRAMS: &[&str] = &["regression"];
+
+#[path = "../examples/regression/main.rs"]
+mod regression;
+
+#[test]
+fn the_regression_of_a_program_finds_its_line() {
+    let _alone = crate::loop_behaviour::stage::alone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let [a, b, hits] = regression::run(folder.path()).expect("the example");
+    assert!((a - 2.0).abs() < 0.05 && (b - 3.0).abs() < 0.05, "{a} {b}");
+    assert_eq!(hits, 1.0);
+    for name in ["model.safetensors", "trainer_state.json", "curves.svg"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}
 
 #[test]
 fn every_example_is_run() {
@@ -25,11 +42,10 @@ fn every_example_is_run() {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     folders.sort();
-    assert_eq!(
-        folders,
-        RUNS.iter().map(|(name, _)| *name).collect::<Vec<_>>()
-    );
-    for (name, _) in RUNS {
+    let runs = RUNS.iter().map(|(name, _)| *name);
+    let known: Vec<&str> = runs.chain(PROGRAMS.iter().copied()).collect();
+    assert_eq!(folders, known);
+    for name in known {
         assert!(
             examples().join(name).join("README.md").is_file(),
             "{name} has no note"

@@ -1,5 +1,6 @@
 //! The one integration binary: every further one would link libtorch again.
 
+mod api;
 mod bad_input;
 mod cli;
 mod config;

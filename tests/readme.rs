@@ -68,6 +68,11 @@ fn commands_exist() {
                     assert!(known, "no such argument: --{flag} in {line}");
                 }
             }
+            "cargo" => {
+                let example = words.iter().position(|word| word == "--example");
+                let name = &words[example.expect("an example is run") + 1];
+                assert!(root().join("examples").join(name).is_dir(), "{line}");
+            }
             _ => panic!("what is {line}"),
         }
     }

@@ -10,4 +10,4 @@ mod flags;
 mod logs;
 mod nonfinite;
 mod resume;
-mod stage;
+pub mod stage;

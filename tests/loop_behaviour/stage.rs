@@ -29,13 +29,13 @@ use tch::{Device, Reduction, Tensor};
 use tempfile::TempDir;
 
 /// y = ax + b with the mean squared error as its own loss.
-struct Line {
+pub struct Line {
     parameters: Vec<Parameter>,
     arguments: Vec<String>,
 }
 
 impl Line {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let parameter = |name: &str| Parameter {
             name: name.to_owned(),
             tensor: Tensor::from(0.0_f32).set_requires_grad(true),
@@ -373,7 +373,7 @@ impl Played {
 }
 
 /// libtorch's generator belongs to the process.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
