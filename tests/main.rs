@@ -11,5 +11,6 @@ mod loop_behaviour;
 mod plugin;
 mod readme;
 mod resume;
+mod rows;
 mod support;
 mod tidy;

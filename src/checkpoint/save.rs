@@ -488,6 +488,7 @@ mod tests {
 
     #[test]
     fn a_foreign_module_has_no_metadata() {
+        // Row 88.
         let folder = tempfile::tempdir().expect("a folder");
         let mut staging = Staging::begin(folder.path(), 1).expect("begun");
         let options = WeightsOptions {

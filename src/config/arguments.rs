@@ -87,11 +87,11 @@ arguments! {
         /// Allow --model to be a TorchScript file. It can do whatever you can do.
         trust_model_code: bool = false, host();
         /// Folder of the tokenizer, if it is not the model's.
-        tokenizer_name: Option<PathBuf> = None, host();
+        tokenizer_name: Option<PathBuf> = None, host().also_named(&["processing_class"]);
         /// What the head does; absent: by the architecture in config.json, else sequence-classification.
         task: Option<String> = None, host().one_of(TASKS);
         /// Element type of the parameters.
-        dtype: String = "float32".into(), host().one_of(DTYPES);
+        dtype: String = "float32".into(), host().one_of(DTYPES).also_named(&["torch_dtype"]);
     }
 
     "Data" {

@@ -269,6 +269,13 @@ pub struct Logging {
     pub record_steps: Option<PathBuf>,
 }
 
+impl Logging {
+    /// Whether only errors are to be told.
+    pub fn is_quiet(&self) -> bool {
+        ["error", "critical"].contains(&self.level.as_str())
+    }
+}
+
 /// Checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saving {

@@ -158,6 +158,7 @@ mod tests {
 
     #[test]
     fn narrower_batches_are_padded_on_the_right() {
+        // Row 54.
         let first = Tensor::from_slice(&[1_i64, 1, 1, 1]).reshape([2, 2]);
         let second = Tensor::from_slice(&[0_i64, 0, 0]).reshape([1, 3]);
         let tensor = whole(&[first.shallow_clone(), second.shallow_clone()]);
@@ -214,6 +215,7 @@ mod tests {
 
     #[test]
     fn moving_to_the_host_early_changes_nothing() {
+        // Row 54, with accumulation.
         let mut accumulator = Accumulator::new();
         for number in [1_i64, 2, 3] {
             accumulator

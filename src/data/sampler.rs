@@ -185,6 +185,7 @@ mod tests {
 
     #[test]
     fn grouping_puts_the_longest_first_and_loses_no_row() {
+        // Row 76.
         for len in [0, 1, 5, 16, 17, 100, 1000] {
             let lengths: Vec<usize> = (0..len).map(|row| row * 7919 % 101).collect();
             let mut sampler = LengthGrouped::new(lengths.clone(), 4).expect("a sampler");

@@ -99,7 +99,7 @@ mod tests {
     use tch::{Device, Kind, Tensor};
 
     fn recorded() -> (Outputs, Batch) {
-        // Spec 8, row 75.
+        // Row 75.
         let factors = [1.0_f32, -0.5, 0.25, 2.0];
         let logits: Vec<f32> = (0..12)
             .map(|index| index as f32 * factors[index % 4])
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn it_is_cross_entropy_and_the_mean_of_all_classes() {
-        // Spec 8, row 74.
+        // Row 74.
         let logits = (Tensor::arange(40, (Kind::Double, Device::Cpu)) * 0.7)
             .sin()
             .view([8, 5])

@@ -289,14 +289,22 @@ mod tests {
             .collect();
     }
 
+    /// A head as the reference draws it with seed 42.
+    fn new_head(task: &str, name: &str) -> Tensor {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/new_heads.safetensors");
+        let heads = Tensor::read_safetensors(path).expect("recorded heads");
+        find(&heads, &format!("{task}.{name}")).shallow_clone()
+    }
+
     fn find<'a>(tensors: &'a [(String, Tensor)], name: &str) -> &'a Tensor {
         &tensors.iter().find(|(key, _)| key == name).expect(name).1
     }
 
     #[test]
     fn a_bare_encoder_gets_a_new_head() {
-        let _turn = torch::exclusive();
-        torch::manual_seed(7).expect("a seed");
+        let _turn = torch::testing::exclusive();
+        torch::manual_seed(42).expect("a seed");
         let loaded = load_changed(|config, tensors, options| {
             config.insert("architectures".to_owned(), json!(["BertModel"]));
             rename(tensors, |name| {
@@ -336,13 +344,14 @@ mod tests {
             (3, Task::SequenceClassification)
         );
 
-        // Drawn in the order of the modules.
-        torch::manual_seed(7).expect("a seed");
-        let drawn = |shape: [i64; 2]| Tensor::empty(shape, tch::kind::FLOAT_CPU).normal_(0.0, 0.02);
-        let (pooler, classifier) = (drawn([32, 32]), drawn([3, 32]));
+        // As the reference draws them (tests/fixtures/new_heads.py).
         let state = model.state_dict();
-        assert!(find(&state, "bert.pooler.dense.weight").equal(&pooler));
-        assert!(find(&state, "classifier.weight").equal(&classifier));
+        for name in ["bert.pooler.dense.weight", "classifier.weight"] {
+            assert!(
+                find(&state, name).equal(&new_head("sequence", name)),
+                "{name}"
+            );
+        }
         assert_eq!(
             find(&state, "classifier.bias")
                 .abs()
@@ -408,6 +417,23 @@ mod tests {
         };
         let outputs = model.forward(&batch).expect("a pass");
         assert_eq!(outputs.logits().expect("logits").size(), [1, 3, 2]);
+    }
+
+    #[test]
+    fn a_new_head_for_tokens_is_the_references() {
+        let _turn = torch::testing::exclusive();
+        torch::manual_seed(42).expect("a seed");
+        let loaded = load_changed(|config, tensors, options| {
+            for name in ["architectures", "id2label", "label2id"] {
+                config.remove(name);
+            }
+            tensors.retain(|(name, _)| !name.contains("classifier") && !name.contains("pooler"));
+            options.task = Some(Task::TokenClassification);
+            options.num_labels = Some(3);
+        });
+        let state = loaded.expect("a model").model.state_dict();
+        let name = "classifier.weight";
+        assert!(find(&state, name).equal(&new_head("token", name)));
     }
 
     #[test]

@@ -729,7 +729,7 @@ mod tests {
 
     #[test]
     fn dropout_draws_what_the_reference_drew() {
-        let _turn = torch::exclusive();
+        let _turn = torch::testing::exclusive();
         let first = recorded("first_batch");
         let batch = batch(&first);
         for (dropout, which) in [(0.0, "without"), (0.1, "with")] {

@@ -2,19 +2,20 @@
 //! initialised and drawn as Hugging Face does.
 //!
 //! An architecture asks for its layers in the order in which PyTorch registers them. That order is also the order in
-//! which missing modules are initialised, so the default generator is consumed alike. (4.34 also consumes it for the
-//! constructors of `torch.nn`, whose results it throws away; later releases and this program do not.)
+//! which missing modules are initialised, so the default generator is consumed alike: first for the constructors of
+//! `torch.nn`, whose results the reference throws away, then for what is missing.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::Parameter;
 use super::layers::{Embedding, LayerNorm, Linear};
 use super::weights::{LoadReport, WrongShape};
 use crate::error::{Failure, told};
+use crate::torch;
 
 /// What an architecture must say about its weights.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,25 @@ pub struct ParameterSource {
     parameters: Vec<Parameter>,
     embedding_elements: usize,
     report: LoadReport,
+    /// Elements that the constructors of the modules so far draw, module by module.
+    constructors: Vec<Drawn>,
+    /// Weights that are drawn when all modules have been made.
+    undrawn: Vec<Undrawn>,
+}
+
+/// What a constructor draws.
+#[derive(Clone, Copy, Debug)]
+enum Drawn {
+    Uniform(u64),
+    Normal(u64),
+}
+
+/// A weight to be drawn.
+#[derive(Debug)]
+struct Undrawn {
+    weight: Tensor,
+    /// Row that is zero afterwards.
+    padding: Option<i64>,
 }
 
 /// What has been made.
@@ -100,24 +120,34 @@ impl ParameterSource {
             parameters: Vec::new(),
             embedding_elements: 0,
             report,
+            constructors: Vec::new(),
+            undrawn: Vec::new(),
         }
     }
 
     /// `torch.nn.Linear` called `name`.
     pub fn linear(&mut self, name: &str, outputs: i64, inputs: i64) -> Result<Linear> {
-        let Initialization { kind, range } = self.initialization;
+        let kind = self.initialization.kind;
         let names = [format!("{name}.weight"), format!("{name}.bias")];
-        let complete = self.has_all(&names);
-        let fresh_weight = || normal(&[outputs, inputs], kind, range);
+        self.constructors.extend([
+            Drawn::Uniform(elements(&[outputs, inputs])),
+            Drawn::Uniform(elements(&[outputs])),
+        ]);
         // A module that is loaded only in part is initialised as a whole before: the draw happens.
-        let drawn = if complete {
+        let undrawn = if self.has_all(&names) {
             None
         } else {
-            let weight = fresh_weight();
-            Some(weight.map_err(|error| self.impossible(&names[0], &[outputs, inputs], &error))?)
+            let weight = Tensor::f_empty([outputs, inputs], (kind, Device::Cpu));
+            let weight = weight
+                .map_err(|error| self.impossible(&names[0], &[outputs, inputs], &error.into()))?;
+            self.undrawn.push(Undrawn {
+                weight: weight.shallow_clone(),
+                padding: None,
+            });
+            Some(weight)
         };
         let weight = self.parameter(&names[0], &[outputs, inputs], true, || {
-            drawn.map_or_else(fresh_weight, Ok)
+            undrawn.context("a module that is not whole is drawn")
         })?;
         let bias = self.parameter(&names[1], &[outputs], false, || {
             Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?)
@@ -132,14 +162,16 @@ impl ParameterSource {
         shape: [i64; 2],
         padding: Option<i64>,
     ) -> Result<Embedding> {
-        let Initialization { kind, range } = self.initialization;
+        let kind = self.initialization.kind;
+        self.constructors.push(Drawn::Normal(elements(&shape)));
+        let mut undrawn = None;
         let weight = self.parameter(&format!("{name}.weight"), &shape, true, || {
-            let weight = normal(&shape, kind, range)?;
-            if let Some(row) = padding {
-                let _ = weight.f_get(row)?.f_zero_()?;
-            }
+            let weight = Tensor::f_empty(shape, (kind, Device::Cpu))?;
+            undrawn = Some(weight.shallow_clone());
             Ok(weight)
         })?;
+        let undrawn = undrawn.map(|weight| Undrawn { weight, padding });
+        self.undrawn.extend(undrawn);
         self.embedding_elements += weight.numel();
         Ok(Embedding {
             weight,
@@ -241,8 +273,33 @@ impl ParameterSource {
         }
     }
 
-    /// Checks what is left and hands the parameters over. Wrong shapes are an error.
+    /// Draws what is missing, after what the constructors would have drawn.
+    fn draw(&mut self) -> Result<()> {
+        let Initialization { kind, range } = self.initialization;
+        if self.undrawn.is_empty() {
+            return Ok(());
+        }
+        for drawn in &self.constructors {
+            match drawn {
+                Drawn::Uniform(count) => torch::skip_uniform(*count, kind)?,
+                Drawn::Normal(count) => torch::skip_normal(*count, kind)?,
+            }
+        }
+        for Undrawn { weight, padding } in &mut self.undrawn {
+            // A leaf that is to be trained is changed in place.
+            let _ = tch::no_grad(|| weight.f_normal_(0.0, range))?;
+            if let Some(row) = padding {
+                let _ = tch::no_grad(|| weight.f_get(*row)?.f_zero_())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws what is missing, checks what is left and hands the parameters over. Wrong shapes are an error.
     pub fn finish(mut self) -> Result<Made> {
+        if self.report.wrong_shapes.is_empty() {
+            self.draw()?;
+        }
         let left = |own: &str| self.loaded.contains_key(own);
         let is_buffer = |own: &str| self.naming.buffers.contains(&own);
         self.report.unexpected = self
@@ -301,6 +358,8 @@ fn modern(name: &str) -> String {
     }
 }
 
-fn normal(shape: &[i64], kind: Kind, range: f64) -> Result<Tensor> {
-    Ok(Tensor::f_empty(shape, (kind, Device::Cpu))?.f_normal_(0.0, range)?)
+/// Number of elements of a shape; what no memory can hold is refused where it is made.
+fn elements(shape: &[i64]) -> u64 {
+    let sizes = shape.iter().map(|size| size.unsigned_abs());
+    sizes.fold(1, u64::saturating_mul)
 }

@@ -90,6 +90,18 @@ impl Adafactor {
         })
     }
 
+    /// Writes the rates that were used into the groups, for who reports them: those of each group's first parameter.
+    fn show_rates(&mut self) -> Result<()> {
+        let mut first = 0;
+        for group in &mut self.groups {
+            if let Some(Some(slot)) = self.slots.get(first) {
+                group.learning_rate = slot.rate(group, &self.settings)?;
+            }
+            first += group.parameters.len();
+        }
+        Ok(())
+    }
+
     fn read_entry(&self, name: &str, parameter: &Tensor, mut entry: Entry) -> Result<Slot> {
         let like = wide(parameter)?;
         let shape = parameter.size();
@@ -301,7 +313,11 @@ impl Optimizer for Adafactor {
                 .try_for_each(|((group, parameter), slot)| {
                     step_parameter(slot, parameter, group, settings)
                 })
-        })
+        })?;
+        if self.settings.relative_step {
+            self.show_rates()?;
+        }
+        Ok(())
     }
 }
 

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn only_linear_weights_decay() {
-        // Spec 8, row 70; `a.weight` is frozen.
+        // Rows 70 and 82; `a.weight` is frozen.
         let frozen = Tensor::from_slice(&[1.0_f32, 2.0]);
         let trainable = frozen.copy().set_requires_grad(true);
         let member = |name, tensor, decay| Member {

@@ -43,6 +43,7 @@ void manual_seed(std::uint64_t seed);
 rust::Vec<std::uint8_t> default_generator_state();
 void set_default_generator_state(rust::Slice<const std::uint8_t> state);
 std::int64_t default_random_int64();
+void skip_default_generator(std::uint64_t count);
 rust::Vec<std::int64_t> default_randperm(std::int64_t n);
 
 void set_num_threads(std::int32_t threads);

@@ -36,6 +36,7 @@ pub mod ffi {
         fn default_generator_state() -> Result<Vec<u8>>;
         fn set_default_generator_state(state: &[u8]) -> Result<()>;
         fn default_random_int64() -> Result<i64>;
+        fn skip_default_generator(count: u64) -> Result<()>;
         fn default_randperm(n: i64) -> Result<Vec<i64>>;
 
         fn set_num_threads(threads: i32) -> Result<()>;

@@ -4,8 +4,12 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 use cxx::UniquePtr;
+use tch::{Device, Kind, Tensor};
 
 use super::bridge::ffi;
+
+/// libtorch draws normal numbers in blocks of so many.
+const NORMAL_BLOCK: u64 = 16;
 
 /// A private CPU generator (MT19937), like `torch.Generator()`.
 pub struct Generator(UniquePtr<ffi::Generator>);
@@ -72,6 +76,30 @@ pub fn default_random_int64() -> Result<i64> {
     Ok(ffi::default_random_int64()?)
 }
 
+/// Moves the default generator on as if a tensor of `count` elements had been drawn with `uniform_`.
+pub fn skip_uniform(count: u64, kind: Kind) -> Result<()> {
+    // A double takes two of the generator's 32-bit numbers, every other type one.
+    let each = if kind == Kind::Double { 2 } else { 1 };
+    Ok(ffi::skip_default_generator(count * each)?)
+}
+
+/// Moves the default generator on as if a tensor of `count` elements had been drawn with `normal_`.
+pub fn skip_normal(count: u64, kind: Kind) -> Result<()> {
+    if count < NORMAL_BLOCK {
+        // Few numbers are drawn in pairs, one of which may wait in the generator.
+        let _ =
+            Tensor::f_empty([i64::try_from(count)?], (kind, Device::Cpu))?.f_normal_(0.0, 1.0)?;
+        return Ok(());
+    }
+    // Numbers are drawn in blocks; if they do not come out even, the last block is drawn again.
+    let rest = if count.is_multiple_of(NORMAL_BLOCK) {
+        0
+    } else {
+        NORMAL_BLOCK
+    };
+    skip_uniform(count + rest, kind)
+}
+
 /// `torch.randperm(n)` from the default generator.
 pub fn default_randperm(n: usize) -> Result<Vec<usize>> {
     Ok(ffi::default_randperm(i64::try_from(n)?)?
@@ -80,17 +108,38 @@ pub fn default_randperm(n: usize) -> Result<Vec<usize>> {
         .collect())
 }
 
-/// Tests that seed or draw from the default generator take turns: it belongs to the whole process.
-#[cfg(test)]
-pub(crate) fn exclusive() -> std::sync::MutexGuard<'static, ()> {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    TURN.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Generator;
+    use tch::{Device, Kind, Tensor};
+
+    use super::{Generator, default_generator_state, skip_normal, skip_uniform};
+    use crate::torch::testing::seeded;
+
+    /// Skipping leaves the generator where drawing leaves it.
+    #[test]
+    fn what_is_skipped_is_what_would_have_been_drawn() {
+        for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
+            for count in [1_i64, 5, 15, 16, 17, 40, 63, 64, 1000] {
+                let empty = || Tensor::empty([count], (kind, Device::Cpu));
+                let after = |draw: &dyn Fn()| {
+                    seeded(3, || {
+                        draw();
+                        default_generator_state().expect("a state")
+                    })
+                };
+                let skipped = after(&|| skip_uniform(count as u64, kind).expect("skipped"));
+                let drawn = after(&|| {
+                    let _ = empty().uniform_(-0.5, 0.5);
+                });
+                assert!(skipped == drawn, "uniform, {count} of {kind:?}");
+                let skipped = after(&|| skip_normal(count as u64, kind).expect("skipped"));
+                let drawn = after(&|| {
+                    let _ = empty().normal_(0.0, 0.02);
+                });
+                assert!(skipped == drawn, "normal, {count} of {kind:?}");
+            }
+        }
+    }
 
     #[test]
     fn draws_and_permutations_are_pytorchs() {

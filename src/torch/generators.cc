@@ -71,6 +71,15 @@ void set_default_generator_state(rust::Slice<const std::uint8_t> state) {
 
 std::int64_t default_random_int64() { return random_int64(std::nullopt); }
 
+void skip_default_generator(std::uint64_t count) {
+  auto generator = at::detail::getDefaultCPUGenerator();
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  auto* default_generator = at::check_generator<at::CPUGeneratorImpl>(generator);
+  auto engine = default_generator->engine();
+  for (std::uint64_t drawn = 0; drawn < count; ++drawn) engine();
+  default_generator->set_engine(engine);
+}
+
 rust::Vec<std::int64_t> default_randperm(std::int64_t n) { return permutation(n, std::nullopt); }
 
 void set_num_threads(std::int32_t threads) { at::set_num_threads(threads); }

@@ -14,11 +14,9 @@ mod script;
 #[cfg(test)]
 pub mod testing;
 
-#[cfg(test)]
-pub(crate) use generator::exclusive;
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
-    set_default_generator_state,
+    set_default_generator_state, skip_normal, skip_uniform,
 };
 pub use script::{ScriptModule, ScriptOutput};
 

@@ -170,6 +170,7 @@ mod tests {
 
     #[test]
     fn warm_up_is_a_share_rounded_up() {
+        // Row 73.
         assert_eq!(plan(200, 8, 1, 1.0, None).warmup_steps, 3);
     }
 }

@@ -110,6 +110,7 @@ mod tests {
 
     #[test]
     fn row_93_of_the_specification() {
+        // Row 93.
         let cases = [
             ("train_runtime", 3725.987, "1:02:05.98"),
             ("init_mem_cpu_alloc_delta", f64::from(5 << 20), "5MB"),

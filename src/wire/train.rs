@@ -255,6 +255,9 @@ pub(crate) fn scheduler(
 }
 
 fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {
+    if run.logging.is_quiet() {
+        return;
+    }
     let (train, num_rows, max_steps) = (&run.train, ready.num_rows, ready.training.plan.max_steps);
     output::status(&format!(
         "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {max_steps} steps",

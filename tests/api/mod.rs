@@ -10,9 +10,9 @@ use host::data::{Dataset, Example, Table, Value};
 use host::error::{hints_of, told};
 use host::metric::{EvalPrediction, Whole};
 use host::model::Model;
-use host::optim::Sgd;
 use host::optim::groups::{self, Member};
-use host::optim::lr_scheduler::{LambdaScheduler, Schedule};
+use host::optim::lr_scheduler::{AdafactorScheduler, LambdaScheduler, Schedule};
+use host::optim::{Adafactor, AdafactorSettings, Sgd};
 use host::{Trainer, TrainerParts, TrainingArguments};
 use tempfile::TempDir;
 
@@ -104,6 +104,71 @@ fn model_init_begins_anew() {
     trainer.set_args(other).expect("arguments");
     let found = trained(&mut trainer);
     assert!(close(found, SEED_314), "{found:?}");
+}
+
+/// Row 3: accumulation over two batches of half the size.
+#[test]
+fn accumulation_is_the_same_as_a_larger_batch() {
+    let _alone = alone();
+    let folder = folder();
+    let args = TrainingArguments {
+        per_device_train_batch_size: 4,
+        gradient_accumulation_steps: 2,
+        ..arguments(&folder)
+    };
+    let mut trainer = Trainer::new(TrainerParts {
+        args,
+        ..parts(&folder)
+    })
+    .expect("a trainer");
+    let found = trained(&mut trainer);
+    assert!(close(found, SEED_42), "{found:?}");
+}
+
+/// Row 7: an Adafactor that sets its own rates, and the proxy that reports them.
+#[test]
+fn an_optimizer_that_schedules_itself() {
+    let _alone = alone();
+    let folder = folder();
+    let args = TrainingArguments {
+        logging_steps: Number(1.0),
+        ..arguments(&folder)
+    };
+    let parts = TrainerParts {
+        args,
+        optimizers: Some(Box::new(|model: &dyn Model, _| {
+            let parameters = model.parameters().iter();
+            let members: Vec<_> = parameters
+                .map(|parameter| Member {
+                    name: &parameter.name,
+                    tensor: &parameter.tensor,
+                    decay: parameter.decay,
+                })
+                .collect();
+            let groups = groups::build(&members, 0.0, 0.0);
+            let lr_scheduler = AdafactorScheduler::new(0.0, &groups);
+            let settings = AdafactorSettings {
+                scale_parameter: true,
+                relative_step: true,
+                ..AdafactorSettings::as_trainer()
+            };
+            Ok(Optimizers {
+                optimizer: Box::new(Adafactor::new(groups, settings)?),
+                lr_scheduler: Some(Box::new(lr_scheduler)),
+            })
+        })),
+        ..parts(&folder)
+    };
+    let mut trainer = Trainer::new(parts).expect("a trainer");
+    let found = trained(&mut trainer);
+    assert!(found.iter().all(|value| *value > 0.0), "{found:?}");
+    let history = &trainer.state().log_history;
+    let rates: Vec<f64> = history
+        .iter()
+        .filter_map(|entry| entry.get("learning_rate")?.as_f64())
+        .collect();
+    assert_eq!(rates.len(), 24);
+    assert!(rates.iter().all(|rate| *rate > 0.0), "{rates:?}");
 }
 
 /// Row 5: without it, weights, optimizer and generators go on.
@@ -330,7 +395,7 @@ fn told_of(error: &anyhow::Error) -> String {
     told(error)
 }
 
-/// A run of a program is resumed exactly, as one of the command is.
+/// A run of a program is resumed exactly, as one of the command is. Row 15: its arguments stay as they were given.
 #[test]
 fn resumption_is_exact() {
     let _alone = alone();
@@ -353,6 +418,11 @@ fn resumption_is_exact() {
     trained(&mut with(&output, 10));
     let mut resumed = with(&output, 20);
     resumed.train(Resume::Latest).expect("trained");
+    let written = |step: u64| {
+        let folder = whole.path().join(format!("checkpoint-{step}"));
+        std::fs::read(folder.join("training_args.json")).expect("arguments")
+    };
+    assert_eq!(written(5), written(20));
     assert_eq!(
         weights(&resumed).map(f64::to_bits),
         expected.map(f64::to_bits)

@@ -437,6 +437,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Rows 66 to 69: every contradiction of the reference's constructor, and those of this program.
 #[test]
 fn every_refusal_has_its_message() {
     let host = project();

@@ -237,6 +237,7 @@ fn absent_values_follow_from_others() {
     );
 }
 
+/// Row 68, of what is allowed; what is not is in `tests/cli/errors.rs`.
 #[test]
 fn the_best_model_is_told_by_a_metric_and_its_direction() {
     let tracked = "--validation_file valid.jsonl --evaluation_strategy epoch --save_strategy epoch --load_best_model_at_end";

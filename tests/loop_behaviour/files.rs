@@ -301,6 +301,24 @@ fn predict(host: &Host, file: &Path, arguments: &str) -> Vec<Value> {
     lines(&host.path("predicted/predictions.jsonl"))
 }
 
+/// Row 84: what is told of the run follows the log level.
+#[test]
+fn the_log_level_decides_what_is_told() {
+    let toy = fixture("golden/toy/train.jsonl");
+    for (level, is_told) in [("debug", true), ("passive", true), ("error", false)] {
+        let host = Host::new();
+        let arguments = format!(
+            "--max_train_samples 8 --max_eval_samples 6 --max_predict_samples 4 --max_steps 1 --log_level {level}"
+        );
+        let shown = host.succeeds(bert(&host, &toy, &arguments));
+        assert_eq!(
+            shown.contains("training: 8 rows"),
+            is_told,
+            "{level}: {shown}"
+        );
+    }
+}
+
 /// Row 58: there is a loss, and there are no predictions.
 #[test]
 fn only_the_loss() {

@@ -8,6 +8,7 @@ use super::ParameterGroup;
 use crate::checkpoint::Stateful;
 use crate::error::Failure;
 
+mod adafactor;
 mod constant;
 mod constant_with_warmup;
 mod cosine;
@@ -18,6 +19,7 @@ mod linear;
 mod plateau;
 mod polynomial;
 
+pub use adafactor::AdafactorScheduler;
 pub use lambda::LambdaScheduler;
 pub use plateau::PlateauScheduler;
 
@@ -162,6 +164,8 @@ mod tests {
 
     #[test]
     fn the_recorded_values_come_out() {
+        // Row 72: the values of 4.1.
+
         // Spec 4.1: rate 10, warm-up 2, 10 steps.
         let cases: [(&str, [f64; 12]); 6] = [
             (
