@@ -1,6 +1,7 @@
 //! The one integration binary: every further one would link libtorch again.
 
 mod api;
+mod arguments;
 mod bad_input;
 mod cli;
 mod config;

@@ -4,7 +4,8 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::output;
-use crate::config::reference;
+use crate::config::{proof, reference};
+use crate::error::Failure;
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
@@ -20,14 +21,28 @@ pub(super) fn command() -> Command {
                 .conflicts_with("markdown"),
         )
         .arg(flag("markdown", "As the README's table"))
+        .arg(
+            flag("check", "Only say whether every argument does what it says, has a test, or is refused for good reason")
+                .conflicts_with_all(["json", "markdown"]),
+        )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<()> {
-    if matches.get_flag("json") {
+    if matches.get_flag("check") {
+        check()
+    } else if matches.get_flag("json") {
         output::print(&format!("{:#}\n", reference::json()))
     } else if matches.get_flag("markdown") {
         output::print(&reference::markdown())
     } else {
         output::print(&reference::table())
     }
+}
+
+fn check() -> Result<()> {
+    let gaps = proof::gaps();
+    if gaps.is_empty() {
+        return output::print("every argument has its state and its test\n");
+    }
+    Err(Failure::usage(gaps.join("\n  ")).into())
 }

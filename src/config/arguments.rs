@@ -135,8 +135,8 @@ arguments! {
         length_column_name: String = "length".into(), listed(73);
         /// Seed of the data order; absent: the order follows --seed as in 4.34.
         data_seed: Option<i64> = None, listed(39);
-        /// Read batches in the first process and send them to the others.
-        dispatch_batches: Option<bool> = None, further().deferred(DISTRIBUTED);
+        /// Read batches in the first process and send them to the others; without effect in a single one.
+        dispatch_batches: Option<bool> = None, further();
     }
 
     "Training" {
@@ -259,10 +259,10 @@ arguments! {
         logging_dir: Option<PathBuf> = None, listed(27);
         /// How much the program says.
         log_level: String = "passive".into(), listed(24).one_of(LOG_LEVELS);
-        /// How much the other processes say.
-        log_level_replica: String = "warning".into(), listed(25).one_of(LOG_LEVELS).deferred(DISTRIBUTED);
-        /// Log once per machine instead of once.
-        log_on_each_node: bool = true, listed(26).deferred(DISTRIBUTED);
+        /// How much processes other than the main one say; without effect in a single one.
+        log_level_replica: String = "warning".into(), listed(25).one_of(LOG_LEVELS);
+        /// Let the first process of each machine log instead of only one; without effect in a single one.
+        log_on_each_node: bool = true, listed(26);
         /// Where records go besides the output folder: none, all, or names of installed reporters.
         report_to: Option<Vec<String>> = None, listed(74);
         /// Name of the run for reporters; absent: the output folder.
@@ -286,8 +286,8 @@ arguments! {
         save_total_limit: Option<i64> = None, listed(33);
         /// Weights are always safetensors: an explicit false is refused, because no pickles are written.
         save_safetensors: bool = false, listed(35);
-        /// Save on every machine.
-        save_on_each_node: bool = false, listed(36).deferred(DISTRIBUTED);
+        /// Let the first process of each machine save instead of only one; without effect in a single one.
+        save_on_each_node: bool = false, listed(36);
         /// When the disk is full: go on without the checkpoint and try again at the next, or stop.
         on_disk_full: String = "continue".into(), host().one_of(ON_DISK_FULL);
     }

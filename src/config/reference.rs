@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{Arguments, FIELDS};
 use super::field::{Choice, Field, Origin, State};
+use super::proof;
 use super::run::Command;
 use super::setting::Shape;
 
@@ -61,7 +62,7 @@ fn help_entry(text: &mut String, field: &Field, defaults: &Arguments) {
         Shape::One => format!(" <{}>", field.type_name),
         Shape::Many => format!(" <{}>...", field.type_name.trim_start_matches("list of ")),
     };
-    let mut help = field.help().to_owned();
+    let mut help = field.help().to_owned() + &also(field);
     let choices = available(field.facts.choices);
     if !choices.is_empty() {
         let _ = write!(help, " [{}]", choices.join(", "));
@@ -111,11 +112,12 @@ pub fn table() -> String {
         }
         let _ = writeln!(
             text,
-            "  {:<36} {:<13} {:<13} {}",
+            "  {:<36} {:<13} {:<13} {}{}",
             field.name,
             field.type_name,
             default(field, &defaults),
-            state(field)
+            state(field),
+            also(field).trim_end_matches('.').replace(" Also", "; also")
         );
     }
     text
@@ -142,6 +144,7 @@ pub fn json() -> Value {
             "aliases": field.facts.aliases,
             "state": state_name(field.facts.state),
             "reason": reason(field.facts.state),
+            "test": proof::of(field),
             "choices": field.facts.choices.iter().map(|choice| json!({
                 "name": choice.name, "state": state_name(choice.state), "reason": reason(choice.state),
             })).collect::<Vec<_>>(),
@@ -168,7 +171,7 @@ pub fn markdown() -> String {
             field.type_name.to_owned(),
             format!("`{}`", default(field, &defaults)),
             state(field),
-            field.help().replace('<', "\\<"),
+            field.help().replace('<', "\\<") + &also(field),
         ];
         let _ = writeln!(
             text,
@@ -207,6 +210,14 @@ fn state(field: &Field) -> String {
         State::Honoured => format!("honoured, except {}", refused.join(", ")),
         State::Deferred(missing) => format!("refused for now: needs {missing}"),
         State::Refused(reason) => format!("refused: {reason}"),
+    }
+}
+
+/// Other names of an argument, for the end of its help.
+fn also(field: &Field) -> String {
+    match field.facts.aliases {
+        [] => String::new(),
+        names => format!(" Also named {}.", names.join(", ")),
     }
 }
 

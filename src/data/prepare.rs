@@ -484,12 +484,33 @@ impl<'a> Preparation<'a> {
             }
             if self.is_argument(name) {
                 self.check_numbers(name)?;
+            } else {
+                self.check_wanted(name, column)?;
             }
             if !matches!(column.cells(), Cells::Unusable { .. }) {
                 kept.push(name.clone());
             }
         }
         Ok(kept)
+    }
+
+    /// A column of numbers that is kept reaches the model, which must take it; texts never do.
+    fn check_wanted(&self, name: &str, column: &Column) -> Result<()> {
+        let is_label = self.options.label_names.iter().any(|label| label == name);
+        let is_number = matches!(
+            column.cells(),
+            Cells::Ints(_) | Cells::Floats(_) | Cells::IntRows(_) | Cells::FloatRows(_)
+        );
+        if is_label || KEPT_LABELS.contains(&name) || !is_number {
+            return Ok(());
+        }
+        let (files, arguments) = (self.files(), self.options.forward_arguments.join(", "));
+        bail!(
+            Failure::data(format!(
+                "{files}: column {name:?} is no argument of the model ({arguments})"
+            ))
+            .hint("drop such columns: leave remove_unused_columns on")
+        );
     }
 
     fn check_numbers(&self, name: &str) -> Result<()> {

@@ -1,5 +1,8 @@
 //! `host args`.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::Host;
@@ -43,4 +46,22 @@ fn the_listing_is_also_json_and_a_table() {
 #[test]
 fn two_forms_at_once_are_refused() {
     assert_eq!(Host::new().run("args --json --markdown").code, Some(2));
+}
+
+/// The test that an argument names exists and is a test.
+#[test]
+fn every_argument_names_a_test_that_exists() {
+    let host = Host::new();
+    let mut command = host.command("args");
+    command.arg("--json");
+    let table: Value = serde_json::from_str(&host.succeeds(command)).expect("JSON");
+    for field in table.as_array().expect("a list") {
+        let (name, test) = (&field["name"], field["test"].as_str());
+        let test = test.unwrap_or_else(|| panic!("{name} names no test"));
+        let (file, function) = test.split_once("::").expect("file::function");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{file}.rs"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name}: no {file}"));
+        let head = format!("#[test]\nfn {function}() {{");
+        assert!(text.contains(&head), "{name}: no test {test}");
+    }
 }
