@@ -75,6 +75,11 @@ pub(super) trait Rule: std::fmt::Debug {
         Ok(Tensor::f_zeros(&buffer.shape, options)?)
     }
 
+    /// Takes out of a saved entry what the rule does not keep because it never changes; an error if it is something else.
+    fn take_constants(&self, _name: &str, _entry: &mut Entry) -> Result<()> {
+        Ok(())
+    }
+
     /// One update of the parameters of group `index` that have a gradient.
     fn update(&mut self, index: usize, group: &ParameterGroup, active: &[Active<'_>])
     -> Result<()>;
@@ -164,6 +169,7 @@ impl<R: Rule> Buffered<R> {
             let what = (name, &buffer.shape[..], &form);
             buffers.push(state::take(&mut entry, buffer.key, what)?);
         }
+        self.rule.take_constants(name, &mut entry)?;
         state::nothing_left(&entry, name)?;
         Ok(Slot { step, buffers })
     }

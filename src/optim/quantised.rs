@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
 use super::buffered::{Active, Buffer, Buffered, Rule};
-use super::{Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup, state};
+use super::state::{self, Entry};
+use super::{Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup};
 use crate::torch::{self, UpdateRule, Updated};
 
 /// Elements that share a scale.
@@ -166,6 +167,19 @@ impl Rule for Quantised {
             }
         }
         Ok(buffers)
+    }
+
+    /// bitsandbytes saves its maps with every parameter.
+    fn take_constants(&self, name: &str, entry: &mut Entry) -> Result<()> {
+        for (key, map) in ["qmap1", "qmap2"].into_iter().zip(&self.maps) {
+            let Some(saved) = entry.remove(key) else {
+                continue;
+            };
+            if saved.f_to_device(map.values.device())? != map.values {
+                return Err(state::misfit(format!("{key} of {name} is another map")).into());
+            }
+        }
+        Ok(())
     }
 
     fn update(

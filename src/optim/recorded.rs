@@ -445,6 +445,57 @@ fn pickled_states_are_taken_up() {
     }
 }
 
+/// bitsandbytes wraps its tensors in a dictionary, and saves its maps.
+#[test]
+fn pickled_codes_are_taken_up() {
+    let recorded = recorded("eight_bits.safetensors");
+    for name in ["adamw_8bit", "lion_8bit"] {
+        let mut state = foreign::read_optimizer(&fixture(&format!("{name}.pt"))).expect("readable");
+        state.json["param_groups"][1]["params"] = json!([1, 2]);
+        let mut optimizer = Case {
+            shapes: LARGE,
+            ..case(name)
+        }
+        .make();
+        for (key, parameter) in ["w", "b"].into_iter().zip(parameters(&*optimizer)) {
+            let fifth = &recorded[&format!("{name}.5.{key}")];
+            tch::no_grad(|| parameter.shallow_clone().copy_(fifth));
+        }
+        let map = state
+            .tensors
+            .iter()
+            .position(|(key, _)| key == "state.0.qmap1");
+        let map = map.expect("a map");
+        let spoiled = copied(PartState {
+            tensors: state
+                .tensors
+                .iter()
+                .map(|(key, tensor)| (key.clone(), tensor.shallow_clone()))
+                .collect(),
+            json: state.json.clone(),
+        });
+        let _ = spoiled.tensors[map].1.get(3).fill_(0.5);
+        let error = optimizer.load_state(spoiled).expect_err("another map");
+        assert!(
+            error.to_string().ends_with("qmap1 of w is another map"),
+            "{error}"
+        );
+        optimizer.load_state(state).expect("it fits");
+        (5..10).for_each(|number| step(&mut *optimizer, number));
+        for (key, parameter) in ["w", "b"].into_iter().zip(parameters(&*optimizer)) {
+            let difference = difference(parameter, &recorded[&format!("{name}.{key}")]);
+            assert!(difference <= 1e-5, "{name}: {key}: {difference}");
+        }
+        let state = optimizer.state().expect("a state").tensors;
+        let codes = state.iter().find(|(key, _)| key == "state.0.state1");
+        assert_eq!(
+            codes.expect("codes").1,
+            recorded[&format!("{name}.state1")],
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn states_have_the_references_names() {
     let expected = [
