@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use host::config::parameters::{OPTIMIZERS, SCHEDULES};
 use serde_json::Value;
 
 use crate::support::Host;
@@ -103,6 +104,28 @@ fn links_lead_somewhere() {
             target.contains("://") || root().join(target).exists(),
             "no {target}"
         );
+    }
+}
+
+/// Each optimizer and schedule with settings has a row that names them all.
+#[test]
+fn settings_of_optimizers_and_schedules_are_told() {
+    let text = readme();
+    let cells = |line: &str| -> Option<(String, String)> {
+        let (owner, settings) = line.strip_prefix("| ")?.split_once(" | ")?;
+        Some((owner.to_owned(), settings.to_owned()))
+    };
+    let rows: Vec<_> = text.lines().filter_map(cells).collect();
+    for (owner, parameters) in OPTIMIZERS.iter().chain(SCHEDULES) {
+        let row = rows
+            .iter()
+            .find(|(owners, _)| owners.split(", ").any(|name| name == *owner));
+        let (_, settings) = row.unwrap_or_else(|| panic!("no row for {owner}"));
+        for parameter in *parameters {
+            let words = settings.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let is_told = words.into_iter().any(|word| word == parameter.name);
+            assert!(is_told, "{owner}: {} is not in {settings}", parameter.name);
+        }
     }
 }
 

@@ -47,18 +47,7 @@ pub fn read_optimizer(path: &Path) -> Result<PartState> {
             let PickleValue::Int(index) = index else {
                 bail!("a parameter index is {}", index.what())
             };
-            for (key, value) in state
-                .entries()
-                .with_context(|| format!("state of parameter {index}"))?
-            {
-                let PickleValue::Str(key) = key else {
-                    bail!("a key of parameter {index} is {}", key.what())
-                };
-                let name = format!("state.{index}.{key}");
-                if let Some(tensor) = state_tensor(value).with_context(|| name.clone())? {
-                    tensors.push((name, tensor));
-                }
-            }
+            push_state(*index, state, &mut tensors)?;
         }
         let groups = value
             .get("param_groups")
@@ -69,6 +58,34 @@ pub fn read_optimizer(path: &Path) -> Result<PartState> {
             json: json!({"param_groups": to_json(groups)?}),
         })
     })
+}
+
+/// Adds the state of parameter `index`. What stands in a dictionary inside of it is part of it: bitsandbytes wraps its
+/// tensors in one since 0.49.
+fn push_state(index: i64, state: &PickleValue, tensors: &mut Vec<(String, Tensor)>) -> Result<()> {
+    let mut push = |key: &PickleValue, value: &PickleValue| {
+        let PickleValue::Str(key) = key else {
+            bail!("a key of parameter {index} is {}", key.what())
+        };
+        let name = format!("state.{index}.{key}");
+        let tensor = state_tensor(value).with_context(|| name.clone())?;
+        tensors.extend(tensor.map(|tensor| (name, tensor)));
+        Ok(())
+    };
+    let entries = state
+        .entries()
+        .with_context(|| format!("state of parameter {index}"))?;
+    for (key, value) in entries {
+        match value {
+            PickleValue::Dict(wrapped) => {
+                wrapped
+                    .iter()
+                    .try_for_each(|(key, value)| push(key, value))?;
+            }
+            value => push(key, value)?,
+        }
+    }
+    Ok(())
 }
 
 /// A value of an optimizer's state. Numbers, such as the step count of some optimizers, become float32 scalars, as newer ones

@@ -13,8 +13,6 @@ const PRECISION: &str = "mixed precision";
 const DISTRIBUTED: &str = "training with several processes";
 const COMPILATION: &str = "compilation of models";
 const HUB: &str = "the Hub client";
-const OPTIMIZERS_TO_COME: &str = "an implementation here";
-const QUANTISED: &str = "optimizers with quantised or paged state";
 const SHARDING: &str = "sharding over several processes";
 
 const STRATEGIES: &[Choice] = &[choice("no"), choice("steps"), choice("epoch")];
@@ -28,8 +26,10 @@ const SCHEDULES: &[Choice] = &[
     choice("constant_with_warmup"),
     choice("inverse_sqrt"),
     choice("reduce_lr_on_plateau"),
-    later("piecewise", "arguments for the rule of this schedule"),
-    later("exponential", "arguments for the rate of this schedule"),
+    choice("piecewise"),
+    choice("exponential"),
+    choice("cosine_with_min_lr"),
+    choice("warmup_stable_decay"),
 ];
 
 const OPTIMIZERS: &[Choice] = &[
@@ -37,19 +37,22 @@ const OPTIMIZERS: &[Choice] = &[
     choice("adamw_torch_fused"),
     choice("sgd"),
     choice("adafactor"),
-    later("adamw_hf", OPTIMIZERS_TO_COME),
-    later("adamw_apex_fused", OPTIMIZERS_TO_COME),
-    later("adamw_anyprecision", OPTIMIZERS_TO_COME),
-    later("adagrad", OPTIMIZERS_TO_COME),
-    later("rmsprop", OPTIMIZERS_TO_COME),
-    later("lion_32bit", OPTIMIZERS_TO_COME),
-    later("adamw_bnb_8bit", QUANTISED),
-    later("adamw_8bit", QUANTISED),
-    later("paged_adamw_32bit", QUANTISED),
-    later("paged_adamw_8bit", QUANTISED),
-    later("lion_8bit", QUANTISED),
-    later("paged_lion_32bit", QUANTISED),
-    later("paged_lion_8bit", QUANTISED),
+    choice("adamw_hf"),
+    choice("adamw_apex_fused"),
+    choice("adamw_anyprecision"),
+    choice("adagrad"),
+    choice("rmsprop"),
+    choice("lion_32bit"),
+    choice("adamw_bnb_8bit"),
+    choice("adamw_8bit"),
+    choice("paged_adamw_32bit"),
+    choice("paged_adamw_8bit"),
+    choice("lion_8bit"),
+    choice("paged_lion_32bit"),
+    choice("paged_lion_8bit"),
+    choice("muon"),
+    choice("schedule_free_adamw"),
+    choice("stable_adamw"),
     never(
         "adamw_torch_xla",
         "it needs an XLA device, and libtorch has none",
@@ -185,10 +188,12 @@ arguments! {
     }
 
     "Optimizer and schedule" {
-        /// The optimizer.
+        /// The optimizer. Names with 8bit keep a state of 8 bits for parameters of 4096 elements or more; those with paged
+        /// mean the same as without on a CPU.
         optim: String = "adamw_torch".into(), listed(70).one_of(OPTIMIZERS);
-        /// Settings of the optimizer as k=v,k=v; only adamw_anyprecision reads them.
-        optim_args: Option<String> = None, listed(71).deferred("the optimizer adamw_anyprecision");
+        /// Settings of the optimizer as k=v,k=v; adamw_anyprecision, adamw_hf, muon, schedule_free_adamw and stable_adamw
+        /// have some.
+        optim_args: Option<String> = None, listed(71);
         /// Peak learning rate.
         learning_rate: f64 = 5e-5, listed(13);
         /// Weight decay of all parameters but biases and layer norms.
@@ -201,6 +206,8 @@ arguments! {
         adam_epsilon: f64 = 1e-8, listed(17);
         /// How the learning rate changes over the run.
         lr_scheduler_type: String = "linear".into(), listed(21).one_of(SCHEDULES);
+        /// Settings of the schedule as k=v,k=v or a JSON object, such as num_cycles=2.
+        lr_scheduler_kwargs: Option<String> = None, host();
         /// Share of all steps spent on warming up.
         warmup_ratio: f64 = 0.0, listed(22);
         /// Steps of warming up; above 0 it overrides --warmup_ratio.

@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod field;
 pub mod findings;
 pub mod input;
+pub mod parameters;
 pub mod proof;
 pub mod reference;
 pub mod resolve;

@@ -191,8 +191,10 @@ pub enum OnNonfinite {
 /// Optimizer and schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimizer {
-    /// `adamw_torch`, `adamw_torch_fused`, `sgd`, `adafactor`.
+    /// Its Hugging Face name (field 70).
     pub name: String,
+    /// What only this optimizer has (`optim_args`), read and checked.
+    pub args: serde_json::Map<String, serde_json::Value>,
     /// Peak rate.
     pub learning_rate: f64,
     /// Decay of group 0.
@@ -205,6 +207,8 @@ pub struct Optimizer {
     pub adam_epsilon: f64,
     /// Schedule name of spec 4.1.
     pub lr_scheduler_type: String,
+    /// What only this schedule has, read and checked.
+    pub lr_scheduler_kwargs: serde_json::Map<String, serde_json::Value>,
     /// Used when `warmup_steps` is 0.
     pub warmup_ratio: f64,
     /// Steps of warm-up, overrides the ratio.

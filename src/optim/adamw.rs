@@ -9,7 +9,6 @@ use tch::{Device, Kind, Tensor};
 use super::state::{self, Entry};
 use super::{Optimizer, OptimizerSettings, ParameterGroup, groups};
 use crate::checkpoint::{PartState, Stateful};
-use crate::error::Failure;
 use crate::torch::{self, AdamParameters, AdamState};
 
 /// Adam with decoupled weight decay. Moments are made at the first gradient of a parameter.
@@ -69,24 +68,7 @@ impl AdamW {
         fused: bool,
     ) -> Result<Self> {
         groups::check(&groups)?;
-        for (name, value) in [
-            ("adam_beta1", settings.beta1),
-            ("adam_beta2", settings.beta2),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Failure::usage(format!(
-                    "{name} {value} is not at least 0 and below 1"
-                ))
-                .into());
-            }
-        }
-        if !settings.epsilon.is_finite() || settings.epsilon < 0.0 {
-            return Err(Failure::usage(format!(
-                "adam_epsilon {} is not a number of at least 0",
-                settings.epsilon
-            ))
-            .into());
-        }
+        let settings = settings.checked()?;
         let count = groups.iter().map(|group| group.parameters.len()).sum();
         Ok(Self {
             groups,
@@ -222,20 +204,7 @@ impl Stateful for AdamW {
         self.moments = moments;
         state::apply_groups(&mut self.groups, &incoming.groups);
         if let Some(saved) = incoming.groups.first() {
-            let beta = |index: usize| {
-                saved
-                    .get("betas")
-                    .and_then(|betas| betas.get(index))
-                    .and_then(Value::as_f64)
-            };
-            self.settings = OptimizerSettings {
-                beta1: state::adopted(("adam_beta1", self.settings.beta1), beta(0)),
-                beta2: state::adopted(("adam_beta2", self.settings.beta2), beta(1)),
-                epsilon: state::adopted(
-                    ("adam_epsilon", self.settings.epsilon),
-                    state::number(saved, "eps"),
-                ),
-            };
+            self.settings.adopt(saved);
         }
         Ok(())
     }

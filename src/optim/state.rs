@@ -24,16 +24,22 @@ pub struct Incoming {
 }
 
 /// The groups as torch writes them: `weight_decay`, `lr`, what the optimizer adds, `initial_lr`, `params`.
-pub fn groups_json(groups: &[ParameterGroup], own: &[(&str, Value)]) -> Value {
+pub fn groups_json(groups: &[ParameterGroup], own: &[(&'static str, Value)]) -> Value {
+    groups_json_each(groups, |_| own.to_vec())
+}
+
+/// [`groups_json`] for optimizers whose groups differ in what they add; `own` gets the group's number.
+pub fn groups_json_each(
+    groups: &[ParameterGroup],
+    own: impl Fn(usize) -> Vec<(&'static str, Value)>,
+) -> Value {
     let mut first = 0;
-    let objects = groups.iter().map(|group| {
+    let objects = groups.iter().enumerate().map(|(index, group)| {
         let mut object = Map::new();
         object.insert("weight_decay".to_owned(), Value::from(group.weight_decay));
         object.insert("lr".to_owned(), Value::from(group.learning_rate));
-        object.extend(
-            own.iter()
-                .map(|(key, value)| ((*key).to_owned(), value.clone())),
-        );
+        let own = own(index).into_iter();
+        object.extend(own.map(|(key, value)| (key.to_owned(), value)));
         object.insert(
             "initial_lr".to_owned(),
             Value::from(group.initial_learning_rate),
@@ -136,6 +142,12 @@ pub fn number(group: &Map<String, Value>, key: &str) -> Option<f64> {
     group.get(key).and_then(Value::as_f64)
 }
 
+/// The betas of a saved group that are there.
+pub fn betas(group: &Map<String, Value>) -> [Option<f64>; 2] {
+    let beta = |index: usize| group.get("betas")?.get(index)?.as_f64();
+    [beta(0), beta(1)]
+}
+
 /// Takes over rates and decay, as `load_state_dict` does; a decay that differs from the arguments' is said.
 pub fn apply_groups(groups: &mut [ParameterGroup], saved: &[Map<String, Value>]) {
     for (index, (group, saved)) in groups.iter_mut().zip(saved).enumerate() {
@@ -160,6 +172,21 @@ pub fn adopted((name, present): (&str, f64), saved: Option<f64>) -> f64 {
             saved
         }
         _ => present,
+    }
+}
+
+/// Says where a checkpoint was written with another value of what no argument sets.
+pub fn tell_fixed(
+    (optimizer, index): (&str, usize),
+    saved: &Map<String, Value>,
+    fixed: &[(&str, f64)],
+) {
+    for (name, value) in fixed {
+        if let Some(other) = number(saved, name).filter(|other| other != value) {
+            tracing::warn!(
+                "{optimizer}: {name} is {value}, not {other} as in group {index} of the checkpoint"
+            );
+        }
     }
 }
 

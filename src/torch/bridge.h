@@ -1,10 +1,12 @@
-// Declarations of the bridge; see bridge.rs for who owns what. Implementations: generators.cc, optimizers.cc, script.cc.
+// Declarations of the bridge; see bridge.rs for who owns what. Implementations: generators.cc, optimizers.cc, script.cc,
+// update_rules.cc.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include <ATen/ATen.h>
+#include <ATen/ScalarOps.h>
 
 #include "rust/cxx.h"
 
@@ -19,6 +21,8 @@ namespace torch_bridge {
 
 struct NamedTensor;
 struct ScriptOutput;
+enum class UpdateRule : std::uint8_t;
+struct UpdateSettings;
 
 struct Generator {
   at::Generator inner;
@@ -31,6 +35,11 @@ struct ScriptModule {
 
 inline at::Tensor& tensor_at(std::size_t address) {
   return *reinterpret_cast<at::Tensor*>(address);
+}
+
+// tensor.mul_(factor) as Python calls it: half precision rounds the factor first, which Tensor::mul_(Scalar) does not.
+inline at::Tensor& scale(at::Tensor& tensor, double factor) {
+  return tensor.mul_(at::native::wrapped_scalar_tensor(factor));
 }
 
 std::unique_ptr<Generator> new_generator(std::uint64_t seed);
@@ -59,6 +68,10 @@ void adamw_step(rust::Slice<const std::size_t> parameters, rust::Slice<const std
                 double learning_rate, double beta1, double beta2, double weight_decay, double epsilon, bool fused);
 void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, double weight_decay);
 void add_scaled(std::size_t target, std::size_t other, double factor);
+void update_step(UpdateRule rule, rust::Slice<const std::size_t> parameters, rust::Slice<const std::size_t> states,
+                 rust::Slice<const double> steps, const UpdateSettings& settings);
+std::size_t quantisation_table(std::size_t map);
+void lerp_in_place(std::size_t target, std::size_t end, double weight);
 
 bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
 void autocast_clear_cache();

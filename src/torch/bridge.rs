@@ -22,6 +22,62 @@ pub mod ffi {
         is_dictionary: bool,
     }
 
+    /// How a step changes parameters; `update_rules.cc` has one function for each.
+    #[derive(Clone, Copy, Debug)]
+    enum UpdateRule {
+        /// torch's. States: exp_avg, exp_avg_sq.
+        Adamw,
+        /// That of transformers. States: exp_avg, exp_avg_sq.
+        AdamwHf,
+        /// States: exp_avg, exp_avg_sq and, for Kahan's summation, compensation; of any types.
+        Anyprecision,
+        /// States: sum.
+        Adagrad,
+        /// States: square_avg; `beta2` is its alpha.
+        Rmsprop,
+        /// States: state1, state2 of bitsandbytes.
+        Adamw32bit,
+        /// States: state1 of bitsandbytes.
+        Lion32bit,
+        /// States: codes, scales, map and table of both moments.
+        Adamw8bit,
+        /// States: codes, scales, map and table of the moment.
+        Lion8bit,
+        /// States: momentum_buffer; matrices only. `beta1` is the momentum.
+        Muon,
+        /// States: exp_avg, exp_avg_sq and, for Kahan's summation, compensation. The betas are debiased.
+        StableAdamw,
+        /// States: z, exp_avg_sq.
+        ScheduleFreeAdamw,
+    }
+
+    /// Numbers of one step of a group; a rule reads those it has.
+    #[derive(Clone, Copy, Debug)]
+    struct UpdateSettings {
+        /// Present rate.
+        learning_rate: f64,
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to denominators.
+        epsilon: f64,
+        /// Decay of the weights.
+        weight_decay: f64,
+        /// AdamW of transformers: correct the bias of the moments.
+        correct_bias: bool,
+        /// StableAdamW: decay is `weight_decay` times the rate in units of this.
+        rate_unit: f64,
+        /// Schedule-free: weight of the newest iterate in the average.
+        average_weight: f64,
+        /// Muon: look ahead by the momentum.
+        nesterov: bool,
+        /// Muon: iterations of the orthogonalisation.
+        newton_schulz_steps: u32,
+        /// Muon: scale updates to the root mean square of AdamW's.
+        match_rms_adamw: bool,
+    }
+
     unsafe extern "C++" {
         include!("host/src/torch/bridge.h");
 
@@ -62,6 +118,15 @@ pub mod ffi {
         ) -> Result<()>;
         fn sgd_step(parameters: &[usize], learning_rate: f64, weight_decay: f64) -> Result<()>;
         fn add_scaled(target: usize, other: usize, factor: f64) -> Result<()>;
+        fn update_step(
+            rule: UpdateRule,
+            parameters: &[usize],
+            states: &[usize],
+            steps: &[f64],
+            settings: &UpdateSettings,
+        ) -> Result<()>;
+        fn quantisation_table(map: usize) -> Result<usize>;
+        fn lerp_in_place(target: usize, end: usize, weight: f64) -> Result<()>;
 
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;

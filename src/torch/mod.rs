@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 mod bridge;
 mod generator;
@@ -21,6 +21,7 @@ pub use generator::{
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;
+pub use bridge::ffi::{UpdateRule, UpdateSettings};
 
 fn addresses(tensors: &[Tensor]) -> Vec<usize> {
     tensors
@@ -143,6 +144,61 @@ pub fn add_scaled(target: &mut Tensor, other: &Tensor, factor: f64) -> Result<()
         target.as_ptr() as usize,
         other.as_ptr() as usize,
         factor,
+    )?)
+}
+
+/// A parameter of a step: it has a gradient, and states as its rule wants them.
+#[derive(Debug)]
+pub struct Updated<'a> {
+    /// The leaf tensor.
+    pub parameter: &'a Tensor,
+    /// As many as those of all other parameters of the step.
+    pub states: Vec<&'a Tensor>,
+    /// Steps, with the one that is made now.
+    pub step: f64,
+}
+
+/// One step of a rule in place, over parameters that all have a gradient. Errors are libtorch's, for shapes and types that
+/// do not fit.
+pub fn update_step(
+    rule: UpdateRule,
+    updated: &[Updated<'_>],
+    settings: &UpdateSettings,
+) -> Result<()> {
+    let address = |tensor: &Tensor| tensor.as_ptr() as usize;
+    let parameters: Vec<_> = updated.iter().map(|item| address(item.parameter)).collect();
+    let states = updated.iter().flat_map(|item| &item.states);
+    let states: Vec<_> = states.map(|tensor| address(tensor)).collect();
+    let steps: Vec<_> = updated.iter().map(|item| item.step).collect();
+    if updated
+        .iter()
+        .any(|item| item.states.len() * updated.len() != states.len())
+    {
+        bail!("the parameters of a step differ in the number of their states");
+    }
+    Ok(ffi::update_step(
+        rule,
+        &parameters,
+        &states,
+        &steps,
+        settings,
+    )?)
+}
+
+/// What makes looking for the nearest value of `map` (256 float32 values on the CPU, ascending) fast: codes to begin at.
+pub fn quantisation_table(map: &Tensor) -> Result<Tensor> {
+    let is_map = map.size() == [256] && map.f_kind()? == Kind::Float && map.device() == Device::Cpu;
+    anyhow::ensure!(is_map, "a map has 256 float32 values on the CPU");
+    let address = ffi::quantisation_table(map.as_ptr() as usize)?;
+    Ok(adopt(address))
+}
+
+/// `target += weight * (end - target)` in place, as `Tensor.lerp_`; without history.
+pub fn lerp_in_place(target: &Tensor, end: &Tensor, weight: f64) -> Result<()> {
+    Ok(ffi::lerp_in_place(
+        target.as_ptr() as usize,
+        end.as_ptr() as usize,
+        weight,
     )?)
 }
 

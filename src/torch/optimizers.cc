@@ -26,9 +26,9 @@ void adamw_single(at::Tensor& parameter, const at::Tensor& gradient, at::Tensor&
                   at::Tensor& step, double learning_rate, double beta1, double beta2, double weight_decay,
                   double epsilon) {
   step.add_(1);
-  if (weight_decay != 0) parameter.mul_(1 - learning_rate * weight_decay);
+  if (weight_decay != 0) scale(parameter, 1 - learning_rate * weight_decay);
   exp_avg.lerp_(gradient, 1 - beta1);
-  exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, 1 - beta2);
+  scale(exp_avg_sq, beta2).addcmul_(gradient, gradient, 1 - beta2);
   const double count = step.item<double>();
   const double bias_correction1 = 1 - std::pow(beta1, count);
   const double bias_correction2 = 1 - std::pow(beta2, count);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{Metrics, Trainer, Updates, report, round};
 use crate::callback::{Control, Event};
 use crate::checkpoint::rng::RngState;
-use crate::optim::LrScheduler;
+use crate::optim::{LrScheduler, Phase};
 
 impl Trainer {
     /// Runs what the flags ask for.
@@ -22,6 +22,7 @@ impl Trainer {
             }
         }
         if self.control.should_save() {
+            updates.optimizer.enter(Phase::Evaluation)?;
             self.save_checkpoint(updates, metrics.as_ref())?;
         }
         Ok(())
@@ -45,6 +46,7 @@ impl Trainer {
     fn evaluate_in_training(&mut self, updates: &mut Updates<'_>) -> Result<Option<Metrics>> {
         let before = BeforeEvaluation::of(self)?;
         self.evaluation_owed = false;
+        updates.optimizer.enter(Phase::Evaluation)?;
         let Some(metrics) = self.evaluate("eval")? else {
             before.restore(self)?;
             self.evaluation_owed = true;

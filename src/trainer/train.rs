@@ -10,6 +10,7 @@ use super::speed::{self, Work};
 use super::{Plan, Trainer, Training, Updates};
 use crate::callback::Event;
 use crate::data::{Epoch, LoadedBatch};
+use crate::optim::Phase;
 
 /// How a call of [`Trainer::train`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +147,7 @@ impl Trainer {
         if self.accumulation.begins_step(place) {
             self.fire(Event::StepBegin)?;
         }
+        updates.optimizer.enter(Phase::Training)?;
         let share = self.forward_backward(batch)?;
         self.losses_finite &= share.is_finite();
         self.losses
@@ -171,6 +173,7 @@ impl Trainer {
     }
 
     fn interrupt(&mut self, training: &mut Training) -> Result<Outcome> {
+        training.optimizer.enter(Phase::Evaluation)?;
         let checkpoint = self.commit_interrupted(&training.split().1)?;
         Ok(Outcome {
             end: End::Interrupted(checkpoint),
@@ -180,7 +183,8 @@ impl Trainer {
     }
 
     /// Best model, final metrics, final log (spec 3.2 steps 9 and 10).
-    fn finish(&mut self, training: &Training) -> Result<Outcome> {
+    fn finish(&mut self, training: &mut Training) -> Result<Outcome> {
+        training.optimizer.enter(Phase::Evaluation)?;
         self.load_best_model()?;
         let runtime = self.started.elapsed();
         self.training_seconds = runtime.as_secs_f64();

@@ -13,18 +13,19 @@ use super::{Ending, Screen, evaluate, parts, show_usage, signals, this_executabl
 use crate::callback::{self, Callback, Event, EventKind};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
-use crate::config::run::{Resume, Run, Strategy};
+use crate::config::run::{self, Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
 use crate::model::{Model, Parameter};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
-use crate::optim::{self, LrScheduler, Optimizer, OptimizerSettings, ParameterGroup, lr_scheduler};
+use crate::optim::{
+    self, LrScheduler, Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup, lr_scheduler,
+};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
 use crate::trainer::{End, Outcome, Trainer, Training, results};
 
-/// Weights, their two moments, and the rest of a checkpoint.
-const CHECKPOINT_FACTOR: u64 = 3;
+/// What a checkpoint holds besides weights and the optimizer's state.
 const CHECKPOINT_EXTRA: u64 = 256 << 10;
 
 /// A run before its first step.
@@ -177,10 +178,8 @@ pub(crate) fn check_space(run: &Run, model: &dyn Model) -> Result<()> {
     }
     let state = model.state_dict();
     let weights = load::num_bytes(state.iter().map(|(_, tensor)| tensor))?;
-    space::preflight(
-        &run.output_dir,
-        weights * CHECKPOINT_FACTOR + CHECKPOINT_EXTRA,
-    )
+    let copies = 1 + optim::state_copies(&run.optimizer.name);
+    space::preflight(&run.output_dir, weights * copies + CHECKPOINT_EXTRA)
 }
 
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
@@ -231,12 +230,7 @@ pub(crate) fn optimizer(run: &Run, model: &dyn Model) -> Result<Box<dyn Optimize
         )
         .collect();
     let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
-    let adam = OptimizerSettings {
-        beta1: settings.adam_beta1,
-        beta2: settings.adam_beta2,
-        epsilon: settings.adam_epsilon,
-    };
-    optim::create(&settings.name, groups, adam)
+    optim::create(&optimizer_choice(settings), groups)
 }
 
 /// The run's schedule from its first step; sets the groups' rates.
@@ -251,7 +245,27 @@ pub(crate) fn scheduler(
         total_steps: plan.max_steps,
         learning_rate: settings.learning_rate,
     };
-    lr_scheduler::create(&settings.lr_scheduler_type, schedule, groups)
+    lr_scheduler::create(
+        (
+            &settings.lr_scheduler_type,
+            &settings.lr_scheduler_kwargs.clone().into(),
+        ),
+        schedule,
+        groups,
+    )
+}
+
+fn optimizer_choice(settings: &run::Optimizer) -> OptimizerChoice {
+    OptimizerChoice {
+        name: settings.name.clone(),
+        adam: OptimizerSettings {
+            beta1: settings.adam_beta1,
+            beta2: settings.adam_beta2,
+            epsilon: settings.adam_epsilon,
+        },
+        options: settings.args.clone().into(),
+        warmup_steps: settings.warmup_steps,
+    }
 }
 
 fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {

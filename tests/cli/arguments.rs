@@ -14,7 +14,7 @@ fn every_argument_is_listed_with_type_default_and_state() {
         "  learning_rate                        float         5e-5          honoured\n",
         "  bf16                                 bool          false         refused for now: needs mixed precision\n",
         "  tpu_num_cores                        int           none          refused: libtorch has no TPU device\n",
-        "  lr_scheduler_type                    str           linear        honoured, except piecewise, exponential\n",
+        "  lr_scheduler_type                    str           linear        honoured\n",
     ];
     for line in lines {
         assert!(text.contains(line), "{line}{text}");

@@ -226,22 +226,73 @@ const REFUSALS: &[(&str, &str)] = &[
         "save_strategy: `never` is not a choice; use one of no, steps, epoch",
     ),
     (
-        "--lr_scheduler_type piecewise",
-        "lr_scheduler_type: `piecewise` is not available yet: it needs arguments for the rule of this schedule; use one of linear, cosine, \
-         cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau",
-    ),
-    (
-        "--optim adagrad",
-        "optim: `adagrad` is not available yet: it needs an implementation here; use one of adamw_torch, adamw_torch_fused, sgd, adafactor",
+        "--lr_scheduler_type peacewise",
+        "lr_scheduler_type: `peacewise` is not a choice (did you mean `piecewise`?); use one of linear, cosine, cosine_with_restarts, \
+         polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, piecewise, exponential, cosine_with_min_lr, \
+         warmup_stable_decay",
     ),
     (
         "--optim adamw_torch_xla",
-        "optim: `adamw_torch_xla` is refused: it needs an XLA device, and libtorch has none; use one of adamw_torch, adamw_torch_fused, sgd, \
-         adafactor",
+        "optim: `adamw_torch_xla` is refused: it needs an XLA device, and libtorch has none; use one of adamw_torch, adamw_torch_fused, sgd, adafactor, adamw_hf, \
+         adamw_apex_fused, adamw_anyprecision, adagrad, rmsprop, lion_32bit, adamw_bnb_8bit, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, \
+         lion_8bit, paged_lion_32bit, paged_lion_8bit, muon, schedule_free_adamw, stable_adamw",
     ),
     (
         "--optim adamm_torch",
-        "optim: `adamm_torch` is not a choice (did you mean `adamw_torch`?); use one of adamw_torch, adamw_torch_fused, sgd, adafactor",
+        "optim: `adamm_torch` is not a choice (did you mean `adamw_torch`?); use one of adamw_torch, adamw_torch_fused, sgd, adafactor, adamw_hf, \
+         adamw_apex_fused, adamw_anyprecision, adagrad, rmsprop, lion_32bit, adamw_bnb_8bit, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, \
+         lion_8bit, paged_lion_32bit, paged_lion_8bit, muon, schedule_free_adamw, stable_adamw",
+    ),
+    // Settings of optimizers and schedules.
+    (
+        "--optim_args momentum=0.9",
+        "optim_args: adamw_torch has no `momentum` (muon does); it has no settings; leave them out",
+    ),
+    (
+        "--optim adamw_anyprecision --optim_args use_kahan_summation",
+        "optim_args: `use_kahan_summation` is not key=value",
+    ),
+    (
+        "--optim adamw_anyprecision --optim_args momentum_dtype=int8",
+        "optim_args: momentum_dtype `int8` is not one of float32, float, bfloat16, float16, half, float64, double",
+    ),
+    (
+        "--optim adamw_anyprecision --optim_args kahan=1",
+        "optim_args: adamw_anyprecision has no `kahan`; it has use_kahan_summation, momentum_dtype, variance_dtype, \
+         compensation_buffer_dtype",
+    ),
+    (
+        "--optim schedule_free_adamw --adam_beta1 0",
+        "adam_beta1: schedule_free_adamw needs an adam_beta1 above 0; give one, such as 0.9",
+    ),
+    (
+        "--lr_scheduler_kwargs num_cycles=2",
+        "lr_scheduler_kwargs: linear has no `num_cycles` (cosine, cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay do); it \
+         has no settings; leave them out",
+    ),
+    (
+        "--lr_scheduler_type polynomial --lr_scheduler_kwargs {\"power\":[2]}",
+        "lr_scheduler_kwargs: power `[2]` is not a finite number of at least 0",
+    ),
+    (
+        "--lr_scheduler_type polynomial --lr_scheduler_kwargs lr_end=1",
+        "lr_scheduler_type: polynomial ends at a rate of 1e0, so learning_rate 5e-5 is too small; give a larger one",
+    ),
+    (
+        "--lr_scheduler_type piecewise",
+        "lr_scheduler_kwargs: piecewise needs a rule; give one, such as rule=1:10,0.1:20,0.01",
+    ),
+    (
+        "--lr_scheduler_type warmup_stable_decay",
+        "lr_scheduler_kwargs: warmup_stable_decay needs num_decay_steps; give it, such as num_decay_steps=100",
+    ),
+    (
+        "--lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs min_lr=0,min_lr_rate=0",
+        "lr_scheduler_kwargs: cosine_with_min_lr needs either min_lr or min_lr_rate; give one of them",
+    ),
+    (
+        "--lr_scheduler_type exponential --lr_scheduler_kwargs gamma=0.9,final_ratio=0.1",
+        "lr_scheduler_kwargs: exponential takes final_ratio or gamma; give one of them",
     ),
     (
         "--dtype float16",

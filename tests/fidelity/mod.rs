@@ -4,6 +4,7 @@
 //! products (2e-6). Recorded with one thread.
 
 mod golden;
+mod optimizers;
 mod regression;
 
 pub use regression::{parameters, train};

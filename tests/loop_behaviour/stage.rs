@@ -20,7 +20,7 @@ use host::metric::{EvaluationBatch, LogitsProcessor, Metric};
 use host::model::{Model, Outputs, Parameter};
 use host::optim::groups::{self, Member};
 use host::optim::lr_scheduler::{self, ScheduleSettings};
-use host::optim::{self, OptimizerSettings};
+use host::optim::{self, OptimizerChoice, OptimizerSettings, Options};
 use host::trainer::plan::PlanInput;
 use host::trainer::{
     BestModel, Config, EvaluationSet, OnNonfinite, Outcome, Parts, Plan, Trainer, Training,
@@ -481,13 +481,23 @@ impl Play {
             epsilon: 1e-8,
         };
         let groups = groups::build(&members, self.learning_rate, 0.0);
-        let mut optimizer = optim::create("adamw_torch", groups, settings)?;
+        let choice = OptimizerChoice {
+            name: "adamw_torch".to_owned(),
+            adam: settings,
+            options: Options::default(),
+            warmup_steps: 0,
+        };
+        let mut optimizer = optim::create(&choice, groups)?;
         let schedule = ScheduleSettings {
             warmup_steps: 0,
             total_steps: plan.max_steps,
             learning_rate: self.learning_rate,
         };
-        let scheduler = lr_scheduler::create(self.scheduler, schedule, optimizer.groups_mut())?;
+        let scheduler = lr_scheduler::create(
+            (self.scheduler, &Options::default()),
+            schedule,
+            optimizer.groups_mut(),
+        )?;
         Ok(Training {
             loader,
             optimizer,

@@ -41,6 +41,37 @@ fn saved_at_the_end_of_epochs() {
     );
 }
 
+/// The word embeddings have more than 4096 elements, so states of 8 bits are among them.
+#[test]
+fn with_other_optimizers() {
+    for optimizer in [
+        "adamw_hf",
+        "adamw_anyprecision --optim_args use_kahan_summation=true,variance_dtype=bfloat16",
+        "adagrad",
+        "rmsprop",
+        "lion_32bit",
+        "lion_8bit",
+        "paged_adamw_32bit",
+        "adamw_8bit",
+        "muon",
+        "schedule_free_adamw --lr_scheduler_type constant --warmup_steps 3",
+        "stable_adamw",
+    ] {
+        check(&format!("--save_steps 5 --optim {optimizer}"), &[5, 10, 15]);
+    }
+}
+
+#[test]
+fn with_schedules_that_have_settings() {
+    for schedule in [
+        "warmup_stable_decay --lr_scheduler_kwargs num_decay_steps=6,min_lr_ratio=0.1 --warmup_steps 3",
+        "reduce_lr_on_plateau --lr_scheduler_kwargs patience=0,factor=0.5,threshold=0.5",
+    ] {
+        let arguments = format!("--save_steps 5 --lr_scheduler_type {schedule}");
+        check(&arguments, &[5, 10, 15]);
+    }
+}
+
 #[test]
 fn sorted_by_length() {
     let steps: Vec<u64> = (1..=15).filter(|step| step % 5 == 0).collect();

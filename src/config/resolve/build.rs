@@ -139,12 +139,14 @@ impl Draft<'_> {
         let arguments = &self.arguments;
         Ok(Optimizer {
             name: arguments.optim.clone(),
+            args: self.optimizer_args().map_err(unsettled)?,
             learning_rate: arguments.learning_rate,
             weight_decay: arguments.weight_decay,
             adam_beta1: arguments.adam_beta1,
             adam_beta2: arguments.adam_beta2,
             adam_epsilon: arguments.adam_epsilon,
             lr_scheduler_type: arguments.lr_scheduler_type.clone(),
+            lr_scheduler_kwargs: self.schedule_args().map_err(unsettled)?,
             warmup_ratio: arguments.warmup_ratio,
             warmup_steps: u64::try_from(arguments.warmup_steps)?,
         })
@@ -243,6 +245,11 @@ fn strategy(field: &str, name: &str) -> Result<Strategy> {
         "epoch" => Ok(Strategy::Epoch),
         other => Err(unknown(field, other)),
     }
+}
+
+/// Settings that the checks have refused already.
+fn unsettled(wrong: Vec<String>) -> anyhow::Error {
+    Failure::usage(wrong.join("; ")).into()
 }
 
 fn unknown(field: &str, value: &str) -> anyhow::Error {

@@ -4,8 +4,6 @@ use super::Draft;
 
 /// Shares of all steps are compared in millionths: binary fractions have no exact remainders.
 const MILLION: f64 = 1e6;
-/// `polynomial` ends at this rate.
-const POLYNOMIAL_END: f64 = 1e-7;
 
 impl Draft<'_> {
     pub(super) fn check_consistency(&mut self) {
@@ -15,6 +13,7 @@ impl Draft<'_> {
             self.check_early_stopping();
             self.check_schedule();
         }
+        self.check_parameters();
     }
 
     fn check_evaluation(&mut self) {
@@ -127,35 +126,19 @@ impl Draft<'_> {
 
     fn check_schedule(&mut self) {
         let arguments = &self.arguments;
-        let (ratio, steps, max_steps) = (
-            arguments.warmup_ratio,
-            arguments.warmup_steps,
-            arguments.max_steps,
-        );
-        let rate = arguments.learning_rate;
+        let (ratio, steps) = (arguments.warmup_ratio, arguments.warmup_steps);
         if ratio > 0.0 && steps > 0 {
             self.notes.push(format!(
                 "warmup_steps {steps} overrides warmup_ratio {ratio}"
             ));
         }
-        match self.arguments.lr_scheduler_type.as_str() {
-            "reduce_lr_on_plateau" if self.arguments.evaluation_strategy == "no" => self.contradict(
+        if self.arguments.lr_scheduler_type == "reduce_lr_on_plateau"
+            && self.arguments.evaluation_strategy == "no"
+        {
+            self.contradict(
                 &["lr_scheduler_type", "evaluation_strategy"],
                 "reduce_lr_on_plateau needs evaluations during training; set evaluation_strategy to steps or epoch",
-            ),
-            "inverse_sqrt" if ratio == 0.0 && steps == 0 => self.contradict(
-                &["lr_scheduler_type", "warmup_ratio", "warmup_steps"],
-                "inverse_sqrt needs warming up, which sets its scale; give warmup_steps or warmup_ratio",
-            ),
-            "polynomial" if rate <= POLYNOMIAL_END => self.contradict(
-                &["lr_scheduler_type", "learning_rate"],
-                format!("polynomial ends at a rate of {POLYNOMIAL_END:e}, so learning_rate {rate:e} is too small; give a larger one"),
-            ),
-            "polynomial" if max_steps > 0 && steps == max_steps => self.contradict(
-                &["lr_scheduler_type", "warmup_steps", "max_steps"],
-                "polynomial needs steps after warming up; give fewer warmup_steps or more max_steps",
-            ),
-            _ => {}
+            );
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod consistency;
+mod parameters;
 mod paths;
 mod plugins;
 mod states;

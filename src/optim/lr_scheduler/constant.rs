@@ -3,12 +3,14 @@
 use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
+use crate::optim::Options;
 
 #[derive(Debug)]
 struct Constant;
 
 /// `1`
-pub fn schedule(_settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+pub fn schedule(_settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("constant", &[])?;
     Ok(Box::new(Constant))
 }
 

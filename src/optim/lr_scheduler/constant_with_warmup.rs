@@ -3,12 +3,14 @@
 use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
+use crate::optim::Options;
 
 #[derive(Debug)]
 struct ConstantWithWarmup(ScheduleSettings);
 
 /// `1`
-pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+pub fn schedule(settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("constant_with_warmup", &[])?;
     Ok(Box::new(ConstantWithWarmup(settings)))
 }
 

@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
+use crate::optim::Options;
 
 #[derive(Debug)]
 struct CosineWithRestarts {
@@ -12,11 +13,12 @@ struct CosineWithRestarts {
     cycles: f64,
 }
 
-/// `0 if p >= 1 else max(0, 0.5 (1 + cos(pi ((n p) mod 1))))`; one cycle, which no argument of 4.34 changes.
-pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+/// `0 if p >= 1 else max(0, 0.5 (1 + cos(pi ((n p) mod 1))))`; the setting `num_cycles` (1) is n.
+pub fn schedule(settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("cosine_with_restarts", &["num_cycles"])?;
     Ok(Box::new(CosineWithRestarts {
         settings,
-        cycles: 1.0,
+        cycles: options.number("num_cycles")?.unwrap_or(1.0),
     }))
 }
 

@@ -4,27 +4,37 @@ use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
 use crate::error::Failure;
+use crate::optim::Options;
 
 #[derive(Debug)]
-struct InverseSqrt(ScheduleSettings);
+struct InverseSqrt {
+    settings: ScheduleSettings,
+    timescale: u64,
+}
 
-/// `1 / sqrt((s + t - w) / t)` with t = w. The reference divides by zero without warm-up: refused here.
-pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
-    if settings.warmup_steps == 0 {
+/// `1 / sqrt((s + t - w) / t)`; the setting `timescale` (w) is t. Without both 4.34 divides by zero: refused here.
+pub fn schedule(settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("inverse_sqrt", &["timescale"])?;
+    let timescale = options.count("timescale")?.unwrap_or(settings.warmup_steps);
+    if timescale == 0 {
         return Err(Failure::usage(
             "inverse_sqrt: warmup_steps 0 is not possible: it is also the time scale",
         )
-        .hint("set --warmup_steps or --warmup_ratio")
+        .hint("set --warmup_steps or --warmup_ratio, or give timescale")
         .into());
     }
-    Ok(Box::new(InverseSqrt(settings)))
+    Ok(Box::new(InverseSqrt {
+        settings,
+        timescale,
+    }))
 }
 
 impl Schedule for InverseSqrt {
     fn factor(&self, step: u64) -> f64 {
-        let settings = &self.0;
+        let (settings, timescale) = (&self.settings, self.timescale as f64);
+        let shift = timescale - settings.warmup_steps as f64;
         settings
             .warmup(step)
-            .unwrap_or_else(|| 1.0 / (step as f64 / settings.warmup_steps as f64).sqrt())
+            .unwrap_or_else(|| 1.0 / ((step as f64 + shift) / timescale).sqrt())
     }
 }

@@ -3,12 +3,14 @@
 use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
+use crate::optim::Options;
 
 #[derive(Debug)]
 struct Linear(ScheduleSettings);
 
 /// `max(0, (T - s) / max(1, T - w))`
-pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+pub fn schedule(settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("linear", &[])?;
     Ok(Box::new(Linear(settings)))
 }
 

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use super::ParameterGroup;
+use super::{Options, ParameterGroup};
 use crate::checkpoint::Stateful;
 use crate::error::Failure;
 
@@ -13,11 +13,14 @@ mod constant;
 mod constant_with_warmup;
 mod cosine;
 mod cosine_with_restarts;
+mod exponential;
 mod inverse_sqrt;
 mod lambda;
 mod linear;
+mod piecewise;
 mod plateau;
 mod polynomial;
+mod warmup_stable_decay;
 
 pub use adafactor::AdafactorScheduler;
 pub use lambda::LambdaScheduler;
@@ -74,7 +77,7 @@ impl ScheduleSettings {
 /// How a schedule is made.
 #[derive(Clone, Copy)]
 enum Make {
-    Steps(fn(ScheduleSettings) -> Result<Box<dyn Schedule>>),
+    Steps(fn(ScheduleSettings, &Options) -> Result<Box<dyn Schedule>>),
     Plateau,
 }
 
@@ -88,11 +91,16 @@ const BUILTIN: &[(&str, Make)] = &[
     ("constant_with_warmup", Make::Steps(constant_with_warmup::schedule)),
     ("inverse_sqrt", Make::Steps(inverse_sqrt::schedule)),
     ("reduce_lr_on_plateau", Make::Plateau),
+    ("piecewise", Make::Steps(piecewise::schedule)),
+    ("exponential", Make::Steps(exponential::schedule)),
+    ("cosine_with_min_lr", Make::Steps(cosine::with_min_lr)),
+    ("warmup_stable_decay", Make::Steps(warmup_stable_decay::schedule)),
 ];
 
-/// The schedule with this name (field 21), with the groups set to the rates of the first step.
+/// The schedule with this name (field 21) and with what only it has (`lr_scheduler_kwargs`), with the groups set to the
+/// rates of the first step.
 pub fn create(
-    name: &str,
+    (name, options): (&str, &Options),
     settings: ScheduleSettings,
     groups: &mut [ParameterGroup],
 ) -> Result<Box<dyn LrScheduler>> {
@@ -101,8 +109,11 @@ pub fn create(
         .find(|(known, _)| *known == name)
         .map(|(_, make)| *make)
     {
-        Some(Make::Steps(make)) => Ok(Box::new(LambdaScheduler::new(make(settings)?, groups))),
-        Some(Make::Plateau) => Ok(Box::new(PlateauScheduler::new(groups))),
+        Some(Make::Steps(make)) => {
+            let schedule = make(settings, options)?;
+            Ok(Box::new(LambdaScheduler::new(schedule, groups)))
+        }
+        Some(Make::Plateau) => Ok(Box::new(PlateauScheduler::new(options, groups)?)),
         None => {
             let known: Vec<_> = BUILTIN.iter().map(|(known, _)| *known).collect();
             Err(Failure::usage(format!(
@@ -127,8 +138,11 @@ fn numbers(state: &serde_json::Value, key: &str) -> Option<Vec<f64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ScheduleSettings, create};
+    use super::{Options, ScheduleSettings, create};
     use crate::optim::ParameterGroup;
+    use crate::optim::options::testing::options;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     fn groups(learning_rate: f64) -> Vec<ParameterGroup> {
         let group = || ParameterGroup {
@@ -143,7 +157,8 @@ mod tests {
 
     fn rates(name: &str, settings: ScheduleSettings, count: usize) -> Vec<f64> {
         let mut groups = groups(settings.learning_rate);
-        let mut scheduler = create(name, settings, &mut groups).expect("a schedule");
+        let mut scheduler =
+            create((name, &Options::default()), settings, &mut groups).expect("a schedule");
         let mut rates = Vec::new();
         for _ in 0..count {
             assert_eq!(
@@ -255,6 +270,112 @@ mod tests {
         assert_eq!(rates("cosine", settings(3), 12)[1..], cosine);
     }
 
+    /// Name, settings, recorded rates (`tests/fixtures/schedules/make.py`).
+    fn recorded() -> Vec<(String, Options, Vec<f64>)> {
+        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/schedules/rates.json");
+        let text = std::fs::read_to_string(fixture).expect("the fixture");
+        let entries: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+        let entry = |entry: &Value| {
+            let name = entry["name"].as_str().expect("a name").to_owned();
+            let rates = super::numbers(entry, "rates").expect("numbers");
+            (name, options(entry["settings"].clone()), rates)
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn settings_give_the_recorded_rates_to_the_last_digit() {
+        let settings = ScheduleSettings {
+            warmup_steps: 3,
+            total_steps: 20,
+            learning_rate: 0.3,
+        };
+        let mut names = BTreeSet::new();
+        for (name, options, expected) in recorded() {
+            let mut groups = groups(0.3);
+            let mut scheduler =
+                create((&name, &options), settings, &mut groups).expect("a schedule");
+            let mut rates = Vec::new();
+            for evaluation in 0..expected.len() {
+                if scheduler.is_per_evaluation() {
+                    let relapse = if evaluation == 12 { 0.5 } else { 0.0 };
+                    let first = 0.1 * evaluation.min(4) as f64;
+                    let metric = 1.0 - first - 0.001 * evaluation as f64 + relapse;
+                    scheduler.step_with_metric(&mut groups, metric);
+                }
+                rates.push(groups[0].learning_rate);
+                scheduler.step(&mut groups);
+            }
+            assert_eq!(rates, expected, "{name} with {options:?}");
+            names.insert(name);
+        }
+        let plain = ["linear", "constant", "constant_with_warmup"];
+        let missing = super::BUILTIN
+            .iter()
+            .find(|(name, _)| !names.contains(*name) && !plain.contains(name));
+        assert!(missing.is_none(), "{:?}", missing.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn settings_that_make_no_schedule_are_usage_errors() {
+        let cases = [
+            (
+                "linear",
+                json!({"power": 2}),
+                "linear has no setting power; it has none",
+            ),
+            (
+                "cosine_with_min_lr",
+                json!({}),
+                "cosine_with_min_lr needs either min_lr or min_lr_rate",
+            ),
+            (
+                "cosine_with_min_lr",
+                json!({"min_lr": 1.0, "min_lr_rate": 0.1}),
+                "cosine_with_min_lr needs either min_lr or min_lr_rate",
+            ),
+            (
+                "warmup_stable_decay",
+                json!({}),
+                "warmup_stable_decay needs num_decay_steps",
+            ),
+            (
+                "warmup_stable_decay",
+                json!({"num_decay_steps": 9}),
+                "warmup_stable_decay: 2 steps of warm-up and num_decay_steps 9 are more than the 10 of the run",
+            ),
+            (
+                "piecewise",
+                json!({}),
+                "piecewise needs a rule, such as rule=1:10,0.1:20,0.01",
+            ),
+            (
+                "exponential",
+                json!({"gamma": 0.5, "final_ratio": 0.5}),
+                "exponential takes final_ratio or gamma, not both",
+            ),
+            (
+                "polynomial",
+                json!({"lr_end": 10}),
+                "polynomial: learning_rate 10 is not above its end 10",
+            ),
+            (
+                "reduce_lr_on_plateau",
+                json!({"factor": 1}),
+                "factor 1 is not at least 0 and below 1",
+            ),
+        ];
+        for (name, settings, expected) in cases {
+            let settings = options(settings);
+            let Err(error) = create((name, &settings), RECORDED, &mut groups(10.0)) else {
+                panic!("{name}: accepted")
+            };
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(crate::error::kind_of(&error), crate::error::Kind::Usage);
+        }
+    }
+
     #[test]
     fn any_schedule_goes_on_from_its_state() {
         for name in [
@@ -268,14 +389,16 @@ mod tests {
         ] {
             let whole = rates(name, RECORDED, 12);
             let mut first = groups(10.0);
-            let mut scheduler = create(name, RECORDED, &mut first).expect("a schedule");
+            let mut scheduler =
+                create((name, &Options::default()), RECORDED, &mut first).expect("a schedule");
             (0..5).for_each(|_| scheduler.step(&mut first));
             let state = scheduler.state().expect("a state");
             assert_eq!(state.json["last_epoch"], 5, "{name}");
             assert_eq!(state.json["_step_count"], 6, "{name}");
 
             let mut second = groups(10.0);
-            let mut resumed = create(name, RECORDED, &mut second).expect("a schedule");
+            let mut resumed =
+                create((name, &Options::default()), RECORDED, &mut second).expect("a schedule");
             resumed.load_state(state).expect("it fits");
             resumed.apply(&mut second);
             assert_eq!(second[1].learning_rate, whole[5], "{name}");
@@ -311,12 +434,13 @@ mod tests {
                 "inverse_sqrt: warmup_steps 0 is not possible: it is also the time scale",
             ),
             (
-                "piecewise",
+                "cosine_with_min",
                 0,
                 10,
                 0.1,
-                "lr_scheduler_type \"piecewise\" is not known; expected one of linear, cosine, cosine_with_restarts, polynomial, \
-                 constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau",
+                "lr_scheduler_type \"cosine_with_min\" is not known; expected one of linear, cosine, cosine_with_restarts, \
+                 polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, piecewise, exponential, \
+                 cosine_with_min_lr, warmup_stable_decay",
             ),
         ];
         for (name, warmup_steps, total_steps, learning_rate, expected) in cases {
@@ -325,7 +449,11 @@ mod tests {
                 total_steps,
                 learning_rate,
             };
-            let Err(error) = create(name, settings, &mut groups(learning_rate)) else {
+            let Err(error) = create(
+                (name, &Options::default()),
+                settings,
+                &mut groups(learning_rate),
+            ) else {
                 panic!("{name}: accepted")
             };
             assert_eq!(error.to_string(), expected);

@@ -1,24 +1,106 @@
-//! `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults, as the reference makes it: the rate is divided by ten
-//! when a metric has not fallen for a while. The metric is always minimised, whatever `greater_is_better` says.
+//! `torch.optim.lr_scheduler.ReduceLROnPlateau`: the rate is divided when a metric has not improved for a while. The metric is
+//! minimised, whatever `greater_is_better` says, unless the setting `mode` says otherwise.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{LrScheduler, misfit, numbers};
 use crate::checkpoint::{PartState, Stateful};
-use crate::optim::ParameterGroup;
+use crate::error::Failure;
+use crate::optim::{Options, ParameterGroup};
 
-const FACTOR: f64 = 0.1;
-const PATIENCE: u64 = 10;
-const COOLDOWN: u64 = 0;
-const THRESHOLD: f64 = 1e-4;
-const LEAST_RATE: f64 = 0.0;
-/// Smaller changes of the rate are not made.
-const LEAST_CHANGE: f64 = 1e-8;
+const SETTINGS: &[&str] = &[
+    "mode",
+    "factor",
+    "patience",
+    "threshold",
+    "threshold_mode",
+    "cooldown",
+    "min_lr",
+    "eps",
+];
+
+/// What decides when and how the rate is divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Plateau {
+    /// A metric is better if it is larger.
+    maximise: bool,
+    /// The rate is multiplied by it.
+    factor: f64,
+    /// Evaluations without improvement that are borne.
+    patience: u64,
+    /// Smallest improvement that counts.
+    threshold: f64,
+    /// The threshold is a number, not a share of the best metric.
+    absolute: bool,
+    /// Evaluations after a division that do not count.
+    cooldown: u64,
+    /// The rate is not divided below it.
+    least_rate: f64,
+    /// Smaller changes of the rate are not made.
+    least_change: f64,
+}
+
+impl Plateau {
+    fn read(options: &Options) -> Result<Self> {
+        options.only("reduce_lr_on_plateau", SETTINGS)?;
+        let number = |key: &str, default: f64| anyhow::Ok(options.number(key)?.unwrap_or(default));
+        let modes = [("min", false), ("max", true)];
+        let threshold_modes = [("rel", false), ("abs", true)];
+        let factor = number("factor", 0.1)?;
+        if !(0.0..1.0).contains(&factor) {
+            let message = format!("factor {factor} is not at least 0 and below 1");
+            return Err(Failure::usage(message).into());
+        }
+        Ok(Self {
+            maximise: options.one_of("mode", &modes)?.unwrap_or(false),
+            factor,
+            patience: options.count("patience")?.unwrap_or(10),
+            threshold: number("threshold", 1e-4)?,
+            absolute: options
+                .one_of("threshold_mode", &threshold_modes)?
+                .unwrap_or(false),
+            cooldown: options.count("cooldown")?.unwrap_or(0),
+            least_rate: number("min_lr", 0.0)?,
+            least_change: number("eps", 1e-8)?,
+        })
+    }
+
+    fn is_better(&self, metric: f64, best: f64) -> bool {
+        match (self.maximise, self.absolute) {
+            (false, false) => metric < best * (1.0 - self.threshold),
+            (false, true) => metric < best - self.threshold,
+            (true, false) => metric > best * (self.threshold + 1.0),
+            (true, true) => metric > best + self.threshold,
+        }
+    }
+
+    fn mode(&self) -> &'static str {
+        if self.maximise { "max" } else { "min" }
+    }
+
+    fn worst(&self) -> f64 {
+        if self.maximise {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        }
+    }
+
+    fn divide(&self, groups: &mut [ParameterGroup]) {
+        for group in groups {
+            let reduced = f64::max(group.learning_rate * self.factor, self.least_rate);
+            if group.learning_rate - reduced > self.least_change {
+                group.learning_rate = reduced;
+            }
+        }
+    }
+}
 
 /// A schedule of evaluations over groups.
 #[derive(Debug)]
 pub struct PlateauScheduler {
+    plateau: Plateau,
     best: f64,
     bad_evaluations: u64,
     cooldown: u64,
@@ -28,27 +110,21 @@ pub struct PlateauScheduler {
 }
 
 impl PlateauScheduler {
-    /// The groups keep their rates.
-    pub fn new(groups: &[ParameterGroup]) -> Self {
+    /// The groups keep their rates. Settings are those of torch's class: `mode` (min), `factor` (0.1), `patience` (10),
+    /// `threshold` (1e-4), `threshold_mode` (rel), `cooldown` (0), `min_lr` (0), `eps` (1e-8).
+    pub fn new(options: &Options, groups: &[ParameterGroup]) -> Result<Self> {
+        let plateau = Plateau::read(options)?;
         let base = |group: &ParameterGroup| group.initial_learning_rate;
         let last_rates = groups.iter().map(|group| group.learning_rate).collect();
-        Self {
+        Ok(Self {
             base_rates: groups.iter().map(base).collect(),
-            best: f64::INFINITY,
+            best: plateau.worst(),
             bad_evaluations: 0,
             cooldown: 0,
             last_epoch: 0,
             last_rates,
-        }
-    }
-
-    fn reduce(groups: &mut [ParameterGroup]) {
-        for group in groups {
-            let reduced = f64::max(group.learning_rate * FACTOR, LEAST_RATE);
-            if group.learning_rate - reduced > LEAST_CHANGE {
-                group.learning_rate = reduced;
-            }
-        }
+            plateau,
+        })
     }
 }
 
@@ -57,7 +133,7 @@ impl LrScheduler for PlateauScheduler {
 
     fn step_with_metric(&mut self, groups: &mut [ParameterGroup], metric: f64) {
         self.last_epoch += 1;
-        if metric < self.best * (1.0 - THRESHOLD) {
+        if self.plateau.is_better(metric, self.best) {
             self.best = metric;
             self.bad_evaluations = 0;
         } else {
@@ -67,9 +143,9 @@ impl LrScheduler for PlateauScheduler {
             self.cooldown -= 1;
             self.bad_evaluations = 0;
         }
-        if self.bad_evaluations > PATIENCE {
-            Self::reduce(groups);
-            self.cooldown = COOLDOWN;
+        if self.bad_evaluations > self.plateau.patience {
+            self.plateau.divide(groups);
+            self.cooldown = self.plateau.cooldown;
             self.bad_evaluations = 0;
         }
         self.last_rates.clear();
@@ -97,11 +173,13 @@ impl LrScheduler for PlateauScheduler {
 impl Stateful for PlateauScheduler {
     fn state(&self) -> Result<PartState> {
         let json = json!({
-            "factor": FACTOR,
-            "patience": PATIENCE,
-            "threshold": THRESHOLD,
-            "mode": "min",
-            "threshold_mode": "rel",
+            "factor": self.plateau.factor,
+            "patience": self.plateau.patience,
+            "threshold": self.plateau.threshold,
+            "mode": self.plateau.mode(),
+            "threshold_mode": if self.plateau.absolute { "abs" } else { "rel" },
+            "cooldown": self.plateau.cooldown,
+            "eps": self.plateau.least_change,
             // JSON has no infinity: null is "none yet".
             "best": if self.best.is_finite() { json!(self.best) } else { Value::Null },
             "num_bad_epochs": self.bad_evaluations,
@@ -150,11 +228,14 @@ impl Stateful for PlateauScheduler {
             count("cooldown_counter")?,
             count("last_epoch")?,
         );
+        let mode = state.json.get("mode").and_then(Value::as_str);
         self.best = state
             .json
             .get("best")
             .and_then(Value::as_f64)
-            .unwrap_or(f64::INFINITY);
+            // The best of the other direction says nothing.
+            .filter(|_| mode == Some(self.plateau.mode()))
+            .unwrap_or(self.plateau.worst());
         (
             self.bad_evaluations,
             self.cooldown,
@@ -170,6 +251,12 @@ mod tests {
     use super::{LrScheduler, PlateauScheduler};
     use crate::checkpoint::Stateful;
     use crate::optim::ParameterGroup;
+    use crate::optim::options::testing::options;
+    use serde_json::json;
+
+    fn plateau(settings: serde_json::Value, groups: &[ParameterGroup]) -> PlateauScheduler {
+        PlateauScheduler::new(&options(settings), groups).expect("valid")
+    }
 
     fn groups(rate: f64) -> Vec<ParameterGroup> {
         let (parameters, names) = (Vec::new(), Vec::new());
@@ -185,13 +272,13 @@ mod tests {
     #[test]
     fn a_constant_metric_divides_the_rate_at_the_twelfth_evaluation() {
         let mut group = groups(0.5);
-        let mut scheduler = PlateauScheduler::new(&group);
+        let mut scheduler = plateau(json!({}), &group);
         for evaluation in 1..=24 {
             scheduler.step_with_metric(&mut group, 1.0);
             // Once in the middle: it goes on from its state.
             if evaluation == 7 {
                 let state = scheduler.state().expect("a state");
-                scheduler = PlateauScheduler::new(&group);
+                scheduler = plateau(json!({}), &group);
                 scheduler.load_state(state).expect("it fits");
             }
             let expected = if evaluation < 12 {
@@ -212,11 +299,11 @@ mod tests {
     #[test]
     fn a_new_peak_rate_is_reduced_as_far_as_the_old_one() {
         let mut group = groups(0.5);
-        let mut scheduler = PlateauScheduler::new(&group);
+        let mut scheduler = plateau(json!({}), &group);
         (0..12).for_each(|_| scheduler.step_with_metric(&mut group, 1.0));
         let state = scheduler.state().expect("a state");
         let mut new = groups(2.0);
-        let mut resumed = PlateauScheduler::new(&new);
+        let mut resumed = plateau(json!({}), &new);
         resumed.load_state(state).expect("it fits");
         resumed.apply(&mut new);
         assert!((new[0].learning_rate - 0.2).abs() < 1e-12);
@@ -226,7 +313,7 @@ mod tests {
     #[test]
     fn a_rate_that_would_hardly_change_stays() {
         let mut group = groups(1e-9);
-        let mut scheduler = PlateauScheduler::new(&group);
+        let mut scheduler = plateau(json!({}), &group);
         (0..30).for_each(|_| scheduler.step_with_metric(&mut group, f64::NAN));
         assert_eq!(group[0].learning_rate, 1e-9);
     }

@@ -4,27 +4,31 @@ use anyhow::Result;
 
 use super::{Schedule, ScheduleSettings};
 use crate::error::Failure;
+use crate::optim::Options;
 
-/// End rate; no argument of 4.34 changes it.
+/// End rate.
 const END: f64 = 1e-7;
 
 #[derive(Debug)]
 struct Polynomial {
     settings: ScheduleSettings,
+    end: f64,
     power: f64,
 }
 
-/// `((lr - e) (1 - (s - w) / (T - w))^k + e) / lr`, `e / lr` beyond T; k = 1. The reference divides by zero, at the last
-/// step, when warm-up takes the whole run: refused here before the first.
-pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
+/// `((lr - e) (1 - (s - w) / (T - w))^k + e) / lr`, `e / lr` beyond T; the settings `lr_end` (1e-7) and `power` (1) are e and k.
+/// The reference divides by zero, at the last step, when warm-up takes the whole run: refused here before the first.
+pub fn schedule(settings: ScheduleSettings, options: &Options) -> Result<Box<dyn Schedule>> {
+    options.only("polynomial", &["lr_end", "power"])?;
+    let end = options.number("lr_end")?.unwrap_or(END);
     let ScheduleSettings {
         warmup_steps,
         total_steps,
         learning_rate,
     } = settings;
-    if learning_rate.partial_cmp(&END) != Some(std::cmp::Ordering::Greater) {
+    if learning_rate.partial_cmp(&end) != Some(std::cmp::Ordering::Greater) {
         return Err(Failure::usage(format!(
-            "polynomial: learning_rate {learning_rate} is not above its end {END}"
+            "polynomial: learning_rate {learning_rate} is not above its end {end}"
         ))
         .into());
     }
@@ -38,7 +42,8 @@ pub fn schedule(settings: ScheduleSettings) -> Result<Box<dyn Schedule>> {
     }
     Ok(Box::new(Polynomial {
         settings,
-        power: 1.0,
+        end,
+        power: options.number("power")?.unwrap_or(1.0),
     }))
 }
 
@@ -53,16 +58,16 @@ impl Schedule for Polynomial {
             return factor;
         }
         if step > total_steps {
-            return END / learning_rate;
+            return self.end / learning_rate;
         }
         let remaining = 1.0 - (step - warmup_steps) as f64 / (total_steps - warmup_steps) as f64;
-        ((learning_rate - END) * remaining.powf(self.power) + END) / learning_rate
+        ((learning_rate - self.end) * remaining.powf(self.power) + self.end) / learning_rate
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Polynomial, Schedule, ScheduleSettings};
+    use super::{Options, Polynomial, Schedule, ScheduleSettings};
 
     #[test]
     fn a_square_gives_the_recorded_values() {
@@ -73,6 +78,7 @@ mod tests {
         };
         let schedule = Polynomial {
             settings,
+            end: super::END,
             power: 2.0,
         };
         let expected = [
@@ -92,7 +98,9 @@ mod tests {
             learning_rate: 10.0,
         };
         assert_eq!(
-            super::schedule(settings).expect("possible").factor(12),
+            super::schedule(settings, &Options::default())
+                .expect("possible")
+                .factor(12),
             1e-8
         );
     }
