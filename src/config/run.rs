@@ -28,6 +28,8 @@ pub struct Run {
     pub data: Data,
     /// The loop.
     pub train: Train,
+    /// Half precision.
+    pub precision: Precision,
     /// Optimizer and schedule.
     pub optimizer: Optimizer,
     /// Evaluation, best model, early stopping.
@@ -161,6 +163,26 @@ pub struct Train {
     pub ignore_data_skip: bool,
     /// What to do at a step with a loss or gradient that is not finite.
     pub on_nonfinite: OnNonfinite,
+}
+
+/// A type of half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names of the types")]
+pub enum Half {
+    Bfloat16,
+    Float16,
+}
+
+/// Half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Precision {
+    /// Autocast the forward pass; losses are scaled for float16.
+    pub autocast: Option<Half>,
+    /// Cast the model when it is evaluated outside training.
+    pub full_evaluation: Option<Half>,
+    /// Let a GPU round factors to TF32, or forbid it; `None`: libtorch's default.
+    pub tf32: Option<bool>,
 }
 
 /// What to continue from.

@@ -15,6 +15,7 @@ use super::weights::LoadReport;
 use super::{Model, Outputs, Parameter};
 use crate::data::Batch;
 use crate::error::Failure;
+use crate::torch;
 
 /// Base-model prefix of the tensor names.
 pub const PREFIX: &str = "bert";
@@ -571,6 +572,13 @@ impl Model for Bert {
     fn set_training(&mut self, training: bool) -> Result<()> {
         self.training = training;
         Ok(())
+    }
+
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        self.kind = kind;
+        let parameters = self.parameters.iter();
+        let tensors: Vec<_> = parameters.map(|p| p.tensor.shallow_clone()).collect();
+        torch::set_kind(&tensors, kind)
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {

@@ -1,9 +1,10 @@
 //! Models: what the trainer needs to know of a network, the native architectures, and TorchScript modules.
 
 use anyhow::Result;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::data::Batch;
+use crate::torch;
 
 pub mod architecture;
 mod bert;
@@ -69,6 +70,11 @@ pub trait Model {
     fn config(&self) -> Option<serde_json::Value>;
     /// Training mode (dropout) on or off.
     fn set_training(&mut self, training: bool) -> Result<()>;
+    /// Converts parameters and floating point buffers in place, as `torch.nn.Module.to(dtype)`.
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        let tensors: Vec<Tensor> = self.state_dict().into_iter().map(|(_, t)| t).collect();
+        torch::set_kind(&tensors, kind)
+    }
     /// One pass. Columns the model does not know are an error of the caller.
     fn forward(&mut self, batch: &Batch) -> Result<Outputs>;
     /// Floating point operations of forward and backward for a batch: `6 * elements of the main input * non-embedding

@@ -1,4 +1,4 @@
-// Declarations of the bridge; see bridge.rs for who owns what. Implementations: generators.cc, optimizers.cc, script.cc.
+// Declarations of the bridge; see bridge.rs for who owns what. Implementations: the .cc files beside this one.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,12 @@ void adamw_step(rust::Slice<const std::size_t> parameters, rust::Slice<const std
                 double learning_rate, double beta1, double beta2, double weight_decay, double epsilon, bool fused);
 void sgd_step(rust::Slice<const std::size_t> parameters, double learning_rate, double weight_decay);
 void add_scaled(std::size_t target, std::size_t other, double factor);
+
+void set_dtype(const at::Tensor& tensor, at::ScalarType dtype);
+void set_dtypes(rust::Slice<const std::size_t> tensors, std::int32_t dtype);
+bool unscale_gradients(rust::Slice<const std::size_t> parameters, float inverse);
+void allow_tf32(bool allowed);
+void set_deterministic();
 
 bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
 void autocast_clear_cache();

@@ -62,6 +62,11 @@ pub mod ffi {
         fn sgd_step(parameters: &[usize], learning_rate: f64, weight_decay: f64) -> Result<()>;
         fn add_scaled(target: usize, other: usize, factor: f64) -> Result<()>;
 
+        fn set_dtypes(tensors: &[usize], dtype: i32) -> Result<()>;
+        fn unscale_gradients(parameters: &[usize], inverse: f32) -> Result<bool>;
+        fn allow_tf32(allowed: bool) -> Result<()>;
+        fn set_deterministic() -> Result<()>;
+
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;
 

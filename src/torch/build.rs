@@ -3,7 +3,12 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: &[&str] = &["generators.cc", "optimizers.cc", "script.cc"];
+const SOURCES: &[&str] = &[
+    "generators.cc",
+    "optimizers.cc",
+    "precision.cc",
+    "script.cc",
+];
 
 fn main() {
     for variable in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB"] {

@@ -82,6 +82,26 @@ pub fn gradients_are_finite(parameters: &[Tensor]) -> Result<bool> {
     Ok(ffi::gradients_are_finite(&addresses(parameters))?)
 }
 
+/// Multiplies the gradients by `inverse`. Whether all of them were finite; those that are not stay so.
+pub fn unscale_gradients(parameters: &[Tensor], inverse: f32) -> Result<bool> {
+    Ok(ffi::unscale_gradients(&addresses(parameters), inverse)?)
+}
+
+/// Converts floating point tensors in place, as `torch.nn.Module.to(dtype)`: every handle to them sees it.
+pub fn set_kind(tensors: &[Tensor], kind: Kind) -> Result<()> {
+    Ok(ffi::set_dtypes(&addresses(tensors), scalar_type(kind)?)?)
+}
+
+/// Whether matrix products and convolutions of a GPU may round their factors to TF32.
+pub fn allow_tf32(allowed: bool) -> Result<()> {
+    Ok(ffi::allow_tf32(allowed)?)
+}
+
+/// From now on libtorch takes deterministic kernels only, and fails where it has none.
+pub fn set_deterministic() -> Result<()> {
+    Ok(ffi::set_deterministic()?)
+}
+
 /// Moments of AdamW for a list of parameters, in the same order.
 #[derive(Debug)]
 pub struct AdamState<'a> {

@@ -132,6 +132,7 @@ impl Trainer {
         options: PassOptions<'_>,
     ) -> Result<Option<Metrics>> {
         let started = Instant::now();
+        self.cast_for_evaluation()?;
         self.set_training_mode(false)?;
         let _no_gradients = tch::no_grad_guard();
         let mut pass = Pass {
@@ -159,6 +160,18 @@ impl Trainer {
             metrics.set(name, value);
         }
         Ok(Some(metrics))
+    }
+
+    /// Outside training the model may be cast, and stays so (spec 3.9).
+    fn cast_for_evaluation(&mut self) -> Result<()> {
+        match self.config.precision.full_evaluation {
+            Some(kind) if !self.is_in_train => self
+                .parts
+                .model
+                .set_kind(kind)
+                .with_context(|| format!("casting the model to {kind:?}")),
+            _ => Ok(()),
+        }
     }
 
     fn pass_batch(&mut self, pass: &mut Pass<'_>, batch: &Batch) -> Result<()> {

@@ -21,6 +21,7 @@ use std::time::Instant;
 use anyhow::Result;
 use tch::{Device, Tensor};
 
+use crate::amp::{Precision, Scaler};
 use crate::callback::{Callbacks, Change, Control, Event, TrainerState, View};
 use crate::data::Loader;
 use crate::error::told;
@@ -83,6 +84,8 @@ pub struct Config {
     pub output_dir: PathBuf,
     /// Where tensors live.
     pub device: Device,
+    /// Autocast, and evaluation in half precision.
+    pub precision: Precision,
     /// Clip to this norm.
     pub max_grad_norm: Option<f64>,
     /// Leave losses that are not finite out of the logged mean.
@@ -135,6 +138,8 @@ pub struct Parts {
     pub evaluation: Vec<EvaluationSet>,
     /// Full-precision record of batches and updates.
     pub step_record: Option<StepRecord>,
+    /// Scales losses, for float16.
+    pub scaler: Option<Box<dyn Scaler>>,
     /// Set by a signal: leave an evaluation, or end the step, commit a checkpoint and end.
     pub interrupted: Arc<AtomicBool>,
 }

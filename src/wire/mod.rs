@@ -37,6 +37,9 @@ pub enum Ending {
 /// Executes a run.
 pub fn run(run: &Run) -> Result<Ending> {
     torch::set_num_threads(run.num_threads)?;
+    if let Some(allowed) = run.precision.tf32 {
+        torch::allow_tf32(allowed)?;
+    }
     let interrupted: Arc<AtomicBool> = signals::interruption()?;
     // The reference's scripts seed before the model is made, its constructor once more.
     torch::manual_seed(run.train.seed)?;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
+use crate::amp::{DynamicScaler, Precision, Scaler};
 use crate::callback::{Callbacks, DefaultFlow, EarlyStopping, Schedule};
 use crate::cli::output;
-use crate::config::run::{OnDiskFull, OnNonfinite, Run, Strategy};
+use crate::config::run::{Half, OnDiskFull, OnNonfinite, Run, Strategy};
 use crate::loss::{self, LossSettings};
 use crate::metric::{Accuracy, Metric};
 use crate::model::{ProblemType, Task};
@@ -33,6 +34,10 @@ pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
     trainer::Config {
         output_dir: run.output_dir.clone(),
         device: Device::Cpu,
+        precision: Precision {
+            autocast: run.precision.autocast.map(half),
+            full_evaluation: run.precision.full_evaluation.map(half),
+        },
         max_grad_norm: run.train.max_grad_norm,
         nan_inf_filter: run.logging.nan_inf_filter,
         on_nonfinite: match run.train.on_nonfinite {
@@ -48,6 +53,21 @@ pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         ignore_data_skip: run.train.ignore_data_skip,
         arguments: serde_json::Value::Object(run.arguments.clone()),
         companions,
+    }
+}
+
+fn half(half: Half) -> Kind {
+    match half {
+        Half::Bfloat16 => Kind::BFloat16,
+        Half::Float16 => Kind::Half,
+    }
+}
+
+/// float16 needs losses to be scaled; bfloat16 has the range of float32.
+fn scaler(run: &Run) -> Option<Box<dyn Scaler>> {
+    match run.precision.autocast {
+        Some(Half::Float16) => Some(Box::new(DynamicScaler::default())),
+        Some(Half::Bfloat16) | None => None,
     }
 }
 
@@ -136,6 +156,7 @@ pub(super) fn assemble(
             .as_deref()
             .map(StepRecord::create)
             .transpose()?,
+        scaler: scaler(run),
         interrupted,
         model: inputs.model,
     })

@@ -39,6 +39,7 @@ impl Draft<'_> {
             model: self.model()?,
             data: self.data()?,
             train: self.train()?,
+            precision: self.precision(),
             optimizer: self.optimizer()?,
             evaluation: self.evaluation()?,
             logging: self.logging()?,

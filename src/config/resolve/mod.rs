@@ -8,6 +8,7 @@ mod build;
 mod consistency;
 mod paths;
 mod plugins;
+mod precision;
 mod states;
 mod values;
 
@@ -44,6 +45,7 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.replace_deprecated();
     draft.complete();
     draft.check_consistency();
+    draft.check_precision();
     draft.check_paths();
     let plugins = draft.plugins();
     draft.finish(plugins)
@@ -94,6 +96,7 @@ impl Draft<'_> {
 
     /// Deprecated arguments take effect through those that replaced them.
     fn replace_deprecated(&mut self) {
+        self.replace_backend();
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
             self.notes
