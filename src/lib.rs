@@ -32,7 +32,7 @@
 //! | 4 | [`trainer`] | the only loop |
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
-//! | 1 | [`amp`] | mixed precision: autocast, the scale of losses |
+//! | 2 | [`amp`] | mixed precision: autocast, the scale of losses |
 //! | 1 | [`checkpoint`] | tensors and JSON into folders that are complete or absent; no models |
 //! | 0 | [`torch`] [`error`] | the C++ bridge; failures and exit codes |
 //!

@@ -20,6 +20,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trainer", 4),
     ("plugin", 4),
     ("registry", 3),
+    ("amp", 2),
     ("data", 2),
     ("model", 2),
     ("loss", 2),
@@ -29,7 +30,6 @@ const LEVELS: &[(&str, u8)] = &[
     ("report", 2),
     ("checkpoint", 1),
     ("distributed", 1),
-    ("amp", 1),
     ("torch", 0),
     ("error", 0),
 ];

@@ -156,12 +156,12 @@ mod tests {
         for first in [65536.0, 3e38, 1e-44] {
             let mut ours = DynamicScaler::new(first, 3);
             let mut scale = Tensor::from_slice(&[first]);
-            let mut tracker = Tensor::from_slice(&[0_i32]);
+            let tracker = Tensor::from_slice(&[0_i32]);
             for found in findings {
                 ours.found_overflow = found;
                 ours.update();
                 let found = Tensor::from_slice(&[f32::from(u8::from(found))]);
-                let _ = scale.internal_amp_update_scale_(&mut tracker, &found, 2.0, 0.5, 3);
+                let _ = scale.internal_amp_update_scale_(&tracker, &found, 2.0, 0.5, 3);
                 assert_eq!(
                     (f64::from(ours.scale), ours.growth_tracker as i64),
                     (scale.double_value(&[0]), tracker.int64_value(&[0])),

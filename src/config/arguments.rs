@@ -183,16 +183,17 @@ arguments! {
         ignore_data_skip: bool = false, listed(62);
         /// At a step with a loss or gradient that is not finite: warn and go on, skip the update, or stop.
         on_nonfinite: String = "warn".into(), host().one_of(ON_NONFINITE);
-        /// Recompute activations in the backward pass to save memory.
-        gradient_checkpointing: bool = false, listed(78).deferred("recomputation of activations");
+        /// Recompute activations in the backward pass to save memory; native architectures only.
+        gradient_checkpointing: bool = false, listed(78);
         /// Halve the batch size when memory runs out and begin again.
-        auto_find_batch_size: bool = false, listed(82).deferred("the search for a batch size that fits");
-        /// Make all operations deterministic.
-        full_determinism: bool = false, listed(83).deferred("the deterministic mode");
+        auto_find_batch_size: bool = false, listed(82);
+        /// Take deterministic operations only, and fail where there is none.
+        full_determinism: bool = false, listed(83);
         /// Index of the output that is fed back as `mems`.
         past_index: i64 = -1, listed(55).deferred("models with memory");
-        /// Watch for overflow: underflow_overflow, tpu_metrics_debug.
-        debug: String = String::new(), listed(69).deferred("the overflow watch");
+        /// underflow_overflow: stop at the first number that is not finite and show what led to it. tpu_metrics_debug is
+        /// refused.
+        debug: String = String::new(), listed(69);
         /// Deprecated: use --per_device_train_batch_size.
         per_gpu_train_batch_size: Option<i64> = None, further();
     }
@@ -283,11 +284,11 @@ arguments! {
         /// Plain lines instead of a progress bar; absent: by --log_level.
         disable_tqdm: Option<bool> = None, listed(57);
         /// Leave out measurements of memory.
-        skip_memory_metrics: bool = true, listed(80).deferred("memory measurements");
+        skip_memory_metrics: bool = true, listed(80);
         /// Write every batch and update at full precision to this file, as JSON lines, to compare runs.
         record_steps: Option<PathBuf> = None, host();
-        /// Count tokens per second.
-        include_tokens_per_second: bool = false, listed(90).deferred("counting tokens");
+        /// Report tokens per second of training. Counting reads the training data once and advances the random draws.
+        include_tokens_per_second: bool = false, listed(90);
     }
 
     "Checkpoints" {

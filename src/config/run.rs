@@ -163,6 +163,14 @@ pub struct Train {
     pub ignore_data_skip: bool,
     /// What to do at a step with a loss or gradient that is not finite.
     pub on_nonfinite: OnNonfinite,
+    /// Recompute activations in the backward pass.
+    pub gradient_checkpointing: bool,
+    /// Halve the batch size and begin again when memory runs out.
+    pub auto_find_batch_size: bool,
+    /// Deterministic operations only.
+    pub full_determinism: bool,
+    /// End the run at the first number that is not finite, with what led to it.
+    pub watch_numbers: bool,
 }
 
 /// A type of half precision.
@@ -286,6 +294,10 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
+    /// Report what the stages of the run take of memory.
+    pub memory_metrics: bool,
+    /// Report tokens per second.
+    pub tokens_per_second: bool,
     /// Record of every batch and update in full precision.
     pub record_steps: Option<PathBuf>,
 }

@@ -122,7 +122,8 @@ impl ParameterSource {
         let bias = self.parameter(&names[1], &[outputs], false, || {
             Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?)
         })?;
-        Ok(Linear { weight, bias })
+        let name = name.to_owned();
+        Ok(Linear { name, weight, bias })
     }
 
     /// `torch.nn.Embedding` called `name`; `subject` names its ids in errors.
@@ -142,6 +143,7 @@ impl ParameterSource {
         })?;
         self.embedding_elements += weight.numel();
         Ok(Embedding {
+            name: name.to_owned(),
             weight,
             padding,
             subject,
@@ -158,6 +160,7 @@ impl ParameterSource {
             Ok(Tensor::f_zeros([size], options)?)
         })?;
         Ok(LayerNorm {
+            name: name.to_owned(),
             weight,
             bias,
             epsilon,

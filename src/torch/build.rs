@@ -7,6 +7,7 @@ const SOURCES: &[&str] = &[
     "generators.cc",
     "optimizers.cc",
     "precision.cc",
+    "recompute.cc",
     "script.cc",
 ];
 

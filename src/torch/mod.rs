@@ -6,10 +6,11 @@
 #![allow(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 mod bridge;
 mod generator;
+mod recompute;
 mod script;
 #[cfg(test)]
 pub mod testing;
@@ -20,6 +21,7 @@ pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
     set_default_generator_state,
 };
+pub use recompute::recomputed;
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;
@@ -100,6 +102,11 @@ pub fn allow_tf32(allowed: bool) -> Result<()> {
 /// From now on libtorch takes deterministic kernels only, and fails where it has none.
 pub fn set_deterministic() -> Result<()> {
     Ok(ffi::set_deterministic()?)
+}
+
+/// Gives memory that a device's allocator holds back to the system.
+pub fn free_caches(device: Device) -> Result<()> {
+    Ok(ffi::free_caches(i32::from(device.is_cuda()))?)
 }
 
 /// Moments of AdamW for a list of parameters, in the same order.

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include "host/src/torch/bridge.h"
 
@@ -51,6 +52,12 @@ void set_deterministic() {
   at::globalContext().setDeterministicAlgorithms(true, false);
   at::globalContext().setDeterministicCuDNN(true);
   at::globalContext().setBenchmarkCuDNN(false);
+}
+
+// What an allocator holds back of memory that nobody uses; the CPU's holds nothing back.
+void free_caches(std::int32_t device) {
+  const auto type = static_cast<at::DeviceType>(device);
+  if (type != at::kCPU) at::getDeviceAllocator(type)->emptyCache();
 }
 
 }  // namespace torch_bridge

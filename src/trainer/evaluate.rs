@@ -89,10 +89,15 @@ impl LossMean {
 impl Trainer {
     /// Evaluates every set, logs, fires `on_evaluate`; the merged metrics. `None`: a signal ended it.
     pub fn evaluate(&mut self, prefix: &str) -> Result<Option<Metrics>> {
+        self.begin_memory("eval")?;
         let mut sets = std::mem::take(&mut self.parts.evaluation);
         let result = self.evaluate_sets(&mut sets, prefix);
         self.parts.evaluation = sets;
-        result
+        let mut metrics = result?;
+        if let Some(metrics) = &mut metrics {
+            self.memory.end("eval", &mut metrics.0)?;
+        }
+        Ok(metrics)
     }
 
     fn evaluate_sets(

@@ -206,6 +206,7 @@ impl Trainer {
         folder: Option<&Path>,
     ) -> Result<Option<Resumed>> {
         self.check_best_metric()?;
+        self.planned_tokens = self.count_tokens(training)?;
         self.started = Instant::now();
         self.changes.clear();
         self.accumulation = Accumulation::new(training.plan.accumulation);

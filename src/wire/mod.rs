@@ -40,6 +40,9 @@ pub fn run(run: &Run) -> Result<Ending> {
     if let Some(allowed) = run.precision.tf32 {
         torch::allow_tf32(allowed)?;
     }
+    if run.train.full_determinism {
+        torch::set_deterministic()?;
+    }
     let interrupted: Arc<AtomicBool> = signals::interruption()?;
     // The reference's scripts seed before the model is made, its constructor once more.
     torch::manual_seed(run.train.seed)?;

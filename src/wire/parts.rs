@@ -51,6 +51,8 @@ pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         prediction_loss_only: evaluation.prediction_loss_only,
         label_names: run.model.label_names.clone(),
         ignore_data_skip: run.train.ignore_data_skip,
+        memory_metrics: run.logging.memory_metrics,
+        tokens_per_second: run.logging.tokens_per_second,
         arguments: serde_json::Value::Object(run.arguments.clone()),
         companions,
     }

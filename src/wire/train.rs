@@ -14,13 +14,14 @@ use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space}
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
+use crate::error::{Failure, Kind};
 use crate::model::{Model, Parameter};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{self, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
-use crate::trainer::{End, Outcome, Trainer, Training, results};
+use crate::trainer::{self, End, Outcome, Trainer, Training, results};
 
 /// Weights, their two moments, and the rest of a checkpoint.
 const CHECKPOINT_FACTOR: u64 = 3;
@@ -40,9 +41,16 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
     let plugins = Plugins::load(run)?;
-    let mut ready = prepare(run, (&plugins, interrupted))?;
+    let ready = prepare(run, (&plugins, interrupted))?;
     announce(run, &ready, resume.as_deref());
-    let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
+    let Ready {
+        mut trainer,
+        training,
+        test,
+        num_rows,
+    } = ready;
+    // The optimizer's moments are not needed any more after it.
+    let outcome = attempts(run, &mut trainer, training, resume.as_deref());
     let status = match &outcome {
         Ok(Outcome {
             end: End::Completed,
@@ -51,13 +59,13 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    ready.trainer.finish_reports(status);
+    trainer.finish_reports(status);
     let Outcome { end, metrics, .. } = outcome?;
     if let End::Interrupted(checkpoint) = end {
-        summary(&ready.trainer, &plugins);
+        summary(&trainer, &plugins);
         return Ok(Ending::Stopped(checkpoint));
     }
-    let mut trainer = complete(run, ready, metrics)?;
+    complete(run, &mut trainer, (test, num_rows), metrics)?;
     trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
@@ -83,6 +91,12 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         .take()
         .context("the training set was not read")?;
     let num_rows = prepared.dataset.len();
+    if run.train.gradient_checkpointing {
+        inputs.model.recompute_activations()?;
+    }
+    if run.train.watch_numbers {
+        inputs.model.watch_numbers()?;
+    }
     let loader = inputs.train_loader(run, prepared)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
@@ -102,16 +116,45 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     })
 }
 
+/// Trains; with `auto_find_batch_size` again with half the batch size whenever memory runs out.
+fn attempts(
+    run: &Run,
+    trainer: &mut Trainer,
+    mut training: Training,
+    resume: Option<&Path>,
+) -> Result<Outcome> {
+    if !run.train.auto_find_batch_size {
+        return trainer.train(&mut training, resume);
+    }
+    let beginning = trainer.beginning(&training)?;
+    loop {
+        let error = match trainer.train(&mut training, resume) {
+            Err(error) if trainer::is_out_of_memory(&error) => error,
+            outcome => return outcome,
+        };
+        let Training { mut loader, .. } = training;
+        let (tried, size) = (loader.batch_size(), loader.batch_size() / 2);
+        if size == 0 {
+            let message = "no executable batch size found, reached zero";
+            return Err(error.context(Failure::new(Kind::Io, message).hint(
+                "even one row needs more memory than there is: set --gradient_checkpointing or a smaller --max_length",
+            )));
+        }
+        output::status(&format!(
+            "memory ran out with batches of {tried}; beginning again with batches of {size}"
+        ));
+        trainer.begin_again(&beginning, (&mut loader, size))?;
+        training = self::training(run, loader, trainer.model())?;
+    }
+}
+
 /// What follows training: the model, the results, a last evaluation, predictions.
-fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<Trainer> {
-    let Ready {
-        mut trainer,
-        training,
-        test,
-        num_rows,
-    } = ready;
-    // The optimizer's moments are not needed any more.
-    drop(training);
+fn complete(
+    run: &Run,
+    trainer: &mut Trainer,
+    (test, num_rows): (Option<TestSet>, usize),
+    mut metrics: Vec<(String, f64)>,
+) -> Result<()> {
     trainer.save_model()?;
     metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
@@ -123,14 +166,14 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
     };
     if run.do_eval {
         let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows).with_context(is_saved)?;
+        evaluate::evaluate_and_show(trainer, run, num_eval_rows).with_context(is_saved)?;
         // With the last evaluation in its log history.
         trainer.save_state()?;
     }
     if let Some(test) = test {
-        evaluate::predict_and_show(&mut trainer, run, test).with_context(is_saved)?;
+        evaluate::predict_and_show(trainer, run, test).with_context(is_saved)?;
     }
-    Ok(trainer)
+    Ok(())
 }
 
 fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {
@@ -159,7 +202,7 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     let plan = Plan::new(PlanInput {
         loader_len: loader.len() as u64,
         num_rows: loader.dataset().len() as u64,
-        batch_size: train.batch_size as u64,
+        batch_size: loader.batch_size() as u64,
         accumulation: train.gradient_accumulation_steps as u64,
         num_train_epochs: train.num_train_epochs,
         max_steps: train.max_steps,

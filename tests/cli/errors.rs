@@ -55,6 +55,22 @@ fn all_findings_are_in_one_message() {
     );
 }
 
+/// Layers that are not this program's cannot be recomputed or watched.
+#[test]
+fn what_only_native_architectures_can_is_refused_for_others() {
+    let text = "needs a native architecture, and the model is a TorchScript file, whose layers are its own; leave it out";
+    check(
+        &project(),
+        &format!(
+            "{COMPLETE} --model module.pt --trust_model_code --gradient_checkpointing --debug underflow_overflow"
+        ),
+        &[
+            &format!("gradient_checkpointing: {text}"),
+            &format!("debug: {text}"),
+        ],
+    );
+}
+
 /// Row 66: a missing device does not hide that two arguments exclude each other.
 #[test]
 fn half_precision_is_checked_as_a_whole() {
@@ -296,6 +312,14 @@ const REFUSALS: &[(&str, &str)] = &[
         "--bf16 --dtype float64",
         "bf16: autocast leaves float64 as it is; use dtype float32, or leave bf16 out",
     ),
+    (
+        "--debug underflow",
+        "debug: `underflow` is not a choice; use underflow_overflow",
+    ),
+    (
+        "--debug tpu_metrics_debug",
+        "debug: tpu_metrics_debug is refused: libtorch has no TPU device; use underflow_overflow",
+    ),
     // What is not honoured.
     (
         "--past_index 1",
@@ -314,8 +338,8 @@ const REFUSALS: &[(&str, &str)] = &[
         "tpu_num_cores: refused: libtorch has no TPU device; leave it out",
     ),
     (
-        "--no_skip_memory_metrics",
-        "skip_memory_metrics: not available yet: it needs memory measurements; leave it out",
+        "--no_log_on_each_node",
+        "log_on_each_node: not available yet: it needs training with several processes; leave it out",
     ),
     (
         "--save_safetensors false",

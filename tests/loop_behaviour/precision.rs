@@ -54,7 +54,7 @@ fn an_overflow_skips_optimizer_and_schedule_but_no_step() {
     assert_eq!(steps(&played.events), steps(&plain.events));
     let skipped = (f64::from(TOO_LARGE) / scale_at(&played, 24)).log2();
     assert!(
-        skipped >= 1.0 && skipped < 8.0 && skipped.fract() == 0.0,
+        (1.0..8.0).contains(&skipped) && skipped.fract() == 0.0,
         "{skipped}"
     );
     // The schedule waits: what is left of the rate is the steps that were skipped.

@@ -6,6 +6,7 @@
 
 mod build;
 mod consistency;
+mod native;
 mod paths;
 mod plugins;
 mod precision;
@@ -46,6 +47,8 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.complete();
     draft.check_consistency();
     draft.check_precision();
+    draft.check_debug();
+    draft.check_native();
     draft.check_paths();
     let plugins = draft.plugins();
     draft.finish(plugins)
