@@ -14,6 +14,8 @@ pub use scaler::{DynamicScaler, Scaler};
 pub struct Precision {
     /// Autocast the forward pass to this type, in training and in evaluation.
     pub autocast: Option<Kind>,
+    /// The parameters themselves were cast to half precision for training; outputs are float32 all the same.
+    pub half_model: bool,
     /// Cast the parameters to this type at the first evaluation outside training; they stay so.
     pub full_evaluation: Option<Kind>,
 }

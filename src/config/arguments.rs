@@ -72,12 +72,7 @@ const HALF_BACKENDS: &[Choice] = &[
     choice("apex"),
     choice("cpu_amp"),
 ];
-const APEX_LEVELS: &[Choice] = &[
-    choice("O0"),
-    choice("O1"),
-    later("O2", GPU),
-    later("O3", GPU),
-];
+const APEX_LEVELS: &[Choice] = &[choice("O0"), choice("O1"), choice("O2"), choice("O3")];
 
 const TASKS: &[Choice] = &[
     choice("sequence-classification"),

@@ -185,8 +185,14 @@ pub enum Half {
 /// Half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Precision {
-    /// Autocast the forward pass; losses are scaled for float16.
+    /// Autocast the forward pass.
     pub autocast: Option<Half>,
+    /// Cast the model for training (levels O2 and O3 of apex).
+    pub model: Option<Half>,
+    /// The optimizer updates float32 copies of a model that was cast.
+    pub master_weights: bool,
+    /// Scale losses, so that small gradients do not vanish.
+    pub scales_losses: bool,
     /// Cast the model when it is evaluated outside training.
     pub full_evaluation: Option<Half>,
     /// Let a GPU round factors to TF32, or forbid it; `None`: libtorch's default.

@@ -11,12 +11,14 @@ mod adamw;
 pub mod clip;
 pub mod groups;
 pub mod lr_scheduler;
+mod masters;
 mod sgd;
 mod state;
 
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::AdamW;
 pub use lr_scheduler::LrScheduler;
+pub use masters::Masters;
 pub use sgd::Sgd;
 
 /// Parameters that share hyperparameters (spec 4.2).
@@ -40,6 +42,10 @@ pub trait Optimizer: Stateful {
     fn groups(&self) -> &[ParameterGroup];
     /// The groups, to set learning rates.
     fn groups_mut(&mut self) -> &mut [ParameterGroup];
+    /// Takes over the model's gradients if it updates copies of its parameters: what is then unscaled and clipped.
+    fn gather(&mut self) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
     /// One update. Parameters without a gradient are left alone.
     fn step(&mut self) -> Result<()>;
 }

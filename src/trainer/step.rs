@@ -40,11 +40,11 @@ impl Trainer {
         self.parts.loss.loss(&outputs, batch)
     }
 
-    /// A forward pass, under autocast if the run has it: then outputs come back in float32.
+    /// A forward pass, under autocast if the run has it. Outputs of half precision come back in float32 then.
     pub(super) fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         let autocast = self.config.precision.autocast_on(self.config.device)?;
         let outputs = self.forward_as_is(batch).context("forward pass")?;
-        if autocast.is_none() {
+        if autocast.is_none() && !self.config.precision.half_model {
             return Ok(outputs);
         }
         let named = outputs.fields.into_iter();
@@ -71,11 +71,13 @@ impl Trainer {
 
     /// Unscale, clip, optimizer, schedule, gradients to none.
     pub(super) fn update(&mut self, updates: &mut Updates<'_>) -> Result<()> {
+        let masters = updates.optimizer.gather()?;
+        let parameters = masters.as_deref().unwrap_or(&self.parameters);
         let overflowed = match &mut self.parts.scaler {
-            Some(scaler) => !scaler.unscale(&self.parameters)?,
+            Some(scaler) => !scaler.unscale(parameters)?,
             None => false,
         };
-        let norm = clip::clip(&self.parameters, self.config.max_grad_norm)?;
+        let norm = clip::clip(parameters, self.config.max_grad_norm)?;
         self.gradient_norm = norm;
         if let Some(record) = &mut self.parts.step_record {
             record.update(self.state.global_step, norm, &self.learning_rates)?;

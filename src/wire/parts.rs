@@ -36,6 +36,7 @@ pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         device: Device::Cpu,
         precision: Precision {
             autocast: run.precision.autocast.map(half),
+            half_model: run.precision.model.is_some(),
             full_evaluation: run.precision.full_evaluation.map(half),
         },
         max_grad_norm: run.train.max_grad_norm,
@@ -58,19 +59,18 @@ pub(super) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
     }
 }
 
-fn half(half: Half) -> Kind {
+pub(super) fn half(half: Half) -> Kind {
     match half {
         Half::Bfloat16 => Kind::BFloat16,
         Half::Float16 => Kind::Half,
     }
 }
 
-/// float16 needs losses to be scaled; bfloat16 has the range of float32.
+/// For float16, whose small gradients would vanish; bfloat16 has the range of float32.
 fn scaler(run: &Run) -> Option<Box<dyn Scaler>> {
-    match run.precision.autocast {
-        Some(Half::Float16) => Some(Box::new(DynamicScaler::default())),
-        Some(Half::Bfloat16) | None => None,
-    }
+    run.precision
+        .scales_losses
+        .then(|| Box::new(DynamicScaler::default()) as Box<dyn Scaler>)
 }
 
 fn schedule(strategy: Strategy) -> Schedule {

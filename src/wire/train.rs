@@ -15,10 +15,10 @@ use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
 use crate::error::{Failure, Kind};
-use crate::model::{Model, Parameter};
+use crate::model::Model;
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
-use crate::optim::{self, OptimizerSettings, lr_scheduler};
+use crate::optim::{self, Masters, Optimizer, OptimizerSettings, lr_scheduler};
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
 use crate::trainer::{self, End, Outcome, Trainer, Training, results};
@@ -91,6 +91,9 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         .take()
         .context("the training set was not read")?;
     let num_rows = prepared.dataset.len();
+    if let Some(half) = run.precision.model {
+        inputs.model.set_kind(parts::half(half))?;
+    }
     if run.train.gradient_checkpointing {
         inputs.model.recompute_activations()?;
     }
@@ -197,6 +200,19 @@ fn check_space(run: &Run, inputs: &Inputs) -> Result<()> {
     )
 }
 
+/// The model's parameters, as groups are built from them.
+fn members(model: &dyn Model) -> Vec<Member<'_>> {
+    let mut members = Vec::new();
+    for parameter in model.parameters() {
+        members.push(Member {
+            name: &parameter.name,
+            tensor: &parameter.tensor,
+            decay: parameter.decay,
+        });
+    }
+    members
+}
+
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     let train = &run.train;
     let plan = Plan::new(PlanInput {
@@ -213,27 +229,21 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
         warmup_ratio: run.optimizer.warmup_ratio,
     })?;
     let settings = &run.optimizer;
-    let parameters = model.parameters().iter();
-    let members: Vec<_> = parameters
-        .map(
-            |Parameter {
-                 name,
-                 tensor,
-                 decay,
-             }| Member {
-                name,
-                tensor,
-                decay: *decay,
-            },
-        )
-        .collect();
-    let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
+    let members = members(model);
     let adam = OptimizerSettings {
         beta1: settings.adam_beta1,
         beta2: settings.adam_beta2,
         epsilon: settings.adam_epsilon,
     };
-    let mut optimizer = optim::create(&settings.name, groups, adam)?;
+    let create = |members: &[Member<'_>]| {
+        let groups = groups::build(members, settings.learning_rate, settings.weight_decay);
+        optim::create(&settings.name, groups, adam)
+    };
+    let mut optimizer: Box<dyn Optimizer> = if run.precision.master_weights {
+        Box::new(Masters::new(&members, create)?)
+    } else {
+        create(&members)?
+    };
     let schedule = ScheduleSettings {
         warmup_steps: plan.warmup_steps,
         total_steps: plan.max_steps,

@@ -33,14 +33,7 @@ pub struct Resolved {
 
 /// Checks `input` and completes it to a run.
 pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> Result<Resolved> {
-    let mut draft = Draft {
-        command,
-        input,
-        surroundings,
-        arguments: input.arguments.clone(),
-        findings: input.findings.clone(),
-        notes: Vec::new(),
-    };
+    let mut draft = Draft::new(command, input, surroundings);
     draft.check_states();
     draft.check_values();
     draft.replace_deprecated();
@@ -63,6 +56,19 @@ struct Draft<'a> {
     arguments: Arguments,
     findings: Findings,
     notes: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(command: Command, input: &'a Input, surroundings: &'a Surroundings) -> Self {
+        Self {
+            command,
+            input,
+            surroundings,
+            arguments: input.arguments.clone(),
+            findings: input.findings.clone(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 impl Draft<'_> {

@@ -61,20 +61,65 @@ impl Draft<'_> {
         }
     }
 
-    /// The levels of apex: O0 computes in float32, O1 is autocast.
+    /// The levels of apex: O0 computes in float32, O1 is autocast, O2 casts the model and keeps float32 copies of its
+    /// weights, O3 casts the model and no more. Any other float16 is O1.
     pub(super) fn precision(&self) -> Precision {
         let arguments = &self.arguments;
-        let is_full =
-            arguments.half_precision_backend == "apex" && arguments.fp16_opt_level == "O0";
+        let level = match arguments.half_precision_backend.as_str() {
+            "apex" => arguments.fp16_opt_level.as_str(),
+            _ => "O1",
+        };
+        let fp16 = |levels: &[&str]| arguments.fp16 && levels.contains(&level);
         let half = |bf16: bool, fp16: bool| match (bf16, fp16) {
             (true, _) => Some(Half::Bfloat16),
             (_, true) => Some(Half::Float16),
             _ => None,
         };
         Precision {
-            autocast: half(arguments.bf16, arguments.fp16 && !is_full),
+            autocast: half(arguments.bf16, fp16(&["O1"])),
+            model: half(false, fp16(&["O2", "O3"])),
+            master_weights: fp16(&["O2"]),
+            scales_losses: fp16(&["O1", "O2"]),
             full_evaluation: half(arguments.bf16_full_eval, arguments.fp16_full_eval),
             tf32: arguments.tf32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::input::Input;
+    use super::super::super::run::Command;
+    use super::super::super::surroundings::Surroundings;
+    use super::*;
+
+    /// float16 needs a GPU, so no run can show what its levels mean.
+    #[test]
+    fn levels_of_apex_have_their_meaning() {
+        let half = Some(Half::Float16);
+        let cases = [
+            ("auto", "O2", (half, None, false, true)),
+            ("cuda_amp", "O1", (half, None, false, true)),
+            ("apex", "O0", (None, None, false, false)),
+            ("apex", "O1", (half, None, false, true)),
+            ("apex", "O2", (None, half, true, true)),
+            ("apex", "O3", (None, half, false, false)),
+        ];
+        let surroundings = Surroundings::read().expect("the surroundings");
+        for (backend, level, expected) in cases {
+            let input = Input::default();
+            let mut draft = Draft::new(Command::Train, &input, &surroundings);
+            draft.arguments.fp16 = true;
+            draft.arguments.half_precision_backend = backend.to_owned();
+            draft.arguments.fp16_opt_level = level.to_owned();
+            let found = draft.precision();
+            let found = (
+                found.autocast,
+                found.model,
+                found.master_weights,
+                found.scales_losses,
+            );
+            assert_eq!(found, expected, "{backend} {level}");
         }
     }
 }
