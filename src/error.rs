@@ -25,7 +25,8 @@ pub enum Kind {
     Stopped = 75,
     /// Another process of a distributed run failed; the run can be resumed.
     Peer = 76,
-    /// Stopped because the loss or a gradient was not finite and `--on_nonfinite stop` asked for it.
+    /// Stopped because the loss or a gradient was not finite and `--on_nonfinite stop` asked for it, or a number inside the
+    /// model and `--debug underflow_overflow` did.
     Numeric = 77,
 }
 

@@ -33,6 +33,7 @@
 //! | 4 | [`trainer`] | the only loop |
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
+//! | 2 | [`amp`] | mixed precision: autocast, the scale of losses |
 //! | 1 | [`checkpoint`] | tensors and JSON into folders that are complete or absent; no models |
 //! | 0 | [`torch`] [`error`] | the C++ bridge; failures and exit codes |
 //!
@@ -67,6 +68,7 @@
 //! `config/arguments.rs`, its field in `config/run.rs`, its test. A subcommand: its file and its line in `cli/mod.rs`. A libtorch
 //! function: header, source, bridge and safe function, all in `torch/`. A plugin for an existing hook: no file in `src`.
 
+pub mod amp;
 pub mod api;
 pub mod callback;
 pub mod checkpoint;

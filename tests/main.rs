@@ -9,6 +9,7 @@ mod examples;
 mod fidelity;
 mod hooks;
 mod loop_behaviour;
+mod modes;
 mod plugin;
 mod readme;
 mod resume;

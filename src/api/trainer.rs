@@ -28,7 +28,7 @@ use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
 use crate::wire::plugins::Plugins;
-use crate::wire::{inputs, parts, train};
+use crate::wire::{self, inputs, parts, train};
 
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
@@ -131,12 +131,13 @@ impl Trainer {
         };
         let run = resolved(parts.args, supplied)?;
         let plugins = Plugins::load(&run, None)?;
-        torch::set_num_threads(run.num_threads)?;
+        wire::set_modes(&run)?;
         torch::manual_seed(run.train.seed)?;
-        let (model, model_init) = match parts.model {
+        let (mut model, model_init) = match parts.model {
             ModelSource::Model(model) => (model, None),
             ModelSource::Init(mut make) => (make()?, Some(make)),
         };
+        parts::prepare_model(&run, &mut *model)?;
         let loaders = Loaders::new(&run, &*model, (parts.data_collator, parts.tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -164,6 +165,7 @@ impl Trainer {
                 .map(StepRecord::create)
                 .transpose()?,
             interrupted: interrupted.clone(),
+            scaler: parts::scaler(&run),
             model,
         };
         let config = parts::config(&run, loaders.companions());
@@ -201,7 +203,9 @@ impl Trainer {
         };
         if let Some(make) = &mut self.model_init {
             torch::manual_seed(self.run.train.seed)?;
-            self.trainer.set_model(make()?);
+            let mut model = make()?;
+            parts::prepare_model(&self.run, &mut *model)?;
+            self.trainer.set_model(model);
             self.training = None;
         }
         train::check_space(&self.run, self.trainer.model())?;

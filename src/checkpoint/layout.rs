@@ -36,6 +36,8 @@ pub const PICKLED_OPTIMIZER: &str = "optimizer.pt";
 pub const SCHEDULER: &str = "scheduler.json";
 /// Schedule state as the reference pickles it; read only.
 pub const PICKLED_SCHEDULER: &str = "scheduler.pt";
+/// Scale of losses.
+pub const SCALER: &str = "scaler.json";
 /// Generators.
 pub const RNG_STATE: &str = "rng_state.safetensors";
 /// Generators as the reference pickles them; read only.

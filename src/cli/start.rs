@@ -73,6 +73,11 @@ fn become_engine(run: &Run) -> Result<()> {
     if openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref()) != Some(run.num_threads) {
         process.env("OMP_NUM_THREADS", run.num_threads.to_string());
     }
+    if run.train.full_determinism {
+        // cuBLAS and CUDA read these when they start; the run's other settings travel with it.
+        process.env("CUBLAS_WORKSPACE_CONFIG", ":16:8");
+        process.env("CUDA_LAUNCH_BLOCKING", "1");
+    }
     let error = process.exec();
     Err(anyhow!(error).context(format!("the engine {} cannot be started", engine.display())))
 }

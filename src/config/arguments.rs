@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
 use super::setting::{Number, ResumeFrom, Setting};
 
-const PRECISION: &str = "mixed precision";
+const GPU: &str = "training on a GPU";
 const DISTRIBUTED: &str = "training with several processes";
 const COMPILATION: &str = "compilation of models";
 const HUB: &str = "the Hub client";
@@ -69,6 +69,14 @@ const LOG_LEVELS: &[Choice] = &[
     choice("passive"),
 ];
 
+const HALF_BACKENDS: &[Choice] = &[
+    choice("auto"),
+    choice("cuda_amp"),
+    choice("apex"),
+    choice("cpu_amp"),
+];
+const APEX_LEVELS: &[Choice] = &[choice("O0"), choice("O1"), choice("O2"), choice("O3")];
+
 const TASKS: &[Choice] = &[
     choice("sequence-classification"),
     choice("token-classification"),
@@ -77,7 +85,7 @@ const DTYPES: &[Choice] = &[
     choice("float32"),
     choice("float64"),
     choice("bfloat16"),
-    later("float16", PRECISION),
+    later("float16", GPU),
 ];
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
@@ -173,16 +181,17 @@ arguments! {
         ignore_data_skip: bool = false, listed(62);
         /// At a step with a loss or gradient that is not finite: warn and go on, skip the update, or stop.
         on_nonfinite: String = "warn".into(), host().one_of(ON_NONFINITE);
-        /// Recompute activations in the backward pass to save memory.
-        gradient_checkpointing: bool = false, listed(78).deferred("recomputation of activations");
+        /// Recompute activations in the backward pass to save memory; native architectures only.
+        gradient_checkpointing: bool = false, listed(78);
         /// Halve the batch size when memory runs out and begin again.
-        auto_find_batch_size: bool = false, listed(82).deferred("the search for a batch size that fits");
-        /// Make all operations deterministic.
-        full_determinism: bool = false, listed(83).deferred("the deterministic mode");
+        auto_find_batch_size: bool = false, listed(82);
+        /// Take deterministic operations only, and fail where there is none.
+        full_determinism: bool = false, listed(83);
         /// Index of the output that is fed back as `mems`.
         past_index: i64 = -1, listed(55).deferred("models with memory");
-        /// Watch for overflow: underflow_overflow, tpu_metrics_debug.
-        debug: String = String::new(), listed(69).deferred("the overflow watch");
+        /// underflow_overflow: stop at the first number that is not finite and show what led to it. tpu_metrics_debug is
+        /// refused.
+        debug: String = String::new(), listed(69);
         /// Deprecated: use --per_device_train_batch_size.
         per_gpu_train_batch_size: Option<i64> = None, further();
     }
@@ -243,10 +252,10 @@ arguments! {
         include_inputs_for_metrics: bool = false, listed(81).deferred("inputs for metrics");
         /// Evaluate a traced copy of the model.
         jit_mode_eval: bool = false, listed(40).deferred(COMPILATION);
-        /// Evaluate in bfloat16.
-        bf16_full_eval: bool = false, listed(46).deferred(PRECISION);
-        /// Evaluate in float16.
-        fp16_full_eval: bool = false, listed(47).deferred(PRECISION);
+        /// Cast the model to bfloat16 for evaluations outside training.
+        bf16_full_eval: bool = false, listed(46);
+        /// Cast the model to float16 for evaluations outside training; needs a GPU.
+        fp16_full_eval: bool = false, listed(47);
         /// Deprecated: use --per_device_eval_batch_size.
         per_gpu_eval_batch_size: Option<i64> = None, further();
         /// Use the evaluation loop of old releases.
@@ -277,11 +286,11 @@ arguments! {
         /// Plain lines instead of a progress bar; absent: by --log_level.
         disable_tqdm: Option<bool> = None, listed(57);
         /// Leave out measurements of memory.
-        skip_memory_metrics: bool = true, listed(80).deferred("memory measurements");
+        skip_memory_metrics: bool = true, listed(80);
         /// Write every batch and update at full precision to this file, as JSON lines, to compare runs.
         record_steps: Option<PathBuf> = None, host();
-        /// Count tokens per second.
-        include_tokens_per_second: bool = false, listed(90).deferred("counting tokens");
+        /// Report tokens per second of training. Counting reads the training data once and advances the random draws.
+        include_tokens_per_second: bool = false, listed(90);
     }
 
     "Checkpoints" {
@@ -317,18 +326,18 @@ arguments! {
         no_cuda: bool = false, further();
         /// Threads for one operation; absent: OMP_NUM_THREADS, else the processors available.
         num_threads: Option<i64> = None, host();
-        /// Train with bfloat16 autocast.
-        bf16: bool = false, listed(42).deferred(PRECISION);
-        /// Train with float16 autocast.
-        fp16: bool = false, listed(43).deferred(PRECISION);
-        /// Level of apex.
-        fp16_opt_level: String = "O1".into(), listed(44).deferred(PRECISION);
-        /// Implementation of float16.
-        half_precision_backend: String = "auto".into(), listed(45).deferred(PRECISION);
+        /// Autocast forward passes to bfloat16.
+        bf16: bool = false, listed(42);
+        /// Autocast forward passes to float16 and scale losses; needs a GPU.
+        fp16: bool = false, listed(43);
+        /// Level of --half_precision_backend apex.
+        fp16_opt_level: String = "O1".into(), listed(44).one_of(APEX_LEVELS);
+        /// Implementation of --fp16; apex counts by its level, the others are the same here.
+        half_precision_backend: String = "auto".into(), listed(45).one_of(HALF_BACKENDS);
         /// Deprecated name of half_precision_backend.
-        fp16_backend: String = "auto".into(), further().deferred(PRECISION);
-        /// Allow TF32 in matrix products of a GPU.
-        tf32: Option<bool> = None, listed(48).deferred("training on a GPU");
+        fp16_backend: String = "auto".into(), further().one_of(HALF_BACKENDS);
+        /// Let a GPU round factors of matrix products to TF32 (true needs one), or not.
+        tf32: Option<bool> = None, listed(48);
         /// Intel's extension for PyTorch.
         use_ipex: bool = false, listed(41).refused("Intel's extension is a Python package that is no longer developed");
         /// Cores of a TPU.

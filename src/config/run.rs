@@ -28,6 +28,8 @@ pub struct Run {
     pub data: Data,
     /// The loop.
     pub train: Train,
+    /// Half precision.
+    pub precision: Precision,
     /// Optimizer and schedule.
     pub optimizer: Optimizer,
     /// Evaluation, best model, early stopping.
@@ -162,6 +164,40 @@ pub struct Train {
     pub ignore_data_skip: bool,
     /// What to do at a step with a loss or gradient that is not finite.
     pub on_nonfinite: OnNonfinite,
+    /// Recompute activations in the backward pass.
+    pub gradient_checkpointing: bool,
+    /// Halve the batch size and begin again when memory runs out.
+    pub auto_find_batch_size: bool,
+    /// Deterministic operations only.
+    pub full_determinism: bool,
+    /// End the run at the first number that is not finite, with what led to it.
+    pub watch_numbers: bool,
+}
+
+/// A type of half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names of the types")]
+pub enum Half {
+    Bfloat16,
+    Float16,
+}
+
+/// Half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Precision {
+    /// Autocast the forward pass.
+    pub autocast: Option<Half>,
+    /// Cast the model for training (levels O2 and O3 of apex).
+    pub model: Option<Half>,
+    /// The optimizer updates float32 copies of a model that was cast.
+    pub master_weights: bool,
+    /// Scale losses, so that small gradients do not vanish.
+    pub scales_losses: bool,
+    /// Cast the model when it is evaluated outside training.
+    pub full_evaluation: Option<Half>,
+    /// Let a GPU round factors to TF32, or forbid it; `None`: libtorch's default.
+    pub tf32: Option<bool>,
 }
 
 /// What to continue from.
@@ -269,6 +305,10 @@ pub struct Logging {
     pub level: String,
     /// Plain lines instead of a bar.
     pub disable_tqdm: bool,
+    /// Report what the stages of the run take of memory.
+    pub memory_metrics: bool,
+    /// Report tokens per second.
+    pub tokens_per_second: bool,
     /// Record of every batch and update in full precision.
     pub record_steps: Option<PathBuf>,
 }

@@ -127,6 +127,26 @@ impl Loader {
         self.batch_size
     }
 
+    /// Rows of a batch from the next epoch on. The sampler keeps its own idea of it.
+    pub fn set_batch_size(&mut self, batch_size: usize) -> Result<()> {
+        ensure!(
+            batch_size > 0,
+            Failure::usage("the batch size must be at least 1")
+        );
+        self.batch_size = batch_size;
+        Ok(())
+    }
+
+    /// The sampler's own state, if it has one.
+    pub fn sampler_state(&self) -> Result<Option<Vec<u8>>> {
+        self.sampler.state()
+    }
+
+    /// Takes the sampler back to a state.
+    pub fn restore_sampler(&mut self, state: &[u8]) -> Result<()> {
+        self.sampler.load_state(state)
+    }
+
     /// Begins the next epoch: draws the base seed. The order is drawn with the first batch.
     pub fn epoch(&mut self) -> Result<Epoch<'_>> {
         let start = EpochStart {

@@ -3,21 +3,29 @@
 //!
 //! Shapes: B batch, T tokens, D hidden size, H heads, K size of a head, I intermediate size, C classes, P positions.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use super::architecture::Blueprint;
-use super::config::{ModelConfig, ProblemType, Task, section};
+use super::config::{ModelConfig, ProblemType, Task};
 use super::layers::{Activation, Dropout, Embedding, LayerNorm, Linear};
 use super::parameters::{Made, Naming, ParameterSource};
+use super::watch::{Pass, Seen, Watch};
 use super::weights::LoadReport;
 use super::{Model, Outputs, Parameter};
 use crate::data::Batch;
 use crate::error::Failure;
+use crate::torch;
+
+mod shape;
+
+use shape::Shape;
 
 /// Base-model prefix of the tensor names.
 pub const PREFIX: &str = "bert";
+const EMBEDDINGS: &str = "bert.embeddings";
 /// Buffers that releases before 4.31 saved.
 pub const BUFFERS: &[&str] = &[
     "bert.embeddings.position_ids",
@@ -32,148 +40,6 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "labels",
 ];
 
-/// More layers than any network has: a larger number is a mistake that would only show when memory is used up.
-const MAX_LAYERS: usize = 4096;
-
-/// The shape of the network; defaults are those of `BertConfig`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default)]
-struct Shape {
-    vocab_size: i64,
-    hidden_size: i64,
-    num_hidden_layers: usize,
-    num_attention_heads: i64,
-    intermediate_size: i64,
-    hidden_act: String,
-    hidden_dropout_prob: f64,
-    attention_probs_dropout_prob: f64,
-    classifier_dropout: Option<f64>,
-    max_position_embeddings: i64,
-    type_vocab_size: i64,
-    layer_norm_eps: f64,
-    pad_token_id: Option<i64>,
-    position_embedding_type: Option<String>,
-    is_decoder: bool,
-    add_cross_attention: bool,
-    pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-impl Default for Shape {
-    fn default() -> Self {
-        Self {
-            vocab_size: 30522,
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            hidden_act: "gelu".to_owned(),
-            hidden_dropout_prob: 0.1,
-            attention_probs_dropout_prob: 0.1,
-            classifier_dropout: None,
-            max_position_embeddings: 512,
-            type_vocab_size: 2,
-            layer_norm_eps: 1e-12,
-            pad_token_id: Some(0),
-            position_embedding_type: None,
-            is_decoder: false,
-            add_cross_attention: false,
-            pruned_heads: None,
-        }
-    }
-}
-
-impl Shape {
-    fn read(config: &ModelConfig) -> Result<Self> {
-        let shape: Self = section(config)?;
-        match shape.problem() {
-            Some(problem) => {
-                Err(Failure::data(format!("{}: {problem}", config.source.display())).into())
-            }
-            None => Ok(shape),
-        }
-    }
-
-    /// What makes this network impossible or one that is not implemented.
-    fn problem(&self) -> Option<String> {
-        self.wrong_size()
-            .or_else(|| self.wrong_value())
-            .or_else(|| self.unsupported())
-    }
-
-    fn wrong_size(&self) -> Option<String> {
-        let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
-        ];
-        if let Some((name, value)) = sizes.iter().find(|(_, value)| *value < 1) {
-            return Some(format!("{name} {value} is not positive"));
-        }
-        if self.num_hidden_layers > MAX_LAYERS {
-            let layers = self.num_hidden_layers;
-            return Some(format!(
-                "num_hidden_layers {layers} is more than the {MAX_LAYERS} supported"
-            ));
-        }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            let (size, heads) = (self.hidden_size, self.num_attention_heads);
-            return Some(format!(
-                "hidden_size {size} is not a multiple of num_attention_heads {heads}"
-            ));
-        }
-        let row = self
-            .pad_token_id
-            .filter(|row| !(0..self.vocab_size).contains(row))?;
-        Some(format!(
-            "pad_token_id {row} is not in the vocabulary of {}",
-            self.vocab_size
-        ))
-    }
-
-    fn wrong_value(&self) -> Option<String> {
-        if self.layer_norm_eps < 0.0 {
-            return Some(format!(
-                "layer_norm_eps {} is negative",
-                self.layer_norm_eps
-            ));
-        }
-        let dropouts = [
-            self.hidden_dropout_prob,
-            self.attention_probs_dropout_prob,
-            self.classifier_dropout.unwrap_or(0.0),
-        ];
-        if let Some(value) = dropouts.iter().find(|value| !(0.0..=1.0).contains(*value)) {
-            return Some(format!(
-                "dropout probability {value} is not between 0 and 1"
-            ));
-        }
-        let error = Activation::parse(&self.hidden_act).err()?;
-        Some(format!("hidden_act: {error}"))
-    }
-
-    fn unsupported(&self) -> Option<String> {
-        if let Some(kind) = self
-            .position_embedding_type
-            .as_deref()
-            .filter(|kind| *kind != "absolute")
-        {
-            return Some(format!(
-                "position_embedding_type {kind:?} is not supported; expected \"absolute\""
-            ));
-        }
-        if self.is_decoder || self.add_cross_attention {
-            return Some("BERT as a decoder is not supported".to_owned());
-        }
-        self.pruned_heads
-            .as_ref()
-            .filter(|heads| !heads.is_empty())
-            .map(|_| "pruned_heads are not supported".to_owned())
-    }
-}
-
 #[derive(Debug)]
 struct Embeddings {
     words: Embedding,
@@ -186,7 +52,7 @@ struct Embeddings {
 
 impl Embeddings {
     fn make(source: &mut ParameterSource, shape: &Shape) -> Result<Self> {
-        let name = |part: &str| format!("{PREFIX}.embeddings.{part}");
+        let name = |part: &str| format!("{EMBEDDINGS}.{part}");
         let width = shape.hidden_size;
         let words = [shape.vocab_size, width];
         let positions = [shape.max_position_embeddings, width];
@@ -208,39 +74,54 @@ impl Embeddings {
                 None,
             )?,
             norm: source.layer_norm(&name("LayerNorm"), width, shape.layer_norm_eps)?,
-            dropout: Dropout {
-                probability: shape.hidden_dropout_prob,
-            },
+            dropout: dropout(&name("dropout"), shape.hidden_dropout_prob),
             position_ids_1p: Tensor::f_arange(num_positions, (Kind::Int64, Device::Cpu))?
                 .f_unsqueeze(0)?,
         })
     }
 
-    fn forward(&self, inputs: &Inputs<'_>, training: bool) -> Result<Tensor> {
-        let words_btd = self.words.forward(inputs.ids_bt)?;
+    fn forward(&self, inputs: &Inputs<'_>, pass: &Pass) -> Result<Tensor> {
+        let words_btd = self.words.forward(inputs.ids_bt, pass)?;
         let types_btd = match inputs.token_types_bt {
-            Some(types_bt) => self.token_types.forward(types_bt)?,
+            Some(types_bt) => self.token_types.forward(types_bt, pass)?,
             None => self
                 .token_types
-                .forward(&inputs.ids_bt.f_zeros_like()?.f_to_kind(Kind::Int64)?)?,
+                .forward(&inputs.ids_bt.f_zeros_like()?.f_to_kind(Kind::Int64)?, pass)?,
         };
         let mut sum_btd = words_btd.f_add(&types_btd)?;
         let positions_btd = match inputs.positions_bt {
-            Some(positions_bt) => self.positions.forward(positions_bt)?,
+            Some(positions_bt) => self.positions.forward(positions_bt, pass)?,
             None => {
                 let ids_1t = self.position_ids_1p.f_narrow(1, 0, inputs.tokens)?;
                 self.positions
-                    .forward(&ids_1t.f_to(inputs.ids_bt.device())?)?
+                    .forward(&ids_1t.f_to(inputs.ids_bt.device())?, pass)?
             }
         };
         let sum_btd = sum_btd.f_add_(&positions_btd)?;
-        self.dropout
-            .forward(&self.norm.forward(&sum_btd)?, training)
+        let output_btd = self
+            .dropout
+            .forward(&self.norm.forward(&sum_btd, pass)?, pass)?;
+        pass.saw(&Seen {
+            name: EMBEDDINGS,
+            class: "BertEmbeddings",
+            parameters: &[],
+            inputs: &[],
+            output: &output_btd,
+        })?;
+        Ok(output_btd)
+    }
+}
+
+fn dropout(name: &str, probability: f64) -> Dropout {
+    Dropout {
+        name: name.to_owned(),
+        probability,
     }
 }
 
 #[derive(Debug)]
 struct SelfAttention {
+    name: String,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -257,9 +138,11 @@ impl SelfAttention {
             query: linear("query")?,
             key: linear("key")?,
             value: linear("value")?,
-            dropout: Dropout {
-                probability: shape.attention_probs_dropout_prob,
-            },
+            dropout: dropout(
+                &format!("{name}.dropout"),
+                shape.attention_probs_dropout_prob,
+            ),
+            name: name.to_owned(),
             heads: shape.num_attention_heads,
             head_size: width / shape.num_attention_heads,
         })
@@ -273,30 +156,40 @@ impl SelfAttention {
     }
 
     /// The order of the projections is that of the reference: gradients of `hidden_btd` are summed in its reverse.
-    fn forward(&self, hidden_btd: &Tensor, mask_b11t: &Tensor, training: bool) -> Result<Tensor> {
-        let mixed_query_btd = self.query.forward(hidden_btd)?;
-        let key_bhtk = self.split_heads(&self.key.forward(hidden_btd)?)?;
-        let value_bhtk = self.split_heads(&self.value.forward(hidden_btd)?)?;
+    fn forward(&self, hidden_btd: &Tensor, mask_b11t: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let mixed_query_btd = self.query.forward(hidden_btd, pass)?;
+        let key_bhtk = self.split_heads(&self.key.forward(hidden_btd, pass)?)?;
+        let value_bhtk = self.split_heads(&self.value.forward(hidden_btd, pass)?)?;
         let query_bhtk = self.split_heads(&mixed_query_btd)?;
 
         let scores_bhtt = query_bhtk.f_matmul(&key_bhtk.f_transpose(-1, -2)?)?;
         let scores_bhtt = scores_bhtt.f_div_scalar((self.head_size as f64).sqrt())?;
         let scores_bhtt = scores_bhtt.f_add(mask_b11t)?;
         let probabilities_bhtt = scores_bhtt.f_softmax(-1, None)?;
-        let probabilities_bhtt = self.dropout.forward(&probabilities_bhtt, training)?;
+        let probabilities_bhtt = self.dropout.forward(&probabilities_bhtt, pass)?;
 
         let context_bthk = probabilities_bhtt
             .f_matmul(&value_bhtk)?
             .f_permute([0, 2, 1, 3])?
             .f_contiguous()?;
         let size = context_bthk.size();
-        Ok(context_bthk.f_view([size[0], size[1], self.heads * self.head_size])?)
+        let context_btd = context_bthk.f_view([size[0], size[1], self.heads * self.head_size])?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: "BertSelfAttention",
+            parameters: &[],
+            inputs: &[hidden_btd, mask_b11t],
+            output: &context_btd,
+        })?;
+        Ok(context_btd)
     }
 }
 
 /// Dense layer, dropout, and LayerNorm of the sum with what came in before; ends both halves of a layer.
 #[derive(Debug)]
 struct Residual {
+    name: String,
+    class: &'static str,
     dense: Linear,
     norm: LayerNorm,
     dropout: Dropout,
@@ -305,32 +198,41 @@ struct Residual {
 impl Residual {
     fn make(
         source: &mut ParameterSource,
-        name: &str,
+        (name, class): (&str, &'static str),
         (inputs, shape): (i64, &Shape),
     ) -> Result<Self> {
         Ok(Self {
+            name: name.to_owned(),
+            class,
             dense: source.linear(&format!("{name}.dense"), shape.hidden_size, inputs)?,
             norm: source.layer_norm(
                 &format!("{name}.LayerNorm"),
                 shape.hidden_size,
                 shape.layer_norm_eps,
             )?,
-            dropout: Dropout {
-                probability: shape.hidden_dropout_prob,
-            },
+            dropout: dropout(&format!("{name}.dropout"), shape.hidden_dropout_prob),
         })
     }
 
-    fn forward(&self, hidden: &Tensor, input_btd: &Tensor, training: bool) -> Result<Tensor> {
+    fn forward(&self, hidden: &Tensor, input_btd: &Tensor, pass: &Pass) -> Result<Tensor> {
         let hidden_btd = self
             .dropout
-            .forward(&self.dense.forward(hidden)?, training)?;
-        self.norm.forward(&hidden_btd.f_add(input_btd)?)
+            .forward(&self.dense.forward(hidden, pass)?, pass)?;
+        let output_btd = self.norm.forward(&hidden_btd.f_add(input_btd)?, pass)?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: self.class,
+            parameters: &[],
+            inputs: &[hidden, input_btd],
+            output: &output_btd,
+        })?;
+        Ok(output_btd)
     }
 }
 
 #[derive(Debug)]
 struct Layer {
+    name: String,
     attention: SelfAttention,
     attention_output: Residual,
     intermediate: Linear,
@@ -345,24 +247,57 @@ impl Layer {
             attention: SelfAttention::make(source, &format!("{name}.attention.self"), shape)?,
             attention_output: Residual::make(
                 source,
-                &format!("{name}.attention.output"),
+                (&format!("{name}.attention.output"), "BertSelfOutput"),
                 (width, shape),
             )?,
             intermediate: source.linear(&format!("{name}.intermediate.dense"), inner, width)?,
             activation: Activation::parse(&shape.hidden_act)?,
-            output: Residual::make(source, &format!("{name}.output"), (inner, shape))?,
+            output: Residual::make(
+                source,
+                (&format!("{name}.output"), "BertOutput"),
+                (inner, shape),
+            )?,
+            name: name.to_owned(),
         })
     }
 
-    fn forward(&self, hidden_btd: &Tensor, mask_b11t: &Tensor, training: bool) -> Result<Tensor> {
-        let context_btd = self.attention.forward(hidden_btd, mask_b11t, training)?;
+    fn forward(&self, hidden_btd: &Tensor, mask_b11t: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let context_btd = self.attention.forward(hidden_btd, mask_b11t, pass)?;
         let attended_btd = self
             .attention_output
-            .forward(&context_btd, hidden_btd, training)?;
-        let inner_bti = self
-            .activation
-            .forward(&self.intermediate.forward(&attended_btd)?)?;
-        self.output.forward(&inner_bti, &attended_btd, training)
+            .forward(&context_btd, hidden_btd, pass)?;
+        self.saw(
+            pass,
+            ".attention BertAttention",
+            (&[hidden_btd, mask_b11t], &attended_btd),
+        )?;
+        let dense_bti = self.intermediate.forward(&attended_btd, pass)?;
+        let inner_bti = self.activation.forward(&dense_bti)?;
+        let activation = ".intermediate.intermediate_act_fn Activation";
+        self.saw(pass, activation, (&[&dense_bti], &inner_bti))?;
+        self.saw(
+            pass,
+            ".intermediate BertIntermediate",
+            (&[&attended_btd], &inner_bti),
+        )?;
+        let output_btd = self.output.forward(&inner_bti, &attended_btd, pass)?;
+        self.saw(pass, " BertLayer", (&[hidden_btd, mask_b11t], &output_btd))?;
+        Ok(output_btd)
+    }
+
+    /// Tells the watch of a part of this layer: `part` is the rest of its name, and its class.
+    fn saw(&self, pass: &Pass, part: &str, (inputs, output): (&[&Tensor], &Tensor)) -> Result<()> {
+        if pass.watch.is_none() {
+            return Ok(());
+        }
+        let (name, class) = part.split_once(' ').unwrap_or((part, ""));
+        pass.saw(&Seen {
+            name: &format!("{}{name}", self.name),
+            class,
+            parameters: &[],
+            inputs,
+            output,
+        })
     }
 }
 
@@ -454,7 +389,7 @@ pub struct Bert {
     class: &'static str,
     kind: Kind,
     embeddings: Embeddings,
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
     pooler: Option<Linear>,
     head_dropout: Dropout,
     classifier: Linear,
@@ -463,7 +398,8 @@ pub struct Bert {
     max_positions: i64,
     arguments: Vec<String>,
     ignored_outputs: Vec<String>,
-    training: bool,
+    pass: Pass,
+    recomputes: bool,
 }
 
 /// Makes the network for a task; wrong shapes are an error.
@@ -476,7 +412,7 @@ pub fn build(
     let embeddings = Embeddings::make(&mut source, &shape)?;
     let layer = |index: usize| format!("{PREFIX}.encoder.layer.{index}");
     let layers = (0..shape.num_hidden_layers)
-        .map(|index| Layer::make(&mut source, &layer(index), &shape))
+        .map(|index| Layer::make(&mut source, &layer(index), &shape).map(Arc::new))
         .collect::<Result<_>>()?;
     let width = shape.hidden_size;
     let pooler = match blueprint.task {
@@ -498,18 +434,20 @@ pub fn build(
         embeddings,
         layers,
         pooler,
-        head_dropout: Dropout {
-            probability: shape
+        head_dropout: dropout(
+            "dropout",
+            shape
                 .classifier_dropout
                 .unwrap_or(shape.hidden_dropout_prob),
-        },
+        ),
         classifier,
         parameters,
         non_embedding_elements,
         max_positions: shape.max_position_embeddings,
         arguments: ARGUMENTS.iter().map(|name| (*name).to_owned()).collect(),
         ignored_outputs: config.keys_to_ignore_at_inference(),
-        training: false,
+        pass: Pass::default(),
+        recomputes: false,
     };
     Ok((Box::new(model), report))
 }
@@ -524,6 +462,52 @@ pub fn naming(class: &'static str) -> Naming {
 }
 
 impl Bert {
+    fn encode(&self, inputs: &Inputs<'_>, mask_b11t: &Tensor) -> Result<Tensor> {
+        let mut hidden_btd = self.embeddings.forward(inputs, &self.pass)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden_btd = self
+                .run_layer(layer, &hidden_btd, mask_b11t)
+                .with_context(|| format!("layer {index}"))?;
+        }
+        self.saw(&format!("{PREFIX}.encoder"), "BertEncoder", &hidden_btd)?;
+        Ok(hidden_btd)
+    }
+
+    fn run_layer(
+        &self,
+        layer: &Arc<Layer>,
+        hidden_btd: &Tensor,
+        mask_b11t: &Tensor,
+    ) -> Result<Tensor> {
+        if !(self.recomputes && self.pass.training) {
+            return layer.forward(hidden_btd, mask_b11t, &self.pass);
+        }
+        let (layer, mask_b11t) = (Arc::clone(layer), mask_b11t.shallow_clone());
+        let pass = self.pass.clone();
+        torch::recomputed(hidden_btd, move |hidden_btd| {
+            layer.forward(hidden_btd, &mask_b11t, &pass)
+        })
+    }
+
+    /// The first token's state through a dense layer.
+    fn pool(&self, pooler: &Linear, hidden_btd: &Tensor) -> Result<Tensor> {
+        let first_bd = pooler.forward(&hidden_btd.f_select(1, 0)?, &self.pass)?;
+        let pooled_bd = first_bd.f_tanh()?;
+        self.saw(&format!("{PREFIX}.pooler"), "BertPooler", &pooled_bd)?;
+        Ok(pooled_bd)
+    }
+
+    /// Tells the watch what a part of the network gave.
+    fn saw(&self, name: &str, class: &str, output: &Tensor) -> Result<()> {
+        self.pass.saw(&Seen {
+            name,
+            class,
+            parameters: &[],
+            inputs: &[],
+            output,
+        })
+    }
+
     /// As the reference: the first labels decide what the problem is, and the configuration remembers it.
     fn remember_problem_type(&mut self, batch: &Batch) {
         if self.config.problem_type.is_some() || self.pooler.is_none() {
@@ -569,27 +553,47 @@ impl Model for Bert {
     }
 
     fn set_training(&mut self, training: bool) -> Result<()> {
-        self.training = training;
+        self.pass.training = training;
         Ok(())
+    }
+
+    fn recompute_activations(&mut self) -> Result<()> {
+        self.recomputes = true;
+        Ok(())
+    }
+
+    fn watch_numbers(&mut self) -> Result<()> {
+        self.pass.watch = Some(Watch::default());
+        Ok(())
+    }
+
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        self.kind = kind;
+        let parameters = self.parameters.iter();
+        let tensors: Vec<_> = parameters.map(|p| p.tensor.shallow_clone()).collect();
+        torch::set_kind(&tensors, kind)
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         self.remember_problem_type(batch);
         let inputs = Inputs::of(batch, self.max_positions)?;
         let mask_b11t = inputs.extended_mask(self.kind)?;
-        let mut hidden_btd = self.embeddings.forward(&inputs, self.training)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            hidden_btd = layer
-                .forward(&hidden_btd, &mask_b11t, self.training)
-                .with_context(|| format!("layer {index}"))?;
-        }
+        let hidden_btd = self.encode(&inputs, &mask_b11t)?;
         let pooled = match &self.pooler {
-            Some(pooler) => pooler.forward(&hidden_btd.f_select(1, 0)?)?.f_tanh()?,
+            Some(pooler) => self.pool(pooler, &hidden_btd)?,
             None => hidden_btd,
         };
+        self.saw(PREFIX, "BertModel", &pooled)?;
         let logits = self
             .classifier
-            .forward(&self.head_dropout.forward(&pooled, self.training)?)?;
+            .forward(&self.head_dropout.forward(&pooled, &self.pass)?, &self.pass)?;
+        self.pass.saw_all(&Seen {
+            name: "",
+            class: self.class,
+            parameters: &[],
+            inputs: &[],
+            output: &logits,
+        })?;
         Ok(Outputs {
             loss: None,
             fields: vec![("logits".to_owned(), logits)],

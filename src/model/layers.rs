@@ -4,11 +4,14 @@
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
+use super::watch::{Pass, Seen};
 use crate::error::Failure;
 
 /// `torch.nn.Linear` with a bias.
 #[derive(Debug)]
 pub struct Linear {
+    /// Name of the module.
+    pub name: String,
     /// Shape: outputs, inputs.
     pub weight: Tensor,
     /// Shape: outputs.
@@ -17,14 +20,24 @@ pub struct Linear {
 
 impl Linear {
     /// Applies it to the last dimension.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        Ok(input.f_linear(&self.weight, Some(&self.bias))?)
+    pub fn forward(&self, input: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let output = input.f_linear(&self.weight, Some(&self.bias))?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: "Linear",
+            parameters: &[("weight", &self.weight), ("bias", &self.bias)],
+            inputs: &[input],
+            output: &output,
+        })?;
+        Ok(output)
     }
 }
 
 /// `torch.nn.LayerNorm` over the last dimension.
 #[derive(Debug)]
 pub struct LayerNorm {
+    /// Name of the module.
+    pub name: String,
     /// Scale.
     pub weight: Tensor,
     /// Shift.
@@ -35,20 +48,30 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Normalises the last dimension.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        Ok(input.f_layer_norm(
+    pub fn forward(&self, input: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let output = input.f_layer_norm(
             self.weight.size(),
             Some(&self.weight),
             Some(&self.bias),
             self.epsilon,
             true,
-        )?)
+        )?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: "LayerNorm",
+            parameters: &[("weight", &self.weight), ("bias", &self.bias)],
+            inputs: &[input],
+            output: &output,
+        })?;
+        Ok(output)
     }
 }
 
 /// `torch.nn.Embedding`.
 #[derive(Debug)]
 pub struct Embedding {
+    /// Name of the module.
+    pub name: String,
     /// Shape: rows, width.
     pub weight: Tensor,
     /// The row that gets no gradient.
@@ -59,9 +82,18 @@ pub struct Embedding {
 
 impl Embedding {
     /// The rows of `ids`.
-    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        Tensor::f_embedding(&self.weight, ids, self.padding.unwrap_or(-1), false, false)
-            .map_err(|error| self.explain(ids).unwrap_or_else(|| error.into()))
+    pub fn forward(&self, ids: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let padding = self.padding.unwrap_or(-1);
+        let output = Tensor::f_embedding(&self.weight, ids, padding, false, false)
+            .map_err(|error| self.explain(ids).unwrap_or_else(|| error.into()))?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: "Embedding",
+            parameters: &[("weight", &self.weight)],
+            inputs: &[ids],
+            output: &output,
+        })?;
+        Ok(output)
     }
 
     /// Why libtorch refused `ids`: it checks the range itself, so the check costs nothing until it fails.
@@ -86,16 +118,26 @@ impl Embedding {
 }
 
 /// `torch.nn.Dropout`; draws from the default generator.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dropout {
+    /// Name of the module.
+    pub name: String,
     /// Probability of a zero.
     pub probability: f64,
 }
 
 impl Dropout {
     /// Zeroes elements while training.
-    pub fn forward(self, input: &Tensor, training: bool) -> Result<Tensor> {
-        Ok(input.f_dropout(self.probability, training)?)
+    pub fn forward(&self, input: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let output = input.f_dropout(self.probability, pass.training)?;
+        pass.saw(&Seen {
+            name: &self.name,
+            class: "Dropout",
+            parameters: &[],
+            inputs: &[input],
+            output: &output,
+        })?;
+        Ok(output)
     }
 }
 
@@ -169,7 +211,7 @@ fn gelu_new(input: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Activation, Embedding};
+    use super::{Activation, Embedding, Pass};
     use tch::{Kind, Tensor};
 
     #[test]
@@ -203,14 +245,20 @@ mod tests {
     fn an_id_outside_the_table_is_named() {
         let weight = Tensor::zeros([4, 2], (Kind::Float, tch::Device::Cpu));
         let embedding = Embedding {
+            name: "words".to_owned(),
             weight,
             padding: Some(0),
             subject: "token id",
         };
-        assert!(embedding.forward(&Tensor::from_slice(&[0_i64, 3])).is_ok());
+        let pass = Pass::default();
+        assert!(
+            embedding
+                .forward(&Tensor::from_slice(&[0_i64, 3]), &pass)
+                .is_ok()
+        );
         for wrong in [4_i64, -1] {
             let error = embedding
-                .forward(&Tensor::from_slice(&[0_i64, wrong]))
+                .forward(&Tensor::from_slice(&[0_i64, wrong]), &pass)
                 .expect_err("out of range");
             assert_eq!(
                 error.to_string(),

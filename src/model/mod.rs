@@ -1,9 +1,11 @@
 //! Models: what the trainer needs to know of a network, the native architectures, and TorchScript modules.
 
 use anyhow::Result;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::data::Batch;
+use crate::error::Failure;
+use crate::torch;
 
 pub mod architecture;
 mod bert;
@@ -11,6 +13,7 @@ pub mod config;
 mod layers;
 mod parameters;
 pub mod torchscript;
+mod watch;
 pub mod weights;
 
 pub use architecture::{LoadOptions, Loaded, load};
@@ -45,6 +48,13 @@ impl Outputs {
     }
 }
 
+/// What a model that is not built from layers of this program cannot do.
+fn only_native(what: &str) -> anyhow::Error {
+    Failure::usage(format!("{what}: the model is not a native architecture"))
+        .hint("leave it out")
+        .into()
+}
+
 /// A network. Parameters are leaves in libtorch's autograd graph; the optimizer changes them in place.
 pub trait Model {
     /// Trainable and frozen parameters in state-dict order.
@@ -69,6 +79,19 @@ pub trait Model {
     fn config(&self) -> Option<serde_json::Value>;
     /// Training mode (dropout) on or off.
     fn set_training(&mut self, training: bool) -> Result<()>;
+    /// Converts parameters and floating point buffers in place, as `torch.nn.Module.to(dtype)`.
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        let tensors: Vec<Tensor> = self.state_dict().into_iter().map(|(_, t)| t).collect();
+        torch::set_kind(&tensors, kind)
+    }
+    /// Keeps no activations inside layers in training: the backward pass computes them again.
+    fn recompute_activations(&mut self) -> Result<()> {
+        Err(only_native("gradient_checkpointing"))
+    }
+    /// From now on a number that is not finite ends the pass in which it appears, with what led to it.
+    fn watch_numbers(&mut self) -> Result<()> {
+        Err(only_native("debug underflow_overflow"))
+    }
     /// One pass. Columns the model does not know are an error of the caller.
     fn forward(&mut self, batch: &Batch) -> Result<Outputs>;
     /// Floating point operations of forward and backward for a batch: `6 * elements of the main input * non-embedding

@@ -152,7 +152,8 @@ impl ParameterSource {
         let bias = self.parameter(&names[1], &[outputs], false, || {
             Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?)
         })?;
-        Ok(Linear { weight, bias })
+        let name = name.to_owned();
+        Ok(Linear { name, weight, bias })
     }
 
     /// `torch.nn.Embedding` called `name`; `subject` names its ids in errors.
@@ -174,6 +175,7 @@ impl ParameterSource {
         self.undrawn.extend(undrawn);
         self.embedding_elements += weight.numel();
         Ok(Embedding {
+            name: name.to_owned(),
             weight,
             padding,
             subject,
@@ -190,6 +192,7 @@ impl ParameterSource {
             Ok(Tensor::f_zeros([size], options)?)
         })?;
         Ok(LayerNorm {
+            name: name.to_owned(),
             weight,
             bias,
             epsilon,

@@ -233,6 +233,11 @@ impl Model for Script {
         self.module.set_training(training)
     }
 
+    fn set_kind(&mut self, kind: Kind) -> Result<()> {
+        self.kind = kind;
+        self.module.set_dtype(kind)
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         let (names, tensors) = self.call_arguments(batch)?;
         let has_labels = names.iter().any(|name| self.labels.contains(name));

@@ -17,6 +17,7 @@ mod buffered;
 pub mod clip;
 pub mod groups;
 pub mod lr_scheduler;
+mod masters;
 mod muon;
 mod options;
 mod quantised;
@@ -30,6 +31,7 @@ mod state;
 pub use adafactor::{Adafactor, AdafactorSettings};
 pub use adamw::AdamW;
 pub use lr_scheduler::LrScheduler;
+pub use masters::Masters;
 pub use options::Options;
 pub use sgd::Sgd;
 
@@ -65,6 +67,10 @@ pub trait Optimizer: Stateful {
     fn groups(&self) -> &[ParameterGroup];
     /// The groups, to set learning rates.
     fn groups_mut(&mut self) -> &mut [ParameterGroup];
+    /// Takes over the model's gradients if it updates copies of its parameters: what is then unscaled and clipped.
+    fn gather(&mut self) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
     /// One update. Parameters without a gradient are left alone.
     fn step(&mut self) -> Result<()>;
     /// Puts the weights of a phase into the parameters, for optimizers that train other weights than they give. The loop

@@ -1,9 +1,10 @@
-// Declarations of the bridge; see bridge.rs for who owns what. Implementations: generators.cc, optimizers.cc, script.cc,
-// update_rules.cc.
+// Declarations of the bridge; see bridge.rs for who owns what. Implementations: the .cc files beside this one.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/ScalarOps.h>
@@ -20,6 +21,7 @@ namespace host {
 namespace torch_bridge {
 
 struct NamedTensor;
+struct Segment;
 struct ScriptOutput;
 enum class UpdateRule : std::uint8_t;
 struct UpdateSettings;
@@ -31,6 +33,16 @@ struct Generator {
 // A shared pointer, so that this header need not include all of TorchScript.
 struct ScriptModule {
   std::shared_ptr<torch::jit::Module> inner;
+};
+
+using GeneratorStates = std::vector<std::pair<at::Generator, at::Tensor>>;
+
+// What a segment that is computed twice begins with.
+struct SegmentStart {
+  at::Device device;
+  GeneratorStates generators;
+  bool autocast;
+  at::ScalarType autocast_dtype;
 };
 
 inline at::Tensor& tensor_at(std::size_t address) {
@@ -73,8 +85,19 @@ void update_step(UpdateRule rule, rust::Slice<const std::size_t> parameters, rus
 std::size_t quantisation_table(std::size_t map);
 void lerp_in_place(std::size_t target, std::size_t end, double weight);
 
+void set_dtype(const at::Tensor& tensor, at::ScalarType dtype);
+void set_dtypes(rust::Slice<const std::size_t> tensors, std::int32_t dtype);
+bool unscale_gradients(rust::Slice<const std::size_t> parameters, float inverse);
+void allow_tf32(bool allowed);
+void set_deterministic();
+void free_caches(std::int32_t device);
+
 bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
 void autocast_clear_cache();
+
+std::unique_ptr<SegmentStart> segment_start(std::size_t input);
+std::size_t recompute_in_backward(const SegmentStart& start, std::size_t input, std::size_t output,
+                                  rust::Box<Segment> segment);
 
 std::unique_ptr<ScriptModule> script_load(rust::Str path);
 rust::Vec<rust::String> script_arguments(const ScriptModule& module);

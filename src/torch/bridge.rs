@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+use super::recompute::Segment;
+
 #[cxx::bridge(namespace = "host::torch_bridge")]
 pub mod ffi {
     /// A named tensor that C++ hands over; `address` is owned by the receiver.
@@ -78,6 +80,11 @@ pub mod ffi {
         match_rms_adamw: bool,
     }
 
+    extern "Rust" {
+        type Segment;
+        fn run(self: &Segment, input: usize) -> Result<usize>;
+    }
+
     unsafe extern "C++" {
         include!("host/src/torch/bridge.h");
 
@@ -128,8 +135,23 @@ pub mod ffi {
         fn quantisation_table(map: usize) -> Result<usize>;
         fn lerp_in_place(target: usize, end: usize, weight: f64) -> Result<()>;
 
+        fn set_dtypes(tensors: &[usize], dtype: i32) -> Result<()>;
+        fn unscale_gradients(parameters: &[usize], inverse: f32) -> Result<bool>;
+        fn allow_tf32(allowed: bool) -> Result<()>;
+        fn set_deterministic() -> Result<()>;
+        fn free_caches(device: i32) -> Result<()>;
+
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;
+
+        type SegmentStart;
+        fn segment_start(input: usize) -> Result<UniquePtr<SegmentStart>>;
+        fn recompute_in_backward(
+            start: &SegmentStart,
+            input: usize,
+            output: usize,
+            segment: Box<Segment>,
+        ) -> Result<usize>;
 
         type ScriptModule;
         fn script_load(path: &str) -> Result<UniquePtr<ScriptModule>>;

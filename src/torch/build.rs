@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 const SOURCES: &[&str] = &[
     "generators.cc",
     "optimizers.cc",
+    "precision.cc",
+    "recompute.cc",
     "script.cc",
     "update_rules.cc",
 ];

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 mod bridge;
 mod generator;
+mod recompute;
 mod script;
 #[cfg(test)]
 pub mod testing;
@@ -18,6 +19,7 @@ pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
     set_default_generator_state, skip_normal, skip_uniform,
 };
+pub use recompute::recomputed;
 pub use script::{ScriptModule, ScriptOutput};
 
 use bridge::ffi;
@@ -79,6 +81,31 @@ pub fn clip_gradients(parameters: &[Tensor], max_norm: f64) -> Result<f64> {
 /// Whether every gradient is finite.
 pub fn gradients_are_finite(parameters: &[Tensor]) -> Result<bool> {
     Ok(ffi::gradients_are_finite(&addresses(parameters))?)
+}
+
+/// Multiplies the gradients by `inverse`. Whether all of them were finite; those that are not stay so.
+pub fn unscale_gradients(parameters: &[Tensor], inverse: f32) -> Result<bool> {
+    Ok(ffi::unscale_gradients(&addresses(parameters), inverse)?)
+}
+
+/// Converts floating point tensors in place, as `torch.nn.Module.to(dtype)`: every handle to them sees it.
+pub fn set_kind(tensors: &[Tensor], kind: Kind) -> Result<()> {
+    Ok(ffi::set_dtypes(&addresses(tensors), scalar_type(kind)?)?)
+}
+
+/// Whether matrix products and convolutions of a GPU may round their factors to TF32.
+pub fn allow_tf32(allowed: bool) -> Result<()> {
+    Ok(ffi::allow_tf32(allowed)?)
+}
+
+/// From now on libtorch takes deterministic kernels only, and fails where it has none.
+pub fn set_deterministic() -> Result<()> {
+    Ok(ffi::set_deterministic()?)
+}
+
+/// Gives memory that a device's allocator holds back to the system.
+pub fn free_caches(device: Device) -> Result<()> {
+    Ok(ffi::free_caches(i32::from(device.is_cuda()))?)
 }
 
 /// Moments of AdamW for a list of parameters, in the same order.

@@ -64,15 +64,11 @@ rust::Vec<rust::String> script_layer_norms(const ScriptModule& module) {
 
 void script_set_training(ScriptModule& module, bool training) { module.inner->train(training); }
 
-// As torch.nn.Module.to(dtype): only floating point tensors. Module::to would convert counters and masks too.
+// Module::to would convert counters and masks too.
 void script_set_dtype(ScriptModule& module, std::int32_t dtype) {
-  at::NoGradGuard no_grad;
   const auto type = static_cast<at::ScalarType>(dtype);
-  const auto convert = [type](const at::Tensor& tensor) {
-    if (tensor.is_floating_point()) tensor.set_data(tensor.to(type));
-  };
-  for (const auto& tensor : module.inner->parameters()) convert(tensor);
-  for (const auto& tensor : module.inner->buffers()) convert(tensor);
+  for (const auto& tensor : module.inner->parameters()) set_dtype(tensor, type);
+  for (const auto& tensor : module.inner->buffers()) set_dtype(tensor, type);
 }
 
 ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String> names,

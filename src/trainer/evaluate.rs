@@ -92,10 +92,15 @@ impl LossMean {
 impl Trainer {
     /// Evaluates every set, logs, fires `on_evaluate`; the merged metrics. `None`: a signal ended it.
     pub fn evaluate(&mut self, prefix: &str) -> Result<Option<Metrics>> {
+        self.begin_memory("eval")?;
         let mut sets = std::mem::take(&mut self.parts.evaluation);
         let result = self.evaluate_on(&mut sets, prefix);
         self.parts.evaluation = sets;
-        result
+        let mut metrics = result?;
+        if let Some(metrics) = &mut metrics {
+            self.memory.end("eval", &mut metrics.0)?;
+        }
+        Ok(metrics)
     }
 
     /// [`Trainer::evaluate`] over other sets.
@@ -136,6 +141,7 @@ impl Trainer {
         options: PassOptions<'_>,
     ) -> Result<Option<Metrics>> {
         let started = Instant::now();
+        self.cast_for_evaluation()?;
         self.set_training_mode(false)?;
         let _no_gradients = tch::no_grad_guard();
         let mut pass = Pass {
@@ -163,6 +169,18 @@ impl Trainer {
             metrics.set(name, value);
         }
         Ok(Some(metrics))
+    }
+
+    /// Outside training the model may be cast, and stays so (spec 3.9).
+    fn cast_for_evaluation(&mut self) -> Result<()> {
+        match self.config.precision.full_evaluation {
+            Some(kind) if !self.is_in_train => self
+                .parts
+                .model
+                .set_kind(kind)
+                .with_context(|| format!("casting the model to {kind:?}")),
+            _ => Ok(()),
+        }
     }
 
     fn pass_batch(&mut self, pass: &mut Pass<'_>, batch: &Batch) -> Result<()> {

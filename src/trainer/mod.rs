@@ -10,7 +10,8 @@
 //! | `loss_log.rs` | what the log says of the loss |
 //! | `block.rs` | log, evaluate, save when they are due |
 //! | `evaluate.rs`, `predict.rs` | passes without gradients |
-//! | `speed.rs` | what a log entry says of speed |
+//! | `speed.rs`, `memory.rs` | what a log entry says of speed, what the results say of memory |
+//! | `attempts.rs` | beginning again after memory ran out |
 //! | `save.rs`, `resume.rs` | checkpoints, exact continuation |
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use std::time::Instant;
 use anyhow::Result;
 use tch::{Device, Tensor};
 
+use crate::amp::{Precision, Scaler};
 use crate::callback::{Callbacks, Change, Control, Event, TrainerState, View};
 use crate::data::Loader;
 use crate::error::told;
@@ -31,9 +33,11 @@ use crate::optim::{LrScheduler, Optimizer};
 use crate::report::{Reporter, StepRecord};
 
 pub mod accumulation;
+mod attempts;
 mod block;
 mod evaluate;
 mod loss_log;
+mod memory;
 pub mod plan;
 mod predict;
 pub mod results;
@@ -44,6 +48,7 @@ mod speed;
 mod step;
 mod train;
 
+pub use attempts::{Beginning, is_out_of_memory};
 pub use evaluate::Metrics;
 pub use plan::Plan;
 pub use predict::{PredictionSink, Predictions};
@@ -52,6 +57,7 @@ pub use train::{End, Outcome};
 
 use accumulation::Accumulation;
 use loss_log::LossLog;
+use memory::MemoryTracker;
 use resume::Cursor;
 
 /// What to do at a step whose loss or gradient is not finite.
@@ -83,6 +89,8 @@ pub struct Config {
     pub output_dir: PathBuf,
     /// Where tensors live.
     pub device: Device,
+    /// Autocast, and evaluation in half precision.
+    pub precision: Precision,
     /// Clip to this norm.
     pub max_grad_norm: Option<f64>,
     /// Leave losses that are not finite out of the logged mean.
@@ -101,6 +109,10 @@ pub struct Config {
     pub label_names: Option<Vec<String>>,
     /// Restart the epoch's data when resuming.
     pub ignore_data_skip: bool,
+    /// Report what the stages take of memory.
+    pub memory_metrics: bool,
+    /// Report tokens per second of training.
+    pub tokens_per_second: bool,
     /// The arguments, written as `training_args.json`.
     pub arguments: serde_json::Value,
     /// Files copied into every checkpoint (tokenizer).
@@ -135,6 +147,8 @@ pub struct Parts {
     pub evaluation: Vec<EvaluationSet>,
     /// Full-precision record of batches and updates.
     pub step_record: Option<StepRecord>,
+    /// Scales losses, for float16.
+    pub scaler: Option<Box<dyn Scaler>>,
     /// Set by a signal: leave an evaluation, or end the step, commit a checkpoint and end.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -191,6 +205,9 @@ pub struct Trainer {
     training_seconds: f64,
     flos_since_log: f64,
     cursor: Cursor,
+    /// Tokens that the run will see, for its speed.
+    planned_tokens: Option<f64>,
+    memory: MemoryTracker,
     saved_step: Option<u64>,
     failed_saves: u64,
     /// Steps of checkpoints in the output folder that are not of this run.
@@ -214,6 +231,10 @@ impl std::fmt::Debug for Trainer {
 impl Trainer {
     /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
     pub fn new(config: Config, parts: Parts) -> Result<Self> {
+        let mut memory = MemoryTracker::default();
+        if config.memory_metrics {
+            memory.begin("init")?;
+        }
         let parameters = leaves(&*parts.model);
         let mut trainer = Self {
             config,
@@ -234,6 +255,8 @@ impl Trainer {
             training_seconds: 0.0,
             flos_since_log: 0.0,
             cursor: Cursor::default(),
+            planned_tokens: None,
+            memory,
             saved_step: None,
             failed_saves: 0,
             earlier_checkpoints: Vec::new(),
@@ -241,6 +264,7 @@ impl Trainer {
             evaluation_owed: false,
         };
         trainer.fire(Event::InitEnd)?;
+        trainer.memory.end_init()?;
         Ok(trainer)
     }
 
@@ -353,6 +377,14 @@ impl Trainer {
         report(&mut self.parts.reporters, "was not started", |reporter| {
             reporter.start(arguments, history)
         });
+    }
+
+    /// Begins to measure the memory of a stage, if the run does that.
+    fn begin_memory(&mut self, stage: &'static str) -> Result<()> {
+        if self.config.memory_metrics {
+            self.memory.begin(stage)?;
+        }
+        Ok(())
     }
 
     fn set_training_mode(&mut self, training: bool) -> Result<()> {

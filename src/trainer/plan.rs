@@ -50,6 +50,8 @@ pub struct Plan {
     pub updates_per_epoch: u64,
     /// Optimizer steps of the run.
     pub max_steps: u64,
+    /// Epochs as given; `None`: the steps were given.
+    pub epochs: Option<f64>,
     /// Epochs of the run, rounded up.
     pub num_train_epochs: u64,
     /// Rows that the run sees, planned; for the speed metrics.
@@ -109,6 +111,7 @@ impl Plan {
             accumulation: input.accumulation,
             updates_per_epoch,
             max_steps,
+            epochs: input.max_steps.is_none().then_some(input.num_train_epochs),
             num_train_epochs,
             num_train_samples,
             warmup_steps,

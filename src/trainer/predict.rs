@@ -34,10 +34,12 @@ impl Trainer {
             loss_only,
             sink: if keeps_outputs { Some(sink) } else { None },
         };
-        let Some(metrics) = self.pass(set, prefix, options)? else {
+        self.begin_memory("test")?;
+        let Some(mut metrics) = self.pass(set, prefix, options)? else {
             return Ok(None);
         };
         self.fire(Event::Predict(&metrics.0))?;
+        self.memory.end("test", &mut metrics.0)?;
         Ok(Some(Predictions { metrics }))
     }
 }

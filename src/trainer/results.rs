@@ -31,14 +31,15 @@ fn json_number(name: &str, value: f64) -> Value {
     if !value.is_finite() {
         Value::String(value.to_string())
     } else if is_count(name, value) {
-        Value::from(value as u64)
+        Value::from(value as i64)
     } else {
         Value::from(value)
     }
 }
 
 fn is_count(name: &str, value: f64) -> bool {
-    name.ends_with("_samples") && value.fract() == 0.0 && value >= 0.0
+    let is_integer = name.ends_with("_samples") || name.contains("_mem_");
+    is_integer && value.fract() == 0.0
 }
 
 fn write_sorted(path: &Path, metrics: &Map<String, Value>) -> Result<()> {

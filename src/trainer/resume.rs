@@ -20,7 +20,7 @@ use super::{Plan, Trainer, Training};
 use crate::callback::TrainerState;
 use crate::checkpoint::json::any_number;
 use crate::checkpoint::rng::RngState;
-use crate::checkpoint::{find, json, layout, load};
+use crate::checkpoint::{PartState, find, json, layout, load};
 use crate::data::{Epoch, EpochStart, Loader};
 use crate::error::Failure;
 use crate::model::weights;
@@ -229,6 +229,7 @@ impl Trainer {
         folder: Option<&Path>,
     ) -> Result<Option<Resumed>> {
         self.check_best_metric()?;
+        self.planned_tokens = self.count_tokens(training)?;
         self.started = Instant::now();
         self.changes.clear();
         self.accumulation = Accumulation::new(training.plan.accumulation);
@@ -286,6 +287,7 @@ impl Trainer {
             changed.note_arguments(&json::read(&arguments)?, &self.config.arguments);
         }
         restore_optimizer(training, folder, &mut changed)?;
+        self.restore_scaler(folder)?;
         let generators = RngState::load(folder)?;
         let path = folder.join(layout::TRAINER_STATE);
         if !path.exists() {
@@ -320,6 +322,26 @@ impl Trainer {
         resumed.is_over =
             resumed.is_inside_epoch() && (self.stopped_before || progress.epoch_stopped);
         Ok(resumed)
+    }
+
+    /// The reference does not save the scale in plain float16; such a run begins with the first one.
+    fn restore_scaler(&mut self, folder: &Path) -> Result<()> {
+        let Some(scaler) = &mut self.parts.scaler else {
+            return Ok(());
+        };
+        let path = folder.join(layout::SCALER);
+        if !path.exists() {
+            tracing::warn!(
+                "{} has no scale of losses; it begins anew",
+                folder.display()
+            );
+            return Ok(());
+        }
+        let json: Value = json::read(&path)?;
+        let tensors = Vec::new();
+        scaler
+            .load_state(PartState { tensors, json })
+            .with_context(|| format!("reading {}", path.display()))
     }
 
     fn restore_progress(

@@ -87,6 +87,9 @@ impl Trainer {
         staging.write_json(layout::TRAINING_ARGS, &self.config.arguments)?;
         staging.write_part(layout::OPTIMIZER, &updates.optimizer.state()?)?;
         staging.write_json(layout::SCHEDULER, &updates.scheduler.state()?.json)?;
+        if let Some(scaler) = &self.parts.scaler {
+            staging.write_json(layout::SCALER, &scaler.state()?.json)?;
+        }
         staging.write_json_sorted(layout::TRAINER_STATE, &self.state)?;
         let progress = self.progress()?;
         staging.write_json(layout::PROGRESS, &progress)?;

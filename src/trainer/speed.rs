@@ -24,6 +24,13 @@ pub(super) fn metrics(prefix: &str, runtime: Duration, work: Work) -> Vec<(Strin
     metrics
 }
 
+/// `<prefix>_tokens_per_second`, if tokens were counted and time has passed.
+pub(super) fn tokens(prefix: &str, runtime: Duration, count: Option<f64>) -> Option<(String, f64)> {
+    let seconds = runtime.as_secs_f64();
+    let speed = round(count.filter(|_| seconds > 0.0)? / seconds, 3);
+    Some((format!("{prefix}_tokens_per_second"), speed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

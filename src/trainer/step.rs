@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::{OnNonfinite, Trainer, Updates};
+use crate::amp;
 use crate::data::{Batch, LoadedBatch};
 use crate::error::{Failure, Kind as FailureKind};
+use crate::model::Outputs;
 use crate::optim::clip;
 use crate::torch;
 
@@ -17,7 +19,11 @@ impl Trainer {
         let loss = self.compute_loss(&batch)?;
         check_trainable(&loss)?;
         let share = self.accumulation.share(&loss)?;
-        share.f_backward().context("backward pass")?;
+        match &self.parts.scaler {
+            Some(scaler) => scaler.scale(&share)?.f_backward(),
+            None => share.f_backward(),
+        }
+        .context("backward pass")?;
         self.flos_since_log += self.parts.model.floating_point_operations(&batch);
         let value = loss.f_double_value(&[])?;
         if let Some(record) = &mut self.parts.step_record {
@@ -34,44 +40,69 @@ impl Trainer {
         self.parts.loss.loss(&outputs, batch)
     }
 
+    /// A forward pass, under autocast if the run has it. Outputs of half precision come back in float32 then.
+    pub(super) fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
+        let autocast = self.config.precision.autocast_on(self.config.device)?;
+        let outputs = self.forward_as_is(batch).context("forward pass")?;
+        if autocast.is_none() && !self.config.precision.half_model {
+            return Ok(outputs);
+        }
+        let named = outputs.fields.into_iter();
+        let fields = named.map(|(name, tensor)| Ok((name, amp::in_float32(tensor)?)));
+        Ok(Outputs {
+            loss: outputs.loss.map(amp::in_float32).transpose()?,
+            fields: fields.collect::<Result<_>>()?,
+        })
+    }
+
     /// A forward pass without the columns that the loss withholds.
-    pub(super) fn forward(&mut self, batch: &Batch) -> Result<crate::model::Outputs> {
+    fn forward_as_is(&mut self, batch: &Batch) -> Result<Outputs> {
         let withheld = self.parts.loss.withheld_columns();
         if withheld.is_empty() {
-            return self.parts.model.forward(batch).context("forward pass");
+            return self.parts.model.forward(batch);
         }
         let is_kept = |name: &str| !withheld.iter().any(|column| column == name);
         let kept = batch.columns.iter().filter(|(name, _)| is_kept(name));
         let columns = kept
             .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
             .collect();
-        self.parts
-            .model
-            .forward(&Batch { columns })
-            .context("forward pass")
+        self.parts.model.forward(&Batch { columns })
     }
 
-    /// Clip, optimizer, schedule, gradients to none.
+    /// Unscale, clip, optimizer, schedule, gradients to none.
     pub(super) fn update(&mut self, updates: &mut Updates<'_>) -> Result<()> {
-        let norm = clip::clip(&self.parameters, self.config.max_grad_norm)?;
+        let masters = updates.optimizer.gather()?;
+        let parameters = masters.as_deref().unwrap_or(&self.parameters);
+        let overflowed = match &mut self.parts.scaler {
+            Some(scaler) => !scaler.unscale(parameters)?,
+            None => false,
+        };
+        let norm = clip::clip(parameters, self.config.max_grad_norm)?;
         self.gradient_norm = norm;
         if let Some(record) = &mut self.parts.step_record {
             record.update(self.state.global_step, norm, &self.learning_rates)?;
         }
-        if self.is_update_made(norm)? {
+        if self.is_update_made(norm, overflowed)? {
             updates.optimizer.step().context("optimizer step")?;
             if !updates.scheduler.is_per_evaluation() {
                 updates.scheduler.step(updates.optimizer.groups_mut());
             }
+        }
+        if let Some(scaler) = &mut self.parts.scaler {
+            scaler.update();
         }
         torch::clear_gradients(&self.parameters)?;
         self.note_rates(updates.optimizer);
         Ok(())
     }
 
-    /// Counts a step with a loss or gradient that is not finite, and says what becomes of it.
-    fn is_update_made(&mut self, norm: Option<f64>) -> Result<bool> {
+    /// Counts a step with a loss or gradient that is not finite, and says what becomes of it. Gradients that overflowed
+    /// under finite losses mean that the scale was too large: the scaler's business, and left out without counting.
+    fn is_update_made(&mut self, norm: Option<f64>, overflowed: bool) -> Result<bool> {
         let losses_finite = std::mem::replace(&mut self.losses_finite, true);
+        if overflowed && losses_finite {
+            return Ok(false);
+        }
         let gradients_finite = match norm {
             Some(norm) => norm.is_finite(),
             None => torch::gradients_are_finite(&self.parameters)?,
@@ -81,7 +112,7 @@ impl Trainer {
         }
         self.nonfinite_steps += 1;
         match self.config.on_nonfinite {
-            OnNonfinite::Warn => Ok(true),
+            OnNonfinite::Warn => Ok(!overflowed),
             OnNonfinite::Skip => Ok(false),
             OnNonfinite::Stop => {
                 let step = self.state.global_step + 1;

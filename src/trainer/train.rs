@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tch::Tensor;
 
 use super::accumulation::Place;
 use super::resume::{Cursor, Resumed};
@@ -45,6 +46,7 @@ impl Trainer {
     /// Trains from the beginning or from a checkpoint folder.
     pub fn train(&mut self, training: &mut Training, resume: Option<&Path>) -> Result<Outcome> {
         self.is_in_train = true;
+        self.begin_memory("train")?;
         let outcome = self.run_epochs(training, resume);
         self.is_in_train = false;
         outcome
@@ -76,6 +78,28 @@ impl Trainer {
             }
         }
         self.finish(training)
+    }
+
+    /// Tokens that the run will see (spec 3.7): those of an epoch times the epochs, or those of the first batch times the
+    /// batches of all steps. Reading them draws as an epoch draws.
+    pub(super) fn count_tokens(&self, training: &mut Training) -> Result<Option<f64>> {
+        if !self.config.tokens_per_second {
+            return Ok(None);
+        }
+        let (loader, plan) = (&mut training.loader, &training.plan);
+        let mut tokens = 0;
+        for loaded in loader.epoch()? {
+            let Some(count) = loaded?.batch.get("input_ids").map(Tensor::numel) else {
+                tracing::warn!("tokens cannot be counted: the batches have no input_ids");
+                break;
+            };
+            if plan.epochs.is_none() {
+                let batches = plan.max_steps * plan.accumulation;
+                return Ok(Some(count as f64 * batches as f64));
+            }
+            tokens += count;
+        }
+        Ok(Some(tokens as f64 * plan.epochs.unwrap_or(1.0)))
     }
 
     /// The evaluation that a resumed run owes from the end of an epoch. Whether none is owed from there any more.
@@ -193,11 +217,13 @@ impl Trainer {
             steps: training.plan.max_steps,
         };
         let mut metrics = speed::metrics("train", runtime, planned);
+        metrics.extend(speed::tokens("train", runtime, self.planned_tokens));
         self.store_flos();
         metrics.push(("total_flos".to_owned(), self.state.total_flos));
         let train_loss = self.losses.mean(self.state.global_step);
         metrics.push(("train_loss".to_owned(), train_loss));
         self.is_in_train = false;
+        self.memory.end("train", &mut metrics)?;
         self.log(&mut metrics)?;
         self.rotate_at_end()?;
         self.fire(Event::TrainEnd)?;

@@ -36,7 +36,7 @@ pub enum Ending {
 
 /// Executes a run.
 pub fn run(run: &Run) -> Result<Ending> {
-    torch::set_num_threads(run.num_threads)?;
+    set_modes(run)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     // The reference's scripts seed before the model is made, its constructor once more.
     torch::manual_seed(run.train.seed)?;
@@ -45,6 +45,18 @@ pub fn run(run: &Run) -> Result<Ending> {
         Command::Evaluate => evaluate::evaluate(run, interrupted).map(|()| Ending::Done),
         Command::Predict => evaluate::predict(run, interrupted).map(|()| Ending::Done),
     }
+}
+
+/// What libtorch keeps for the whole process: threads, TF32, determinism.
+pub(crate) fn set_modes(run: &Run) -> Result<()> {
+    torch::set_num_threads(run.num_threads)?;
+    if let Some(allowed) = run.precision.tf32 {
+        torch::allow_tf32(allowed)?;
+    }
+    if run.train.full_determinism {
+        torch::set_deterministic()?;
+    }
+    Ok(())
 }
 
 /// This executable, which compiles components when it is started with the argument for it.

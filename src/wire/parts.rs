@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
+use crate::amp::{DynamicScaler, Precision, Scaler};
 use crate::callback::{Callback, Callbacks, DefaultFlow, EarlyStopping, Schedule};
 use crate::cli::output;
-use crate::config::run::{OnDiskFull, OnNonfinite, Run, Strategy};
+use crate::config::run::{Half, OnDiskFull, OnNonfinite, Run, Strategy};
 use crate::loss::{self, LossSettings};
 use crate::metric::{Accuracy, Metric};
-use crate::model::{ProblemType, Task};
+use crate::model::{Model, ProblemType, Task};
 use crate::report::{Curves, StepRecord};
 use crate::trainer::{self, BestModel, EvaluationSet, Parts};
 
@@ -33,6 +34,11 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
     trainer::Config {
         output_dir: run.output_dir.clone(),
         device: Device::Cpu,
+        precision: Precision {
+            autocast: run.precision.autocast.map(half),
+            half_model: run.precision.model.is_some(),
+            full_evaluation: run.precision.full_evaluation.map(half),
+        },
         max_grad_norm: run.train.max_grad_norm,
         nan_inf_filter: run.logging.nan_inf_filter,
         on_nonfinite: match run.train.on_nonfinite {
@@ -46,9 +52,39 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         prediction_loss_only: evaluation.prediction_loss_only,
         label_names: run.model.label_names.clone(),
         ignore_data_skip: run.train.ignore_data_skip,
+        memory_metrics: run.logging.memory_metrics,
+        tokens_per_second: run.logging.tokens_per_second,
         arguments: serde_json::Value::Object(run.arguments.clone()),
         companions,
     }
+}
+
+fn half(half: Half) -> Kind {
+    match half {
+        Half::Bfloat16 => Kind::BFloat16,
+        Half::Float16 => Kind::Half,
+    }
+}
+
+/// What the run asks of the model itself: its element type, recomputation, the watch over its numbers.
+pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
+    if let Some(half) = run.precision.model {
+        model.set_kind(self::half(half))?;
+    }
+    if run.train.gradient_checkpointing {
+        model.recompute_activations()?;
+    }
+    if run.train.watch_numbers {
+        model.watch_numbers()?;
+    }
+    Ok(())
+}
+
+/// For float16, whose small gradients would vanish; bfloat16 has the range of float32.
+pub(crate) fn scaler(run: &Run) -> Option<Box<dyn Scaler>> {
+    run.precision
+        .scales_losses
+        .then(|| Box::new(DynamicScaler::default()) as Box<dyn Scaler>)
 }
 
 fn schedule(strategy: Strategy) -> Schedule {
@@ -136,6 +172,7 @@ pub(super) fn assemble(
             .as_deref()
             .map(StepRecord::create)
             .transpose()?,
+        scaler: scaler(run),
         interrupted,
         model: inputs.model,
     })

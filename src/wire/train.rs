@@ -15,15 +15,17 @@ use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space}
 use crate::cli::output;
 use crate::config::run::{self, Resume, Run, Strategy};
 use crate::data::{Dataset, Loader};
-use crate::model::{Model, Parameter};
+use crate::error::{Failure, Kind};
+use crate::model::Model;
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{
-    self, LrScheduler, Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup, lr_scheduler,
+    self, LrScheduler, Masters, Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup,
+    lr_scheduler,
 };
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
-use crate::trainer::{End, Outcome, Trainer, Training, results};
+use crate::trainer::{self, End, Outcome, Trainer, Training, results};
 
 /// What a checkpoint holds besides weights and the optimizer's state.
 const CHECKPOINT_EXTRA: u64 = 256 << 10;
@@ -70,7 +72,14 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
     ready.trainer.callbacks_mut().push(Box::new(record));
     signals::watch(&interrupted)?;
     announce(run, &ready, resume.as_deref());
-    let outcome = ready.trainer.train(&mut ready.training, resume.as_deref());
+    let Ready {
+        mut trainer,
+        training,
+        test,
+        num_rows,
+    } = ready;
+    // The optimizer's moments are not needed any more after it.
+    let outcome = attempts(run, &mut trainer, training, resume.as_deref());
     let status = match &outcome {
         Ok(Outcome {
             end: End::Completed,
@@ -79,14 +88,14 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         Ok(_) => "stopped",
         Err(_) => "failed",
     };
-    ready.trainer.finish_reports(status);
+    trainer.finish_reports(status);
     let Outcome { end, metrics, .. } = outcome?;
     if let End::Interrupted(checkpoint) = end {
-        summary(&ready.trainer, &plugins);
+        summary(&trainer, &plugins);
         return Ok(Ending::Stopped(checkpoint));
     }
     let mut screen = Screen::default();
-    let mut trainer = complete((run, &mut screen), ready, metrics)?;
+    complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)?;
     trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
@@ -108,6 +117,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         .take()
         .context("the training set was not read")?;
     let num_rows = prepared.dataset.len();
+    parts::prepare_model(run, &mut *inputs.model)?;
     let loader = inputs.train_loader(run, prepared)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
@@ -127,20 +137,45 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     })
 }
 
+/// Trains; with `auto_find_batch_size` again with half the batch size whenever memory runs out.
+fn attempts(
+    run: &Run,
+    trainer: &mut Trainer,
+    mut training: Training,
+    resume: Option<&Path>,
+) -> Result<Outcome> {
+    if !run.train.auto_find_batch_size {
+        return trainer.train(&mut training, resume);
+    }
+    let beginning = trainer.beginning(&training)?;
+    loop {
+        let error = match trainer.train(&mut training, resume) {
+            Err(error) if trainer::is_out_of_memory(&error) => error,
+            outcome => return outcome,
+        };
+        let Training { mut loader, .. } = training;
+        let (tried, size) = (loader.batch_size(), loader.batch_size() / 2);
+        if size == 0 {
+            let message = "no executable batch size found, reached zero";
+            return Err(error.context(Failure::new(Kind::Io, message).hint(
+                "even one row needs more memory than there is: set --gradient_checkpointing or a smaller --max_length",
+            )));
+        }
+        output::status(&format!(
+            "memory ran out with batches of {tried}; beginning again with batches of {size}"
+        ));
+        trainer.begin_again(&beginning, (&mut loader, size))?;
+        training = self::training(run, loader, trainer.model())?;
+    }
+}
+
 /// What follows training: the model, the results, a last evaluation, predictions.
 fn complete(
     (run, screen): (&Run, &mut Screen),
-    ready: Ready,
+    trainer: &mut Trainer,
+    (test, num_rows): (Option<TestSet>, usize),
     mut metrics: Vec<(String, f64)>,
-) -> Result<Trainer> {
-    let Ready {
-        mut trainer,
-        training,
-        test,
-        num_rows,
-    } = ready;
-    // The optimizer's moments are not needed any more.
-    drop(training);
+) -> Result<()> {
     trainer.save_model()?;
     metrics.push(("train_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "train", &metrics)?;
@@ -152,15 +187,15 @@ fn complete(
     };
     if run.do_eval {
         let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(&mut trainer, (run, screen), num_eval_rows)
+        evaluate::evaluate_and_show(trainer, (run, screen), num_eval_rows)
             .with_context(is_saved)?;
         // With the last evaluation in its log history.
         trainer.save_state()?;
     }
     if let Some(test) = test {
-        evaluate::predict_and_show(&mut trainer, (run, screen), test).with_context(is_saved)?;
+        evaluate::predict_and_show(trainer, (run, screen), test).with_context(is_saved)?;
     }
-    Ok(trainer)
+    Ok(())
 }
 
 fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {
@@ -182,6 +217,19 @@ pub(crate) fn check_space(run: &Run, model: &dyn Model) -> Result<()> {
     space::preflight(&run.output_dir, weights * copies + CHECKPOINT_EXTRA)
 }
 
+/// The model's parameters, as groups are built from them.
+fn members(model: &dyn Model) -> Vec<Member<'_>> {
+    let mut members = Vec::new();
+    for parameter in model.parameters() {
+        members.push(Member {
+            name: &parameter.name,
+            tensor: &parameter.tensor,
+            decay: parameter.decay,
+        });
+    }
+    members
+}
+
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     let plan = plan(run, &loader)?;
     let mut optimizer = optimizer(run, model)?;
@@ -200,7 +248,7 @@ pub(crate) fn plan(run: &Run, loader: &Loader) -> Result<Plan> {
     Plan::new(PlanInput {
         loader_len: loader.len() as u64,
         num_rows: loader.dataset().len() as u64,
-        batch_size: train.batch_size as u64,
+        batch_size: loader.batch_size() as u64,
         accumulation: train.gradient_accumulation_steps as u64,
         num_train_epochs: train.num_train_epochs,
         max_steps: train.max_steps,
@@ -215,22 +263,17 @@ pub(crate) fn plan(run: &Run, loader: &Loader) -> Result<Plan> {
 /// The run's optimizer over the parameters of a model.
 pub(crate) fn optimizer(run: &Run, model: &dyn Model) -> Result<Box<dyn Optimizer>> {
     let settings = &run.optimizer;
-    let parameters = model.parameters().iter();
-    let members: Vec<_> = parameters
-        .map(
-            |Parameter {
-                 name,
-                 tensor,
-                 decay,
-             }| Member {
-                name,
-                tensor,
-                decay: *decay,
-            },
-        )
-        .collect();
-    let groups = groups::build(&members, settings.learning_rate, settings.weight_decay);
-    optim::create(&optimizer_choice(settings), groups)
+    let members = members(model);
+    let choice = optimizer_choice(settings);
+    let create = |members: &[Member<'_>]| {
+        let groups = groups::build(members, settings.learning_rate, settings.weight_decay);
+        optim::create(&choice, groups)
+    };
+    if run.precision.master_weights {
+        Ok(Box::new(Masters::new(&members, create)?))
+    } else {
+        create(&members)
+    }
 }
 
 /// The run's schedule from its first step; sets the groups' rates.

@@ -205,6 +205,34 @@ def loop(table, count, quick):
         table.row(f"host beyond them: {what}", [figures[kind] - in_cpp for figures in ours], "us", limit=limit)
 
 
+def precision(table, count, with_peer):
+    """A step of MiniLM with 32 rows of 128 tokens: processor time and peak memory by what the step computes with."""
+    table.head("One step of MiniLM, 32 rows of 128 tokens, AdamW, two threads")
+    steps = (2, 6)
+    kinds = [("float32", []), ("bf16", ["--bf16"]), ("float32, recomputed", ["--gradient_checkpointing"])]
+    with tempfile.TemporaryDirectory() as folder:
+        for what, extra in kinds:
+            seconds, memory = [], []
+            for index in range(count):
+                usages = []
+                for number in steps:
+                    words = [HOST, "train", "--model", MODEL, "--train_file", INTENTS / "train.jsonl", "--max_length", 128, "--pad_to_max_length"]
+                    words += ["--per_device_train_batch_size", 32, "--max_steps", number, "--save_strategy", "no", "--disable_tqdm", *extra]
+                    words += ["--output_dir", f"{folder}/{what}-{index}-{number}"]
+                    usages.append(finished(words, threads=2)[0])
+                short, long = [usage.ru_utime + usage.ru_stime for usage in usages]
+                seconds.append((long - short) / (steps[1] - steps[0]))
+                memory.append(usages[1].ru_maxrss / 1024)
+            table.row(f"host, {what}: processor time", seconds, "s")
+            table.row(f"host, {what}: peak memory", memory, "MiB")
+        if not with_peer:
+            return
+        for what in ("float32", "bf16"):
+            words = [peer_python(), pathlib.Path(__file__).with_name("peer_step.py"), MODEL, what, steps[1] - steps[0]]
+            values = [float(finished(words, threads=2)[2].split()[-1]) for _ in range(count)]
+            table.row(f"PyTorch, {what}: processor time", values, "s")
+
+
 def plugin_calls(table):
     """Measured inside one process by a program that uses the library."""
     table.head("Plugin calls")
@@ -265,6 +293,7 @@ def main():
     answers(table, 5 if options.quick else 21)
     start(table, 3 if options.quick else 7)
     loop(table, 2 if options.quick else 5, options.quick)
+    precision(table, 1 if options.quick else 3, not options.without_peer)
     plugin_calls(table)
     demo(table, 1 if options.quick else 3, not options.without_peer)
     print(f"\nload {os.getloadavg()[0]:.2f} after")

@@ -12,7 +12,7 @@ fn every_argument_is_listed_with_type_default_and_state() {
     let text = Host::new().run("args").stdout;
     let lines = [
         "  learning_rate                        float         5e-5          honoured\n",
-        "  bf16                                 bool          false         refused for now: needs mixed precision\n",
+        "  past_index                           int           -1            refused for now: needs models with memory\n",
         "  tpu_num_cores                        int           none          refused: libtorch has no TPU device\n",
         "  lr_scheduler_type                    str           linear        honoured\n",
     ];

@@ -55,6 +55,38 @@ fn all_findings_are_in_one_message() {
     );
 }
 
+/// Layers that are not this program's cannot be recomputed or watched.
+#[test]
+fn what_only_native_architectures_can_is_refused_for_others() {
+    let text = "needs a native architecture, and the model is a TorchScript file, whose layers are its own; leave it out";
+    check(
+        &project(),
+        &format!(
+            "{COMPLETE} --model module.pt --trust_model_code --gradient_checkpointing --debug underflow_overflow"
+        ),
+        &[
+            &format!("gradient_checkpointing: {text}"),
+            &format!("debug: {text}"),
+        ],
+    );
+}
+
+/// Row 66: a missing device does not hide that two arguments exclude each other.
+#[test]
+fn half_precision_is_checked_as_a_whole() {
+    check(
+        &project(),
+        &format!("{COMPLETE} --bf16 --fp16 --bf16_full_eval --fp16_full_eval --tf32 true"),
+        &[
+            "bf16: excludes fp16: a run has one kind of autocast; leave one of them out",
+            "bf16_full_eval: excludes fp16_full_eval: an evaluation has one type; leave one of them out",
+            "fp16: float16 can only be used on a GPU, and this run is on the CPU; use bf16",
+            "fp16_full_eval: float16 can only be used on a GPU, and this run is on the CPU; use bf16_full_eval",
+            "tf32: TF32 can only be used on a GPU, and this run is on the CPU; leave it out",
+        ],
+    );
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let host = project();
@@ -296,7 +328,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "--dtype float16",
-        "dtype: `float16` is not available yet: it needs mixed precision; use one of float32, float64, bfloat16",
+        "dtype: `float16` is not available yet: it needs training on a GPU; use one of float32, float64, bfloat16",
     ),
     (
         "--on_nonfinite ignore",
@@ -306,10 +338,43 @@ const REFUSALS: &[(&str, &str)] = &[
         "--on_disk_full pause",
         "on_disk_full: `pause` is not a choice; use one of continue, stop",
     ),
+    // Half precision: what excludes what, and what needs a GPU.
+    (
+        "--fp16",
+        "fp16: float16 can only be used on a GPU, and this run is on the CPU; use bf16",
+    ),
+    (
+        "--fp16_full_eval",
+        "fp16_full_eval: float16 can only be used on a GPU, and this run is on the CPU; use bf16_full_eval",
+    ),
+    (
+        "--tf32 true",
+        "tf32: TF32 can only be used on a GPU, and this run is on the CPU; leave it out",
+    ),
+    (
+        "--bf16 --half_precision_backend apex",
+        "half_precision_backend: apex knows no bfloat16; leave it out",
+    ),
+    (
+        "--bf16 --fp16_backend apex",
+        "half_precision_backend: apex knows no bfloat16; leave it out",
+    ),
+    (
+        "--bf16 --dtype float64",
+        "bf16: autocast leaves float64 as it is; use dtype float32, or leave bf16 out",
+    ),
+    (
+        "--debug underflow",
+        "debug: `underflow` is not a choice; use underflow_overflow",
+    ),
+    (
+        "--debug tpu_metrics_debug",
+        "debug: tpu_metrics_debug is refused: libtorch has no TPU device; use underflow_overflow",
+    ),
     // What is not honoured.
     (
-        "--bf16",
-        "bf16: not available yet: it needs mixed precision; leave it out",
+        "--past_index 1",
+        "past_index: not available yet: it needs models with memory; leave it out",
     ),
     (
         "--ddp_timeout 60",
@@ -324,8 +389,8 @@ const REFUSALS: &[(&str, &str)] = &[
         "tpu_num_cores: refused: libtorch has no TPU device; leave it out",
     ),
     (
-        "--no_skip_memory_metrics",
-        "skip_memory_metrics: not available yet: it needs memory measurements; leave it out",
+        "--no_log_on_each_node",
+        "log_on_each_node: not available yet: it needs training with several processes; leave it out",
     ),
     (
         "--save_safetensors false",
@@ -638,8 +703,8 @@ fn errors_in_a_file_name_their_line() {
         (
             "bf16 = true\nfp16 = true",
             &[
-                "run.toml:1: bf16: not available yet: it needs mixed precision; leave it out",
-                "run.toml:2: fp16: not available yet: it needs mixed precision; leave it out",
+                "run.toml:1: bf16: excludes fp16: a run has one kind of autocast; leave one of them out",
+                "run.toml:2: fp16: float16 can only be used on a GPU, and this run is on the CPU; use bf16",
             ],
         ),
         (

@@ -13,7 +13,7 @@ fn with_engine(host: &Host) -> Command {
     let program = host.path("bin/host");
     let engine = host.write(
         "bin/host-engine",
-        "#!/bin/sh\necho \"$1 $OMP_WAIT_POLICY $GOMP_SPINCOUNT $OMP_NUM_THREADS\"\ncat /proc/self/fd/$2\nexit 75\n",
+        "#!/bin/sh\necho \"$1 $OMP_WAIT_POLICY $GOMP_SPINCOUNT $OMP_NUM_THREADS${CUBLAS_WORKSPACE_CONFIG:+ $CUBLAS_WORKSPACE_CONFIG $CUDA_LAUNCH_BLOCKING}\"\ncat /proc/self/fd/$2\nexit 75\n",
     );
     fs::set_permissions(engine, fs::Permissions::from_mode(0o755)).expect("permissions");
     command(host, &program)
@@ -28,7 +28,12 @@ fn command(host: &Host, program: &std::path::Path) -> Command {
     command
         .current_dir(host.folder())
         .args("train --model model --train_file train.jsonl --output_dir out".split(' '));
-    for name in ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"] {
+    for name in [
+        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
+        "OMP_NUM_THREADS",
+        "CUBLAS_WORKSPACE_CONFIG",
+    ] {
         command.env_remove(name);
     }
     command
@@ -59,6 +64,17 @@ fn the_engine_gets_the_run_and_its_environment() {
     assert_eq!(run["num_threads"], 3);
     serde_json::from_value::<host::config::run::Run>(run).expect("the engine can read it");
     assert!(!host.path("out").exists(), "host itself writes nothing");
+}
+
+/// Field 83: what CUDA reads when it starts goes to the engine, and to nobody else.
+#[test]
+fn full_determinism_sets_what_cuda_reads() {
+    let host = Host::new();
+    let mut command = with_engine(&host);
+    command.args(["--full_determinism", "--num_threads", "1"]);
+    let (line, run) = seen(command);
+    assert_eq!(line, "--run-fd PASSIVE 0 1 :16:8 1");
+    assert_eq!(run["train"]["full_determinism"], true);
 }
 
 #[test]

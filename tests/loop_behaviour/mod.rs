@@ -9,5 +9,6 @@ mod files;
 mod flags;
 mod logs;
 mod nonfinite;
+mod precision;
 mod resume;
 pub mod stage;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
+use host::amp::{Precision, Scaler};
 use host::callback::{
     Callback, Callbacks, Change, Context, DefaultFlow, EarlyStopping, Event, EventKind, Schedule,
     TrainerState,
@@ -25,7 +26,7 @@ use host::trainer::plan::PlanInput;
 use host::trainer::{
     BestModel, Config, EvaluationSet, OnNonfinite, Outcome, Parts, Plan, Trainer, Training,
 };
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 use tempfile::TempDir;
 
 /// y = ax + b with the mean squared error as its own loss.
@@ -255,6 +256,8 @@ pub struct Play {
     pub learning_rate: f64,
     pub scheduler: &'static str,
     pub max_grad_norm: Option<f64>,
+    pub precision: Precision,
+    pub scaler: Option<Box<dyn Scaler>>,
     pub logging: (Schedule, f64),
     pub logging_first_step: bool,
     pub nan_inf_filter: bool,
@@ -262,6 +265,7 @@ pub struct Play {
     pub evaluation: (Schedule, f64),
     pub evaluation_delay: f64,
     pub has_labels: bool,
+    pub memory_metrics: bool,
     pub loss_only: bool,
     pub metric: &'static [f64],
     pub metrics: Vec<Box<dyn Metric>>,
@@ -296,6 +300,8 @@ impl Default for Play {
             learning_rate: 0.1,
             scheduler: "linear",
             max_grad_norm: Some(1.0),
+            precision: Precision::default(),
+            scaler: None,
             logging: (Schedule::Never, 500.0),
             logging_first_step: false,
             nan_inf_filter: true,
@@ -303,6 +309,7 @@ impl Default for Play {
             evaluation: (Schedule::Never, 500.0),
             evaluation_delay: 0.0,
             has_labels: true,
+            memory_metrics: false,
             loss_only: false,
             metric: &[],
             metrics: Vec::new(),
@@ -330,6 +337,7 @@ pub struct Played {
     pub changes: Vec<Change>,
     pub nonfinite_steps: u64,
     pub parameters: [f64; 2],
+    pub kind: Kind,
     /// Metrics of the evaluation after training.
     pub evaluated: Vec<(String, f64)>,
 }
@@ -408,6 +416,7 @@ impl Play {
             changes: trainer.control_changes().to_vec(),
             nonfinite_steps: trainer.nonfinite_steps(),
             parameters: [value(0), value(1)],
+            kind: handles[0].kind(),
             evaluated,
             folder,
         }
@@ -546,6 +555,7 @@ impl Play {
                 batch_size: self.batch_size,
             }],
             step_record: None,
+            scaler: self.scaler.take(),
             interrupted,
         }
     }
@@ -554,6 +564,7 @@ impl Play {
         Config {
             output_dir: output_dir.to_owned(),
             device: Device::Cpu,
+            precision: self.precision,
             max_grad_norm: self.max_grad_norm,
             nan_inf_filter: self.nan_inf_filter,
             on_nonfinite: self.on_nonfinite,
@@ -567,6 +578,8 @@ impl Play {
             prediction_loss_only: self.loss_only,
             label_names: None,
             ignore_data_skip: false,
+            memory_metrics: self.memory_metrics,
+            tokens_per_second: false,
             arguments: serde_json::json!({}),
             companions: Vec::new(),
         }

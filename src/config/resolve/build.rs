@@ -39,6 +39,7 @@ impl Draft<'_> {
             model: self.model()?,
             data: self.data()?,
             train: self.train()?,
+            precision: self.precision(),
             optimizer: self.optimizer()?,
             evaluation: self.evaluation()?,
             logging: self.logging()?,
@@ -132,6 +133,10 @@ impl Draft<'_> {
                 "stop" => OnNonfinite::Stop,
                 other => return Err(unknown("on_nonfinite", other)),
             },
+            gradient_checkpointing: arguments.gradient_checkpointing,
+            auto_find_batch_size: arguments.auto_find_batch_size,
+            full_determinism: arguments.full_determinism,
+            watch_numbers: self.watches_numbers(),
         })
     }
 
@@ -181,6 +186,8 @@ impl Draft<'_> {
             nan_inf_filter: arguments.logging_nan_inf_filter,
             level: arguments.log_level.clone(),
             disable_tqdm: arguments.disable_tqdm.unwrap_or(false),
+            memory_metrics: !arguments.skip_memory_metrics,
+            tokens_per_second: arguments.include_tokens_per_second,
             record_steps: arguments
                 .record_steps
                 .as_deref()

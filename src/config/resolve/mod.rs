@@ -6,9 +6,11 @@
 
 mod build;
 mod consistency;
+mod native;
 mod parameters;
 mod paths;
 mod plugins;
+mod precision;
 mod states;
 mod values;
 
@@ -32,19 +34,15 @@ pub struct Resolved {
 
 /// Checks `input` and completes it to a run.
 pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> Result<Resolved> {
-    let mut draft = Draft {
-        command,
-        input,
-        surroundings,
-        arguments: input.arguments.clone(),
-        findings: input.findings.clone(),
-        notes: Vec::new(),
-    };
+    let mut draft = Draft::new(command, input, surroundings);
     draft.check_states();
     draft.check_values();
     draft.replace_deprecated();
     draft.complete();
     draft.check_consistency();
+    draft.check_precision();
+    draft.check_debug();
+    draft.check_native();
     draft.check_paths();
     let plugins = draft.plugins();
     draft.finish(plugins)
@@ -59,6 +57,19 @@ struct Draft<'a> {
     arguments: Arguments,
     findings: Findings,
     notes: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(command: Command, input: &'a Input, surroundings: &'a Surroundings) -> Self {
+        Self {
+            command,
+            input,
+            surroundings,
+            arguments: input.arguments.clone(),
+            findings: input.findings.clone(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 impl Draft<'_> {
@@ -95,6 +106,7 @@ impl Draft<'_> {
 
     /// Deprecated arguments take effect through those that replaced them.
     fn replace_deprecated(&mut self) {
+        self.replace_backend();
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
             self.notes
