@@ -6,6 +6,7 @@ mod config;
 mod examples;
 mod fidelity;
 mod hooks;
+mod input;
 mod loop_behaviour;
 mod plugin;
 mod readme;

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
-use super::setting::{Number, ResumeFrom, Setting};
+use super::setting::{NamedPath, Number, ResumeFrom, Setting};
 
 const PRECISION: &str = "mixed precision";
 const DISTRIBUTED: &str = "training with several processes";
@@ -97,8 +97,8 @@ arguments! {
     "Data" {
         /// Rows to train on: JSONL, CSV or Parquet.
         train_file: Vec<PathBuf> = Vec::new(), host();
-        /// Rows to evaluate on.
-        validation_file: Vec<PathBuf> = Vec::new(), host();
+        /// Rows to evaluate on; with NAME=FILE several sets, whose metrics are eval_NAME_loss and so on.
+        validation_file: Vec<NamedPath> = Vec::new(), host();
         /// Rows to predict.
         test_file: Vec<PathBuf> = Vec::new(), host();
         /// Column with the text or the words; absent: text, sentence, sentence1 or tokens, the first that exists.

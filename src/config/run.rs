@@ -99,13 +99,22 @@ pub struct Model {
     pub label_names: Option<Vec<String>>,
 }
 
+/// Files that are one evaluation set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSet {
+    /// Part of the names of its metrics; empty if it is the only set.
+    pub name: String,
+    /// Files in order.
+    pub files: Vec<PathBuf>,
+}
+
 /// Files and columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// Files in order.
     pub train_files: Vec<PathBuf>,
-    /// Files in order.
-    pub validation_files: Vec<PathBuf>,
+    /// Evaluation sets in the order of their first files.
+    pub validation_sets: Vec<FileSet>,
     /// Files in order.
     pub test_files: Vec<PathBuf>,
     /// Text column; `None`: `text`, `sentence`, `sentence1`, `tokens`, the first that exists.

@@ -102,11 +102,7 @@ impl Trainer {
     ) -> Result<Option<Metrics>> {
         let mut all = Metrics::default();
         for set in sets {
-            let prefix = if set.name.is_empty() {
-                prefix.to_owned()
-            } else {
-                format!("{prefix}_{}", set.name)
-            };
+            let prefix = set.prefix(prefix);
             let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
             let options = PassOptions {
                 loss_only,
@@ -287,11 +283,7 @@ impl Trainer {
         }
         let mut possible = Metrics::default();
         for set in &self.parts.evaluation {
-            let prefix = if set.name.is_empty() {
-                "eval".to_owned()
-            } else {
-                format!("eval_{}", set.name)
-            };
+            let prefix = set.prefix("eval");
             for name in &names {
                 possible.set(format!("{prefix}_{name}"), 0.0);
             }

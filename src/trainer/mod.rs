@@ -117,6 +117,17 @@ pub struct EvaluationSet {
     pub batch_size: usize,
 }
 
+impl EvaluationSet {
+    /// What the names of its metrics begin with, for `eval` or `test`.
+    fn prefix(&self, prefix: &str) -> String {
+        if self.name.is_empty() {
+            prefix.to_owned()
+        } else {
+            format!("{prefix}_{}", self.name)
+        }
+    }
+}
+
 /// What wiring hands over.
 pub struct Parts {
     /// The network.
@@ -261,13 +272,11 @@ impl Trainer {
         &self.changes
     }
 
-    /// Rows of all evaluation sets.
-    pub fn evaluation_rows(&self) -> usize {
-        self.parts
-            .evaluation
-            .iter()
-            .map(|set| set.loader.dataset().len())
-            .sum()
+    /// Rows of each evaluation set, with the prefix that its metrics have for `prefix`.
+    pub fn evaluation_rows(&self, prefix: &str) -> Vec<(String, usize)> {
+        let sets = self.parts.evaluation.iter();
+        sets.map(|set| (set.prefix(prefix), set.loader.dataset().len()))
+            .collect()
     }
 
     /// Seconds that `train` has taken.

@@ -19,15 +19,15 @@ use crate::trainer::{EvaluationSet, Trainer, results};
 
 /// The evaluation sets; takes them out of `inputs`.
 pub(super) fn sets(run: &Run, inputs: &mut Inputs) -> Result<Vec<EvaluationSet>> {
-    let Some(prepared) = inputs.sets.validation.take() else {
-        return Ok(Vec::new());
+    let named = std::mem::take(&mut inputs.sets.validation);
+    let set = |(name, prepared)| {
+        Ok(EvaluationSet {
+            name,
+            loader: inputs.evaluation_loader(run, prepared)?,
+            batch_size: run.evaluation.batch_size,
+        })
     };
-    let loader = inputs.evaluation_loader(run, prepared)?;
-    Ok(vec![EvaluationSet {
-        name: String::new(),
-        loader,
-        batch_size: run.evaluation.batch_size,
-    }])
+    named.into_iter().map(set).collect()
 }
 
 /// What is predicted, and how that is written.
@@ -67,10 +67,12 @@ impl TestSet {
 }
 
 /// Evaluates once more, writes and shows `eval_results.json`.
-pub(super) fn evaluate_and_show(trainer: &mut Trainer, run: &Run, num_rows: usize) -> Result<()> {
+pub(super) fn evaluate_and_show(trainer: &mut Trainer, run: &Run) -> Result<()> {
     let stopped = || Failure::new(Kind::Stopped, "stopped by a signal during the evaluation");
     let mut metrics = trainer.evaluate("eval")?.ok_or_else(stopped)?.0;
-    metrics.push(("eval_samples".to_owned(), num_rows as f64));
+    for (prefix, num_rows) in trainer.evaluation_rows("eval") {
+        metrics.push((format!("{prefix}_samples"), num_rows as f64));
+    }
     results::save_metrics(&run.output_dir, "eval", &metrics)?;
     show("eval", &metrics)
 }
@@ -125,8 +127,7 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
         ..Wanted::default()
     };
     let (mut trainer, _, plugins) = build(run, wanted, interrupted)?;
-    let num_rows = trainer.evaluation_rows();
-    evaluate_and_show(&mut trainer, run, num_rows)?;
+    evaluate_and_show(&mut trainer, run)?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
     Ok(())

@@ -37,7 +37,8 @@ pub(super) struct Inputs {
 #[derive(Debug)]
 pub(super) struct Sets {
     pub train: Option<Prepared>,
-    pub validation: Option<Prepared>,
+    /// With their names; empty if not wanted.
+    pub validation: Vec<(String, Prepared)>,
     pub test: Option<Prepared>,
 }
 
@@ -263,13 +264,15 @@ fn read_sets(
             false => None,
         },
         validation: match wanted.validation {
-            true => Some(read(
-                &data.validation_files,
-                data.max_eval_samples,
-                is_native,
-                false,
-            )?),
-            false => None,
+            true => data
+                .validation_sets
+                .iter()
+                .map(|set| {
+                    let prepared = read(&set.files, data.max_eval_samples, is_native, false)?;
+                    Ok((set.name.clone(), prepared))
+                })
+                .collect::<Result<_>>()?,
+            false => Vec::new(),
         },
         test: match wanted.test {
             true => Some(read(

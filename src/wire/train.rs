@@ -122,8 +122,7 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
         format!("after training, with the model saved in {folder}")
     };
     if run.do_eval {
-        let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(&mut trainer, run, num_eval_rows).with_context(is_saved)?;
+        evaluate::evaluate_and_show(&mut trainer, run).with_context(is_saved)?;
         // With the last evaluation in its log history.
         trainer.save_state()?;
     }

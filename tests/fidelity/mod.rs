@@ -6,4 +6,4 @@
 mod golden;
 mod regression;
 
-pub use regression::{parameters, train};
+pub use regression::{data, parameters, train};

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Data, Dtype, Evaluation, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin, Resume,
-    Run, Saving, Strategy, Train, is_secret,
+    Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin,
+    Resume, Run, Saving, Strategy, Train, is_secret,
 };
-use super::super::setting::{ResumeFrom, quoted};
+use super::super::setting::{NamedPath, ResumeFrom, quoted};
 use super::paths::is_torchscript;
 use super::{Draft, Resolved};
 use crate::error::Failure;
@@ -83,7 +83,7 @@ impl Draft<'_> {
         let files = |files: &[PathBuf]| files.iter().map(|file| self.absolute(file)).collect();
         Ok(Data {
             train_files: files(&arguments.train_file),
-            validation_files: files(&arguments.validation_file),
+            validation_sets: self.validation_sets(),
             test_files: files(&arguments.test_file),
             text_column: arguments.text_column.clone(),
             text_pair_column: arguments.text_pair_column.clone(),
@@ -100,6 +100,23 @@ impl Draft<'_> {
             drop_last: arguments.dataloader_drop_last,
             data_seed: arguments.data_seed.map(u64::try_from).transpose()?,
         })
+    }
+
+    /// The files of each name together.
+    fn validation_sets(&self) -> Vec<FileSet> {
+        let mut sets: Vec<FileSet> = Vec::new();
+        for NamedPath { name, path } in &self.arguments.validation_file {
+            let name = name.clone().unwrap_or_default();
+            let file = self.absolute(path);
+            match sets.iter_mut().find(|set| set.name == name) {
+                Some(set) => set.files.push(file),
+                None => sets.push(FileSet {
+                    name,
+                    files: vec![file],
+                }),
+            }
+        }
+        sets
     }
 
     fn train(&self) -> Result<Train> {

@@ -11,6 +11,7 @@ impl Draft<'_> {
     pub(super) fn check_consistency(&mut self) {
         self.check_evaluation();
         if self.is_training() {
+            self.check_best_metric();
             self.check_best_model();
             self.check_early_stopping();
             self.check_schedule();
@@ -34,6 +35,24 @@ impl Draft<'_> {
             self.contradict(
                 &["eval_steps", "logging_steps"],
                 format!("is absent, and logging_steps {steps} is not whole; give eval_steps"),
+            );
+        }
+    }
+
+    /// Sets with names report no `eval_loss`, only `eval_<name>_loss`.
+    fn check_best_metric(&mut self) {
+        let arguments = &self.arguments;
+        let names = arguments.validation_file.iter();
+        let Some(name) = names.filter_map(|file| file.name.clone()).next() else {
+            return;
+        };
+        if matches!(
+            arguments.metric_for_best_model.as_deref(),
+            Some("loss" | "eval_loss")
+        ) {
+            self.contradict(
+                &["metric_for_best_model", "validation_file"],
+                format!("loss is reported by no set that has a name; set metric_for_best_model to the metric of one of them, as {name}_loss"),
             );
         }
     }

@@ -1,5 +1,6 @@
 //! Values that make no sense by themselves, whatever the others are. 4.34 checks few of them and fails later.
 
+use super::super::setting::quoted;
 use super::Draft;
 
 /// Larger seeds are refused by the reference's NumPy.
@@ -38,6 +39,7 @@ impl Draft<'_> {
         self.check_counts();
         self.check_rates();
         self.check_intervals();
+        self.check_set_names();
         if self.arguments.seed < 0 || self.arguments.seed > LARGEST_SEED {
             self.wrong(
                 "seed",
@@ -76,6 +78,28 @@ impl Draft<'_> {
             self.wrong(
                 "metric_for_best_model",
                 "is empty; give the name of a metric, or leave it out",
+            );
+        }
+    }
+
+    /// Names of evaluation sets become parts of metrics' names.
+    fn check_set_names(&mut self) {
+        let files = &self.arguments.validation_file;
+        let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+        let names = files.iter().filter_map(|file| file.name.as_deref());
+        let wrong: Vec<String> = names
+            .clone()
+            .filter(|name| name.is_empty() || !name.chars().all(is_plain))
+            .map(quoted)
+            .collect();
+        let is_mixed = names.count() > 0 && files.iter().any(|file| file.name.is_none());
+        for name in wrong {
+            self.wrong("validation_file", format!("{name} is not a name for a set; use letters, digits, _, - and . before the =, or write ./ before a path that holds one"));
+        }
+        if is_mixed {
+            self.contradict(
+                &["validation_file"],
+                "some files have a name and others do not; give all of them a name (NAME=FILE), or none",
             );
         }
     }
