@@ -1,4 +1,4 @@
-//! BERT with heads for sequence and token classification, operation for operation as `modeling_bert` of transformers
+//! BERT with heads for sequence and token classification and for hidden tokens, operation for operation as `modeling_bert` of transformers
 //! 4.34 computes it with eager attention: the order fixes rounding, the order of gradients, and the random draws.
 //!
 //! Shapes: B batch, T tokens, D hidden size, H heads, K size of a head, I intermediate size, C classes, P positions.
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use super::architecture::Blueprint;
+use super::bert_head::{Head, TIED};
 use super::config::{ModelConfig, ProblemType, Task, section};
 use super::layers::{Activation, Dropout, Embedding, LayerNorm, Linear};
 use super::parameters::{Made, Naming, ParameterSource};
@@ -32,30 +33,34 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "labels",
 ];
 
+/// The class whose output weights are those of its word embeddings.
+pub(super) const MASKED_LM: &str = "BertForMaskedLM";
+
 /// More layers than any network has: a larger number is a mistake that would only show when memory is used up.
 const MAX_LAYERS: usize = 4096;
 
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
-struct Shape {
-    vocab_size: i64,
-    hidden_size: i64,
+pub(super) struct Shape {
+    pub(super) vocab_size: i64,
+    pub(super) hidden_size: i64,
     num_hidden_layers: usize,
     num_attention_heads: i64,
     intermediate_size: i64,
-    hidden_act: String,
-    hidden_dropout_prob: f64,
+    pub(super) hidden_act: String,
+    pub(super) hidden_dropout_prob: f64,
     attention_probs_dropout_prob: f64,
-    classifier_dropout: Option<f64>,
+    pub(super) classifier_dropout: Option<f64>,
     max_position_embeddings: i64,
     type_vocab_size: i64,
-    layer_norm_eps: f64,
+    pub(super) layer_norm_eps: f64,
     pad_token_id: Option<i64>,
     position_embedding_type: Option<String>,
     is_decoder: bool,
     add_cross_attention: bool,
     pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
+    tie_word_embeddings: bool,
 }
 
 impl Default for Shape {
@@ -78,6 +83,7 @@ impl Default for Shape {
             is_decoder: false,
             add_cross_attention: false,
             pruned_heads: None,
+            tie_word_embeddings: true,
         }
     }
 }
@@ -447,7 +453,7 @@ fn smallest(kind: Kind) -> f64 {
     }
 }
 
-/// The encoder with one of the two heads.
+/// The encoder with one of the heads.
 #[derive(Debug)]
 pub struct Bert {
     config: ModelConfig,
@@ -455,9 +461,7 @@ pub struct Bert {
     kind: Kind,
     embeddings: Embeddings,
     layers: Vec<Layer>,
-    pooler: Option<Linear>,
-    head_dropout: Dropout,
-    classifier: Linear,
+    head: Head,
     parameters: Vec<Parameter>,
     non_embedding_elements: usize,
     max_positions: i64,
@@ -478,14 +482,12 @@ pub fn build(
     let layers = (0..shape.num_hidden_layers)
         .map(|index| Layer::make(&mut source, &layer(index), &shape))
         .collect::<Result<_>>()?;
-    let width = shape.hidden_size;
-    let pooler = match blueprint.task {
-        Task::SequenceClassification => {
-            Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?)
-        }
-        Task::TokenClassification => None,
-    };
-    let classifier = source.linear("classifier", i64::try_from(config.num_labels())?, width)?;
+    if blueprint.task == Task::MaskedLm && !shape.tie_word_embeddings {
+        let source = config.source.display();
+        let message = format!("{source}: tie_word_embeddings false is not supported");
+        return Err(Failure::data(message).into());
+    }
+    let head = Head::make(&mut source, blueprint, &shape)?;
     let Made {
         parameters,
         non_embedding_elements,
@@ -497,13 +499,7 @@ pub fn build(
         kind: blueprint.kind,
         embeddings,
         layers,
-        pooler,
-        head_dropout: Dropout {
-            probability: shape
-                .classifier_dropout
-                .unwrap_or(shape.hidden_dropout_prob),
-        },
-        classifier,
+        head,
         parameters,
         non_embedding_elements,
         max_positions: shape.max_position_embeddings,
@@ -520,13 +516,14 @@ pub fn naming(class: &'static str) -> Naming {
         class,
         prefix: PREFIX,
         buffers: BUFFERS,
+        tied: if class == MASKED_LM { TIED } else { &[] },
     }
 }
 
 impl Bert {
     /// As the reference: the first labels decide what the problem is, and the configuration remembers it.
     fn remember_problem_type(&mut self, batch: &Batch) {
-        if self.config.problem_type.is_some() || self.pooler.is_none() {
+        if self.config.problem_type.is_some() || !self.head.is_pooled() {
             return;
         }
         if let Some(labels) = batch.get("labels") {
@@ -583,13 +580,8 @@ impl Model for Bert {
                 .forward(&hidden_btd, &mask_b11t, self.training)
                 .with_context(|| format!("layer {index}"))?;
         }
-        let pooled = match &self.pooler {
-            Some(pooler) => pooler.forward(&hidden_btd.f_select(1, 0)?)?.f_tanh()?,
-            None => hidden_btd,
-        };
-        let logits = self
-            .classifier
-            .forward(&self.head_dropout.forward(&pooled, self.training)?)?;
+        let words_vd = &self.embeddings.words.weight;
+        let logits = self.head.forward(hidden_btd, words_vd, self.training)?;
         Ok(Outputs {
             loss: None,
             fields: vec![("logits".to_owned(), logits)],

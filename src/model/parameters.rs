@@ -25,6 +25,8 @@ pub struct Naming {
     pub prefix: &'static str,
     /// Buffers that old releases saved and that are not loaded.
     pub buffers: &'static [&'static str],
+    /// Second names of parameters that some files repeat; nothing is loaded from them.
+    pub tied: &'static [&'static str],
 }
 
 /// How parameters are made.
@@ -123,6 +125,14 @@ impl ParameterSource {
             Ok(Tensor::f_zeros([outputs], (kind, Device::Cpu))?)
         })?;
         Ok(Linear { weight, bias })
+    }
+
+    /// A bias that belongs to no layer.
+    pub fn bias(&mut self, name: &str, size: i64) -> Result<Tensor> {
+        let options = (self.initialization.kind, Device::Cpu);
+        self.parameter(name, &[size], false, || {
+            Ok(Tensor::f_zeros([size], options)?)
+        })
     }
 
     /// `torch.nn.Embedding` called `name`; `subject` names its ids in errors.
@@ -244,7 +254,8 @@ impl ParameterSource {
     /// Checks what is left and hands the parameters over. Wrong shapes are an error.
     pub fn finish(mut self) -> Result<Made> {
         let left = |own: &str| self.loaded.contains_key(own);
-        let is_buffer = |own: &str| self.naming.buffers.contains(&own);
+        let Naming { buffers, tied, .. } = self.naming;
+        let is_buffer = |own: &str| buffers.contains(&own) || tied.contains(&own);
         self.report.unexpected = self
             .names
             .iter()

@@ -10,6 +10,7 @@
 //! | `loss_log.rs` | what the log says of the loss |
 //! | `block.rs` | log, evaluate, save when they are due |
 //! | `evaluate.rs`, `predict.rs` | passes without gradients |
+//! | `memory.rs` | whether what a metric keeps will fit |
 //! | `speed.rs` | what a log entry says of speed |
 //! | `save.rs`, `resume.rs` | checkpoints, exact continuation |
 
@@ -34,6 +35,7 @@ pub mod accumulation;
 mod block;
 mod evaluate;
 mod loss_log;
+mod memory;
 pub mod plan;
 mod predict;
 pub mod results;
@@ -97,6 +99,12 @@ pub struct Config {
     pub stop_on_disk_full: bool,
     /// Evaluation reports only the loss.
     pub prediction_loss_only: bool,
+    /// Metrics and logits processors see the main input of each batch.
+    pub include_inputs: bool,
+    /// Evaluation runs a frozen form of the model, where there is one (spec 1.1, field 40).
+    pub jit_mode_eval: bool,
+    /// Output, counted from the loss as 0, that the next batch gets as `mems` (spec 1.1, field 55).
+    pub past_index: Option<usize>,
     /// Label columns, if not those of the model.
     pub label_names: Option<Vec<String>>,
     /// Restart the epoch's data when resuming.
@@ -193,6 +201,8 @@ pub struct Trainer {
     /// Leaf tensors in model order; gradients live in them.
     parameters: Vec<Tensor>,
     training_mode: Option<bool>,
+    /// What the next batch of this pass gets as `mems`.
+    past: Option<Tensor>,
     gradient_norm: Option<f64>,
     learning_rates: Vec<f64>,
     /// Whether every loss of the step in progress was finite.
@@ -240,6 +250,7 @@ impl Trainer {
             losses: LossLog::default(),
             parameters,
             training_mode: None,
+            past: None,
             gradient_norm: None,
             learning_rates: Vec::new(),
             losses_finite: true,
@@ -272,10 +283,10 @@ impl Trainer {
         &self.changes
     }
 
-    /// Rows of each evaluation set, with the prefix that its metrics have for `prefix`.
+    /// Rows of each evaluation set (of a stream, those of its last pass), with the prefix that its metrics have for `prefix`.
     pub fn evaluation_rows(&self, prefix: &str) -> Vec<(String, usize)> {
         let sets = self.parts.evaluation.iter();
-        sets.map(|set| (set.prefix(prefix), set.loader.dataset().len()))
+        sets.map(|set| (set.prefix(prefix), set.loader.rows_passed()))
             .collect()
     }
 

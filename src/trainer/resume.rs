@@ -32,6 +32,8 @@ pub(super) struct Cursor {
     pub(super) batches_done: u64,
     pub(super) epoch_ended: bool,
     start: Option<EpochStart>,
+    /// What a random collator draws the following batches from.
+    pub(super) draws: Option<Vec<u8>>,
 }
 
 /// [`Cursor`] as it is saved; the generator states are tensors beside it.
@@ -68,6 +70,9 @@ pub(super) struct Progress {
 
 const START_GENERATOR: &str = "epoch_start.generator";
 const START_SAMPLER: &str = "epoch_start.sampler";
+const COLLATOR_DRAWS: &str = "collator.generators";
+/// What the next batch gets as `mems`.
+pub(super) const PAST: &str = "past";
 const GRADIENT: &str = "gradient.";
 
 impl Cursor {
@@ -77,6 +82,7 @@ impl Cursor {
             batches_done,
             epoch_ended: false,
             start: Some(start),
+            draws: None,
         }
     }
 
@@ -99,6 +105,7 @@ impl Cursor {
             batches_done: position.batches_done,
             epoch_ended: position.epoch_ended,
             start,
+            draws: bytes(COLLATOR_DRAWS)?,
         })
     }
 
@@ -127,6 +134,9 @@ impl Cursor {
         if let Some(sampler) = &start.sampler {
             tensors.push((START_SAMPLER.to_owned(), Tensor::f_from_slice(sampler)?));
         }
+        if let Some(draws) = &self.draws {
+            tensors.push((COLLATOR_DRAWS.to_owned(), Tensor::f_from_slice(draws)?));
+        }
         Ok(tensors)
     }
 }
@@ -146,7 +156,11 @@ enum Skip {
     /// A new epoch.
     Nothing,
     /// Our own checkpoint: the epoch's order is made again from where it was drawn.
-    Exact { start: EpochStart, batches: u64 },
+    Exact {
+        start: EpochStart,
+        batches: u64,
+        draws: Option<Vec<u8>>,
+    },
     /// A foreign checkpoint: the order is drawn from the present generators, then batches are skipped.
     Foreign { batches: u64 },
 }
@@ -179,9 +193,11 @@ impl Resumed {
                 restore(self.generators)?;
                 return loader.epoch();
             }
-            Skip::Exact { start, batches } => {
-                loader.resume_epoch(&start, usize::try_from(batches)?)?
-            }
+            Skip::Exact {
+                start,
+                batches,
+                draws,
+            } => loader.resume_epoch(&start, usize::try_from(batches)?, draws.as_deref())?,
             Skip::Foreign { batches } => {
                 for _ in 0..self.epoch {
                     loader.pass_over_epoch()?;
@@ -216,6 +232,7 @@ impl Trainer {
         self.saved_step = None;
         self.stopped_before = false;
         self.evaluation_owed = false;
+        self.past = None;
         self.control.set_save(false);
         self.state = TrainerState::new();
         self.state.epoch = Some(0.0);
@@ -302,6 +319,10 @@ impl Trainer {
         self.nonfinite_steps = progress.nonfinite_steps;
         self.flos_since_log = progress.flos_since_log;
         self.parts.callbacks.load_states(&progress.callbacks)?;
+        let past = tensors.iter().find(|(name, _)| name == PAST);
+        if let Some((_, past)) = past.filter(|_| self.config.past_index.is_some()) {
+            self.past = Some(past.f_to(self.config.device)?);
+        }
         let steps = training.plan.accumulation;
         if steps != progress.accumulation_steps {
             return Ok(());
@@ -330,6 +351,7 @@ impl Trainer {
             Skip::Exact {
                 start: cursor.start.clone().ok_or_else(lacking)?,
                 batches: cursor.batches_done,
+                draws: cursor.draws.clone(),
             }
         };
         Ok(Resumed {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 
-use super::inputs::{self, Inputs, Wanted};
+use super::inputs::{self, Inputs, Set, Wanted};
 use super::plugins::Plugins;
 use super::predictions::{JsonLines, Reading};
 use super::{parts, show, show_usage};
@@ -20,10 +20,10 @@ use crate::trainer::{EvaluationSet, Trainer, results};
 /// The evaluation sets; takes them out of `inputs`.
 pub(super) fn sets(run: &Run, inputs: &mut Inputs) -> Result<Vec<EvaluationSet>> {
     let named = std::mem::take(&mut inputs.sets.validation);
-    let set = |(name, prepared)| {
+    let set = |(name, set)| {
         Ok(EvaluationSet {
             name,
-            loader: inputs.evaluation_loader(run, prepared)?,
+            loader: inputs.evaluation_loader(run, set)?,
             batch_size: run.evaluation.batch_size,
         })
     };
@@ -54,7 +54,7 @@ impl TestSet {
         };
         let set = EvaluationSet {
             name: String::new(),
-            loader: inputs.evaluation_loader(run, prepared)?,
+            loader: inputs.evaluation_loader(run, Set::Read(Box::new(prepared)))?,
             batch_size: run.evaluation.batch_size,
         };
         let labels = inputs.class_names();
@@ -95,7 +95,7 @@ pub(super) fn predict_and_show(trainer: &mut Trainer, run: &Run, test: TestSet) 
         let (path, rows) = sink.finish()?;
         format!("{rows} predictions in {}", path.display())
     };
-    let num_rows = set.loader.dataset().len();
+    let num_rows = set.loader.rows_passed();
     metrics.push(("predict_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "predict", &metrics)?;
     show("predict", &metrics)?;

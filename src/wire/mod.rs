@@ -11,6 +11,7 @@ use crate::cli::output;
 use crate::config::run::{Command, Run};
 use crate::torch;
 
+mod collators;
 pub mod entry;
 mod evaluate;
 mod inputs;
@@ -21,6 +22,7 @@ mod plugins;
 #[path = "no_plugins.rs"]
 mod plugins;
 mod predictions;
+mod preparation;
 mod progress;
 mod signals;
 mod train;

@@ -13,7 +13,7 @@ use super::{Ending, evaluate, parts, show, show_usage};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{Resume, Run, Strategy};
-use crate::data::{Dataset, Loader};
+use crate::data::Loader;
 use crate::model::{Model, Parameter};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
@@ -31,7 +31,8 @@ struct Ready {
     trainer: Trainer,
     training: Training,
     test: Option<TestSet>,
-    num_rows: usize,
+    /// `None`: a stream.
+    num_rows: Option<usize>,
 }
 
 /// Trains, saves, evaluates, predicts.
@@ -77,13 +78,10 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         &run.output_dir.join(layout::RUN),
         &json::to_bytes(&run.published())?,
     )?;
-    let prepared = inputs
-        .sets
-        .train
-        .take()
-        .context("the training set was not read")?;
-    let num_rows = prepared.dataset.len();
-    let loader = inputs.train_loader(run, prepared)?;
+    let rows = inputs.sets.train.take();
+    let rows = rows.context("the training set was not read")?;
+    let num_rows = rows.num_rows();
+    let loader = inputs.train_loader(run, rows)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
     let training = training(run, loader, &*inputs.model)?;
@@ -113,7 +111,9 @@ fn complete(run: &Run, ready: Ready, mut metrics: Vec<(String, f64)>) -> Result<
     // The optimizer's moments are not needed any more.
     drop(training);
     trainer.save_model()?;
-    metrics.push(("train_samples".to_owned(), num_rows as f64));
+    if let Some(num_rows) = num_rows {
+        metrics.push(("train_samples".to_owned(), num_rows as f64));
+    }
     results::save_metrics(&run.output_dir, "train", &metrics)?;
     show("train", &metrics)?;
     trainer.save_state()?;
@@ -156,8 +156,8 @@ fn check_space(run: &Run, inputs: &Inputs) -> Result<()> {
 fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
     let train = &run.train;
     let plan = Plan::new(PlanInput {
-        loader_len: loader.len() as u64,
-        num_rows: loader.dataset().len() as u64,
+        loader_len: loader.num_batches().map(|len| len as u64),
+        num_rows: loader.num_rows().unwrap_or(0) as u64,
         batch_size: train.batch_size as u64,
         accumulation: train.gradient_accumulation_steps as u64,
         num_train_epochs: train.num_train_epochs,
@@ -209,11 +209,18 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
 }
 
 fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {
-    let (train, num_rows, max_steps) = (&run.train, ready.num_rows, ready.training.plan.max_steps);
-    output::status(&format!(
-        "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {max_steps} steps",
-        train.num_train_epochs, train.batch_size, train.gradient_accumulation_steps
-    ));
+    let (train, max_steps) = (&run.train, ready.training.plan.max_steps);
+    let batches = format!(
+        "batch {} x {} accumulated, {max_steps} steps",
+        train.batch_size, train.gradient_accumulation_steps
+    );
+    output::status(&match ready.num_rows {
+        Some(rows) => {
+            let epochs = train.num_train_epochs;
+            format!("training: {rows} rows, {epochs} epochs, {batches}")
+        }
+        None => format!("training: streamed rows, {batches}"),
+    });
     if let Some(folder) = resume {
         output::status(&format!("resuming from {}", folder.display()));
     }

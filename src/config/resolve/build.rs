@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin,
-    Resume, Run, Saving, Strategy, Train, is_secret,
+    Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
+    Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{NamedPath, ResumeFrom, quoted};
 use super::paths::is_torchscript;
@@ -98,6 +98,15 @@ impl Draft<'_> {
             group_by_length: arguments.group_by_length,
             length_column_name: arguments.length_column_name.clone(),
             drop_last: arguments.dataloader_drop_last,
+            streaming: arguments.streaming,
+            collation: Collation {
+                name: arguments.data_collator.clone(),
+                mlm: arguments.mlm,
+                mlm_probability: arguments.mlm_probability,
+                plm_probability: arguments.plm_probability,
+                max_span_length: usize::try_from(arguments.max_span_length)?,
+            },
+            num_workers: usize::try_from(arguments.dataloader_num_workers)?,
             data_seed: arguments.data_seed.map(u64::try_from).transpose()?,
         })
     }
@@ -139,6 +148,7 @@ impl Draft<'_> {
                 _ => Resume::No,
             },
             ignore_data_skip: arguments.ignore_data_skip,
+            past_index: usize::try_from(arguments.past_index).ok(),
             on_nonfinite: match arguments.on_nonfinite.as_str() {
                 "warn" => OnNonfinite::Warn,
                 "skip" => OnNonfinite::Skip,
@@ -172,6 +182,8 @@ impl Draft<'_> {
             batch_size: usize::try_from(arguments.per_device_eval_batch_size)?,
             accumulation_steps: count(arguments.eval_accumulation_steps)?,
             prediction_loss_only: arguments.prediction_loss_only,
+            jit_mode_eval: arguments.jit_mode_eval,
+            include_inputs: arguments.include_inputs_for_metrics,
             metric_for_best_model: arguments.metric_for_best_model.clone(),
             greater_is_better: arguments.greater_is_better.unwrap_or(false),
             load_best_model_at_end: arguments.load_best_model_at_end,

@@ -8,12 +8,16 @@ const LARGEST_SEED: i64 = u32::MAX as i64;
 /// Beyond this OpenMP fails to start its threads.
 const LARGEST_THREADS: i64 = 1024;
 
+/// More threads than rows of any batch only cost memory.
+const LARGEST_WORKERS: i64 = 256;
+
 /// Where the value of a rate may lie.
 #[derive(Clone, Copy)]
 enum Range {
     AtLeastZero,
     BelowOne,
     Share,
+    AboveZero,
 }
 
 impl Range {
@@ -22,6 +26,7 @@ impl Range {
             Self::AtLeastZero => value.is_finite() && value >= 0.0,
             Self::BelowOne => (0.0..1.0).contains(&value),
             Self::Share => (0.0..=1.0).contains(&value),
+            Self::AboveZero => value > 0.0 && value <= 1.0,
         }
     }
 
@@ -30,6 +35,7 @@ impl Range {
             Self::AtLeastZero => "a finite number of at least 0",
             Self::BelowOne => "a number of at least 0 and below 1",
             Self::Share => "a number from 0 to 1",
+            Self::AboveZero => "a number above 0 and at most 1",
         }
     }
 }
@@ -63,6 +69,19 @@ impl Draft<'_> {
             self.wrong(
                 "num_threads",
                 format!("{threads} is out of range; give a number from 1 to {LARGEST_THREADS}"),
+            );
+        }
+        if self.arguments.past_index == 0 {
+            self.wrong(
+                "past_index",
+                "0 is the loss; give the number of a later output, or -1",
+            );
+        }
+        let workers = self.arguments.dataloader_num_workers;
+        if !(0..=LARGEST_WORKERS).contains(&workers) {
+            self.wrong(
+                "dataloader_num_workers",
+                format!("{workers} is out of range; give a number from 0 to {LARGEST_WORKERS}"),
             );
         }
         if self.arguments.warmup_steps < 0 {
@@ -131,6 +150,7 @@ impl Draft<'_> {
             ("max_eval_samples", arguments.max_eval_samples),
             ("max_predict_samples", arguments.max_predict_samples),
             ("early_stopping_patience", arguments.early_stopping_patience),
+            ("max_span_length", Some(arguments.max_span_length)),
         ];
         for (field, count) in counts {
             if let Some(count) = count.filter(|count| *count < 1) {
@@ -156,6 +176,12 @@ impl Draft<'_> {
                 Range::BelowOne,
             ),
             ("warmup_ratio", arguments.warmup_ratio, Range::Share),
+            ("mlm_probability", arguments.mlm_probability, Range::Share),
+            (
+                "plm_probability",
+                arguments.plm_probability,
+                Range::AboveZero,
+            ),
             (
                 "early_stopping_threshold",
                 arguments.early_stopping_threshold,
