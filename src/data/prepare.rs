@@ -146,15 +146,8 @@ pub fn prepare(
 
     let dataset = Table::new(columns, rows, sources)?;
     check_tokens(&dataset, options)?;
-    let main_input = tokenizer
-        .and_then(|tokenizer| tokenizer.model_input_names().first())
-        .map_or(INPUT_IDS, String::as_str);
     let lengths = match (options.length_column, given_lengths) {
-        (Some(column), None) => Some(dataset.row_lengths(main_input).with_context(|| {
-            format!(
-                "grouping by length needs a column {column:?} of integers or rows {main_input:?}"
-            )
-        })?),
+        (Some(column), None) => Some(row_lengths(&dataset, tokenizer, column)?),
         (_, given) => given,
     };
     Ok(Prepared {
@@ -163,6 +156,16 @@ pub fn prepare(
         lengths,
         text_column,
         word_starts,
+    })
+}
+
+/// Lengths of the main input, where no column gives them.
+fn row_lengths(dataset: &Table, tokenizer: Option<&Tokenizer>, column: &str) -> Result<Vec<usize>> {
+    let main_input = tokenizer
+        .and_then(|tokenizer| tokenizer.model_input_names().first())
+        .map_or(INPUT_IDS, String::as_str);
+    dataset.row_lengths(main_input).with_context(|| {
+        format!("grouping by length needs a column {column:?} of integers or rows {main_input:?}")
     })
 }
 

@@ -95,32 +95,12 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
     let mut tokenizer = Tokenizer::load(folder)
         .with_context(|| format!("the tokenizer of {}", folder.display()))?;
-    let architecture::Interface {
-        arguments,
-        max_positions,
-        vocabulary,
-    } = architecture::interface(&config, Some(task))?;
-    let max_length = tokenizer.limit(run.data.max_length, max_positions)?;
+    let interface = architecture::interface(&config, Some(task))?;
+    let max_length = tokenizer.limit(run.data.max_length, interface.max_positions)?;
     let tokenizer = Arc::new(tokenizer);
     let collator = collators::name(&run.data, Some(task), true);
     collators::check(&run.data, Some(task), collator)?;
-    let interface = Interface {
-        task: match task {
-            Task::SequenceClassification => data::Task::SequenceClassification,
-            Task::TokenClassification => data::Task::TokenClassification,
-            Task::MaskedLm => data::Task::LanguageModel,
-        },
-        forward_arguments: arguments,
-        label_names: run
-            .model
-            .label_names
-            .clone()
-            .unwrap_or_else(|| vec!["labels".to_owned()]),
-        tokens: TokenLimits {
-            vocabulary,
-            positions: max_positions,
-        },
-    };
+    let interface = native_interface(run, task, interface);
     let known = Known::of_config(Some(&config));
     let mut preparation = Preparation::new(&run.data, Some(tokenizer.clone()), (interface, known));
     let sets = read_sets(run, wanted, &mut preparation)?;
@@ -146,6 +126,23 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
         sets,
         max_length,
     })
+}
+
+fn native_interface(run: &Run, task: Task, network: architecture::Interface) -> Interface {
+    let own_labels = || vec!["labels".to_owned()];
+    Interface {
+        task: match task {
+            Task::SequenceClassification => data::Task::SequenceClassification,
+            Task::TokenClassification => data::Task::TokenClassification,
+            Task::MaskedLm => data::Task::LanguageModel,
+        },
+        forward_arguments: network.arguments,
+        label_names: run.model.label_names.clone().unwrap_or_else(own_labels),
+        tokens: TokenLimits {
+            vocabulary: network.vocabulary,
+            positions: network.max_positions,
+        },
+    }
 }
 
 fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {

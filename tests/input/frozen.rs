@@ -43,8 +43,7 @@ fn a_native_model_is_evaluated_as_it_is_with_a_warning() {
     command
         .arg("--validation_file")
         .arg(fixture("golden/toy/validation.jsonl"));
-    command
-        .args("--jit_mode_eval --output_dir out --use_cpu --max_eval_samples 8".split_whitespace());
+    command.args("--jit_mode_eval --output_dir out --use_cpu".split_whitespace());
     let ended = end(command);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(

@@ -137,12 +137,18 @@ fn row_62_what_runs_dry_ends_the_run() {
 fn row_63_a_stream_needs_steps_and_has_its_own_order() {
     let host = Host::new();
     host.write("rows.jsonl", &data(4));
-    let ended = end(line(&host, &format!("{STREAM} --group_by_length")));
-    assert_eq!(ended.code, Some(2));
-    for expected in [
-        "streaming: needs max_steps, because the number of rows is not known; set it",
-        "group_by_length: does not go with streaming, which reads rows in file order",
+    for (arguments, expected) in [
+        (
+            "",
+            "streaming: needs max_steps, because the number of rows is not known; set it",
+        ),
+        (
+            "--max_steps 3 --group_by_length",
+            "group_by_length: does not go with streaming, which reads rows in file order",
+        ),
     ] {
+        let ended = end(line(&host, &format!("{STREAM} {arguments}")));
+        assert_eq!(ended.code, Some(2));
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     }
     assert!(!host.path("out").exists());

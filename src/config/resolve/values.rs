@@ -194,15 +194,7 @@ impl Draft<'_> {
                 self.wrong(field, format!("{value} is out of range; give {expected}"));
             }
         }
-        let epochs = self.arguments.num_train_epochs;
-        if !epochs.is_finite() || (epochs <= 0.0 && self.arguments.max_steps <= 0) {
-            self.wrong(
-                "num_train_epochs",
-                format!(
-                    "{epochs} epochs train nothing; give a finite number above 0, or max_steps"
-                ),
-            );
-        }
+        self.check_epochs();
         if self.arguments.max_grad_norm.is_some_and(f64::is_nan) {
             self.wrong(
                 "max_grad_norm",
@@ -219,6 +211,18 @@ impl Draft<'_> {
                 format!(
                     "{} is out of range; give a finite number of at least 0",
                     delay.0
+                ),
+            );
+        }
+    }
+
+    fn check_epochs(&mut self) {
+        let epochs = self.arguments.num_train_epochs;
+        if !epochs.is_finite() || (epochs <= 0.0 && self.arguments.max_steps <= 0) {
+            self.wrong(
+                "num_train_epochs",
+                format!(
+                    "{epochs} epochs train nothing; give a finite number above 0, or max_steps"
                 ),
             );
         }
