@@ -98,7 +98,8 @@ arguments! {
         trust_model_code: bool = false, host();
         /// Folder of the tokenizer, if it is not the model's.
         tokenizer_name: Option<PathBuf> = None, host();
-        /// What the head does; absent: by the architecture in config.json, else sequence-classification.
+        /// What the head does; absent: by the architecture in config.json, else sequence-classification. masked-lm must be named,
+        /// because most published encoders carry the head they were pretrained with.
         task: Option<String> = None, host().one_of(TASKS);
         /// Element type of the parameters.
         dtype: String = "float32".into(), host().one_of(DTYPES);

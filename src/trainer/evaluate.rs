@@ -156,6 +156,11 @@ impl Trainer {
             self.pass_batch(&mut pass, &loaded?.batch.to_device(self.config.device)?)?;
             self.fire(Event::PredictionStep)?;
         }
+        if set.loader.rows_passed() == 0 && set.loader.num_rows().is_none() {
+            let message = format!("{prefix}: the streamed evaluation set yielded no row");
+            let hint = "a pipe can be read only once; evaluate on a file";
+            return Err(Failure::data(message).hint(hint).into());
+        }
         self.past = None;
         self.parts.model.forget_compiled();
         let mut metrics = self.pass_metrics(&pass, prefix)?;

@@ -133,6 +133,39 @@ fn row_62_what_runs_dry_ends_the_run() {
     );
 }
 
+/// What cannot be read again is not evaluated as if it were empty.
+#[test]
+fn a_pipe_is_evaluated_once() {
+    let host = Host::new();
+    let pipe = host.path("rows.jsonl");
+    let made = Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    host.write("train.jsonl", &data(16));
+    let rows = data(8);
+    let writer = thread::spawn(move || {
+        let mut pipe = fs::OpenOptions::new()
+            .write(true)
+            .open(pipe)
+            .expect("a reader");
+        pipe.write_all(rows.as_bytes()).expect("it reads");
+    });
+    let words = "train --train_file train.jsonl --validation_file rows.jsonl --streaming --max_steps 4 \
+                 --evaluation_strategy steps --eval_steps 2 --save_strategy no";
+    let ended = end(line(&host, words));
+    writer.join().expect("the writer");
+    assert_eq!(ended.code, Some(65), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .contains("eval: the streamed evaluation set yielded no row"),
+        "{}",
+        ended.stderr
+    );
+}
+
 #[test]
 fn row_63_a_stream_needs_steps_and_has_its_own_order() {
     let host = Host::new();
