@@ -8,6 +8,7 @@ mod config;
 mod examples;
 mod fidelity;
 mod hooks;
+mod input;
 mod loop_behaviour;
 mod modes;
 mod plugin;

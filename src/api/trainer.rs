@@ -428,6 +428,7 @@ impl Loaders {
             collator,
             batch_size,
             drop_last: run.data.drop_last,
+            workers: run.data.num_workers,
         })
     }
 

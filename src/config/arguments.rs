@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
-use super::setting::{Number, ResumeFrom, Setting};
+use super::setting::{NamedPath, Number, ResumeFrom, Setting};
 
 const GPU: &str = "training on a GPU";
 const DISTRIBUTED: &str = "training with several processes";
@@ -80,6 +80,16 @@ const APEX_LEVELS: &[Choice] = &[choice("O0"), choice("O1"), choice("O2"), choic
 const TASKS: &[Choice] = &[
     choice("sequence-classification"),
     choice("token-classification"),
+    choice("masked-lm"),
+];
+const COLLATORS: &[Choice] = &[
+    choice("default"),
+    choice("padding"),
+    choice("token_classification"),
+    choice("language_modeling"),
+    choice("permutation_language_modeling"),
+    choice("seq2seq"),
+    choice("packing"),
 ];
 const DTYPES: &[Choice] = &[
     choice("float32"),
@@ -99,7 +109,8 @@ arguments! {
         trust_model_code: bool = false, host();
         /// Folder of the tokenizer, if it is not the model's.
         tokenizer_name: Option<PathBuf> = None, host().also_named(&["processing_class"]);
-        /// What the head does; absent: by the architecture in config.json, else sequence-classification.
+        /// What the head does; absent: by the architecture in config.json, else sequence-classification. masked-lm must be named,
+        /// because most published encoders carry the head they were pretrained with.
         task: Option<String> = None, host().one_of(TASKS);
         /// Element type of the parameters.
         dtype: String = "float32".into(), host().one_of(DTYPES).also_named(&["torch_dtype"]);
@@ -108,8 +119,8 @@ arguments! {
     "Data" {
         /// Rows to train on: JSONL, CSV or Parquet.
         train_file: Vec<PathBuf> = Vec::new(), host();
-        /// Rows to evaluate on.
-        validation_file: Vec<PathBuf> = Vec::new(), host();
+        /// Rows to evaluate on; with NAME=FILE several sets, whose metrics are eval_NAME_loss and so on.
+        validation_file: Vec<NamedPath> = Vec::new(), host();
         /// Rows to predict.
         test_file: Vec<PathBuf> = Vec::new(), host();
         /// Column with the text or the words; absent: text, sentence, sentence1 or tokens, the first that exists.
@@ -132,12 +143,24 @@ arguments! {
         max_eval_samples: Option<i64> = None, host();
         /// Use only the first rows of the test data.
         max_predict_samples: Option<i64> = None, host();
+        /// Read training and validation files row by row, in their order, instead of into memory; needs --max_steps.
+        streaming: bool = false, host();
+        /// How rows become batches; absent: by the task, padding with a tokenizer and default without.
+        data_collator: Option<String> = None, host().one_of(COLLATORS);
+        /// Language models: hide tokens, which are the labels; with no, every token is its own label (causal).
+        mlm: bool = true, host();
+        /// Share of the tokens that are hidden.
+        mlm_probability: f64 = 0.15, host();
+        /// Permutation language models: share of the tokens that are guessed.
+        plm_probability: f64 = 1.0 / 6.0, host();
+        /// Permutation language models: the longest span of tokens that are guessed.
+        max_span_length: i64 = 5, host();
         /// Drop columns that the model's forward does not take.
         remove_unused_columns: bool = true, listed(58);
         /// Leave out the last incomplete batch, in training, evaluation and prediction.
         dataloader_drop_last: bool = false, listed(52);
-        /// Threads that prepare batches.
-        dataloader_num_workers: i64 = 0, listed(54).deferred("loading with worker threads");
+        /// Threads that prepare batches, two ahead each; 0: the loop prepares them.
+        dataloader_num_workers: i64 = 0, listed(54);
         /// Stage batches in page-locked memory; without effect on a CPU.
         dataloader_pin_memory: bool = true, listed(79);
         /// Put rows of similar length into the same batch.
@@ -187,8 +210,8 @@ arguments! {
         auto_find_batch_size: bool = false, listed(82);
         /// Take deterministic operations only, and fail where there is none.
         full_determinism: bool = false, listed(83);
-        /// Index of the output that is fed back as `mems`.
-        past_index: i64 = -1, listed(55).deferred("models with memory");
+        /// Output that a TorchScript module gets back with the next batch as `mems`, counted from the loss as 0; -1: none.
+        past_index: i64 = -1, listed(55);
         /// underflow_overflow: stop at the first number that is not finite and show what led to it. tpu_metrics_debug is
         /// refused.
         debug: String = String::new(), listed(69);
@@ -248,10 +271,10 @@ arguments! {
         early_stopping_patience: Option<i64> = None, host();
         /// Smallest change of the metric that counts as an improvement.
         early_stopping_threshold: f64 = 0.0, host();
-        /// Give the inputs to metrics too.
-        include_inputs_for_metrics: bool = false, listed(81).deferred("inputs for metrics");
-        /// Evaluate a traced copy of the model.
-        jit_mode_eval: bool = false, listed(40).deferred(COMPILATION);
+        /// Give the main input of each batch to metrics and logits plugins too.
+        include_inputs_for_metrics: bool = false, listed(81);
+        /// Evaluate a frozen, warmed-up copy of a TorchScript module; a native model is evaluated as it is, with a warning.
+        jit_mode_eval: bool = false, listed(40);
         /// Cast the model to bfloat16 for evaluations outside training.
         bf16_full_eval: bool = false, listed(46);
         /// Cast the model to float16 for evaluations outside training; needs a GPU.

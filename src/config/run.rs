@@ -102,13 +102,37 @@ pub struct Model {
     pub label_names: Option<Vec<String>>,
 }
 
+/// Files that are one evaluation set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSet {
+    /// Part of the names of its metrics; empty if it is the only set.
+    pub name: String,
+    /// Files in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// How rows become batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Collation {
+    /// `None`: by the task.
+    pub name: Option<String>,
+    /// Language models: hide tokens; else every token is its own label.
+    pub mlm: bool,
+    /// Share of the tokens that are hidden.
+    pub mlm_probability: f64,
+    /// Permutation language models: share of the tokens that are guessed.
+    pub plm_probability: f64,
+    /// The longest span that they guess.
+    pub max_span_length: usize,
+}
+
 /// Files and columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// Files in order.
     pub train_files: Vec<PathBuf>,
-    /// Files in order.
-    pub validation_files: Vec<PathBuf>,
+    /// Evaluation sets in the order of their first files.
+    pub validation_sets: Vec<FileSet>,
     /// Files in order.
     pub test_files: Vec<PathBuf>,
     /// Text column; `None`: `text`, `sentence`, `sentence1`, `tokens`, the first that exists.
@@ -137,6 +161,12 @@ pub struct Data {
     pub length_column_name: String,
     /// Drop the last incomplete batch.
     pub drop_last: bool,
+    /// Training and validation files are read row by row while they are used.
+    pub streaming: bool,
+    /// How rows become batches.
+    pub collation: Collation,
+    /// Threads that prepare batches; 0: the loop does.
+    pub num_workers: usize,
     /// Seed of a private data generator; `None`: the stream of spec 3.5.
     pub data_seed: Option<u64>,
 }
@@ -162,6 +192,8 @@ pub struct Train {
     pub resume: Resume,
     /// Restart the epoch's data instead of skipping seen batches.
     pub ignore_data_skip: bool,
+    /// Output that is fed back as `mems`, the loss being 0; `None`: none is.
+    pub past_index: Option<usize>,
     /// What to do at a step with a loss or gradient that is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Recompute activations in the backward pass.
@@ -278,6 +310,10 @@ pub struct Evaluation {
     pub accumulation_steps: Option<usize>,
     /// Only the loss, no metrics.
     pub prediction_loss_only: bool,
+    /// Evaluation runs a frozen form of the model, where there is one.
+    pub jit_mode_eval: bool,
+    /// Metrics see the main input.
+    pub include_inputs: bool,
     /// Metric that decides the best model; `None`: not tracked.
     pub metric_for_best_model: Option<String>,
     /// Direction of that metric.

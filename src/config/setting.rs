@@ -219,6 +219,45 @@ impl Item for PathBuf {
     const LIST: &'static str = "list of path";
 }
 
+/// A file, or `NAME=FILE`: one of the files of a named set. A path that holds `=` itself needs a folder before it (`./a=b.csv`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPath {
+    /// The set; `None`: the one that has no name.
+    pub name: Option<String>,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Setting for NamedPath {
+    const TYPE: &'static str = "path or NAME=path";
+
+    fn read(written: Written<'_>) -> Option<Self> {
+        let text = String::read(written)?;
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) if !name.contains(['/', '\\']) => (Some(name.to_owned()), path),
+            _ => (None, text.as_str()),
+        };
+        let token = Token::Text(path.to_owned());
+        let path = PathBuf::read(Written {
+            tokens: std::slice::from_ref(&token),
+            ..written
+        })?;
+        Some(Self { name, path })
+    }
+
+    fn show(&self) -> Value {
+        let path = self.path.to_string_lossy();
+        Value::from(match &self.name {
+            Some(name) => format!("{name}={path}"),
+            None => path.into_owned(),
+        })
+    }
+}
+
+impl Item for NamedPath {
+    const LIST: &'static str = "list of path or NAME=path";
+}
+
 impl<T: Item> Setting for Vec<T> {
     const TYPE: &'static str = T::LIST;
     const SHAPE: Shape = Shape::Many;

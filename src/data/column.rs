@@ -307,6 +307,28 @@ impl Default for Column {
     }
 }
 
+impl Column {
+    /// An empty column that takes what this one takes: whole numbers also here where this one has widened them. What is
+    /// not decided here is open there.
+    pub(super) fn like(&self) -> Self {
+        let cells = match &self.cells {
+            Cells::Floats(_) => Cells::Floats(Vec::new()),
+            Cells::Texts(_) => Cells::Texts(Strings::default()),
+            Cells::FloatRows(_) => Cells::FloatRows(Rows::default()),
+            Cells::TextRows(_) => Cells::TextRows(Rows::default()),
+            Cells::Nothing
+            | Cells::Ints(_)
+            | Cells::IntRows(_)
+            | Cells::Untyped(_)
+            | Cells::Unusable { .. } => Cells::Nothing,
+        };
+        Self {
+            cells,
+            ..Self::default()
+        }
+    }
+}
+
 impl From<Integers> for Column {
     fn from(numbers: Integers) -> Self {
         Self {

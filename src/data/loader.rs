@@ -1,17 +1,22 @@
 //! Batches of an epoch, in the reference's order and with its random draws, one batch ahead (spec 3.5).
 //!
 //! Each epoch draws one int64 from the default generator when it begins (the loader's base seed), then whatever the
-//! sampler draws at the first batch. What an epoch began with is kept, so that its order can be made again.
+//! sampler draws at the first batch. What an epoch began with is kept, so that its order can be made again. With workers
+//! the batches and these draws are the same; only what a collator draws comes from the workers' own generators.
 
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
-use super::collator::BadExample;
+use super::maker::{Job, Maker, Source};
+use super::stream::{Convert, Pass, Stream};
+use super::workers::Crew;
 use super::{Batch, Collator, Dataset, Sampler};
 use crate::error::Failure;
-use crate::torch::{default_generator_state, default_random_int64, set_default_generator_state};
+use crate::torch::{
+    Generator, default_generator_state, default_random_int64, set_default_generator_state,
+};
 
 const OTHER_DATA: &str = "go on with the same data and batch size, or add --ignore_data_skip to begin the epoch's data again";
 
@@ -30,7 +35,7 @@ pub struct EpochStart {
     pub generator: Vec<u8>,
     /// The sampler's own state, if it has one.
     pub sampler: Option<Vec<u8>>,
-    /// Rows of the data set: the same draws give another order of another number.
+    /// Rows of the data set, 0 for a stream: the same draws give another order of another number.
     pub num_rows: usize,
 }
 
@@ -41,18 +46,31 @@ pub struct LoadedBatch {
     pub batch: Batch,
     /// Row numbers in the data set, in the order of the batch.
     pub rows: Vec<usize>,
+    /// For collators that draw: the generators (the default one's state, or those of all workers one after the other) from
+    /// which the batches after this one are drawn.
+    pub draws: Option<Vec<u8>>,
+}
+
+/// Where rows come from.
+enum Rows {
+    /// Any row at any time, in a sampler's order.
+    Mapped(Box<dyn Sampler>),
+    /// One after the other.
+    Streamed(Box<dyn Stream>),
 }
 
 /// Batches rows.
 pub struct Loader {
-    dataset: Arc<dyn Dataset>,
-    sampler: Box<dyn Sampler>,
-    collator: Box<dyn Collator>,
+    rows: Rows,
+    maker: Arc<Maker>,
     batch_size: usize,
     drop_last: bool,
+    workers: usize,
+    /// Rows that the last pass over a stream has handed out.
+    passed: usize,
 }
 
-/// The parts of a loader.
+/// The parts of a loader over rows that are in memory.
 pub struct LoaderParts {
     /// The rows.
     pub dataset: Arc<dyn Dataset>,
@@ -64,17 +82,35 @@ pub struct LoaderParts {
     pub batch_size: usize,
     /// Leave out a last batch that is not full.
     pub drop_last: bool,
+    /// Threads that make batches; 0: the caller does.
+    pub workers: usize,
+}
+
+/// The parts of a loader over rows that are read when they are needed.
+pub struct StreamParts {
+    /// The rows.
+    pub stream: Box<dyn Stream>,
+    /// What makes rows for the model of them.
+    pub convert: Box<dyn Convert>,
+    /// How they become tensors.
+    pub collator: Box<dyn Collator>,
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Leave out a last batch that is not full.
+    pub drop_last: bool,
+    /// Threads that make batches; 0: the caller does.
+    pub workers: usize,
 }
 
 impl fmt::Debug for Loader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rows, batch_size, drop_last) =
-            (&self.dataset.len(), &self.batch_size, &self.drop_last);
+        let (rows, batch_size, drop_last) = (&self.num_rows(), &self.batch_size, &self.drop_last);
         formatter
             .debug_struct("Loader")
             .field("rows", rows)
             .field("batch_size", batch_size)
             .field("drop_last", drop_last)
+            .field("workers", &self.workers)
             .finish()
     }
 }
@@ -82,44 +118,72 @@ impl fmt::Debug for Loader {
 impl Loader {
     /// A loader that has drawn nothing yet.
     pub fn new(parts: LoaderParts) -> Result<Self> {
-        let LoaderParts {
-            dataset,
-            sampler,
-            collator,
-            batch_size,
-            drop_last,
-        } = parts;
+        let rows = Rows::Mapped(parts.sampler);
+        let maker = Maker {
+            source: Source::Mapped(parts.dataset),
+            collator: parts.collator,
+        };
+        Self::of(
+            rows,
+            maker,
+            (parts.batch_size, parts.drop_last, parts.workers),
+        )
+    }
+
+    /// A loader that reads its rows when they are needed.
+    pub fn streaming(parts: StreamParts) -> Result<Self> {
+        let rows = Rows::Streamed(parts.stream);
+        let maker = Maker {
+            source: Source::Streamed(parts.convert),
+            collator: parts.collator,
+        };
+        Self::of(
+            rows,
+            maker,
+            (parts.batch_size, parts.drop_last, parts.workers),
+        )
+    }
+
+    fn of(
+        rows: Rows,
+        maker: Maker,
+        (batch_size, drop_last, workers): (usize, bool, usize),
+    ) -> Result<Self> {
         ensure!(
             batch_size > 0,
             Failure::usage("the batch size must be at least 1")
         );
         Ok(Self {
-            dataset,
-            sampler,
-            collator,
+            rows,
+            maker: Arc::new(maker),
             batch_size,
             drop_last,
+            workers,
+            passed: 0,
         })
     }
 
-    /// Batches of an epoch.
-    pub fn len(&self) -> usize {
-        let rows = self.dataset.len();
-        if self.drop_last {
+    /// Batches of an epoch; `None`: not known before it ends.
+    pub fn num_batches(&self) -> Option<usize> {
+        let rows = self.num_rows()?;
+        Some(if self.drop_last {
             rows / self.batch_size
         } else {
             rows.div_ceil(self.batch_size)
+        })
+    }
+
+    /// Rows of the data set; `None`: not known before they are read.
+    pub fn num_rows(&self) -> Option<usize> {
+        match &self.maker.source {
+            Source::Mapped(dataset) => Some(dataset.len()),
+            Source::Streamed(_) => None,
         }
     }
 
-    /// True if an epoch has no batch.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows that are batched.
-    pub fn dataset(&self) -> &Arc<dyn Dataset> {
-        &self.dataset
+    /// Rows of the data set, or those that the last pass over a stream has handed out.
+    pub fn rows_passed(&self) -> usize {
+        self.num_rows().unwrap_or(self.passed)
     }
 
     /// Rows of a batch.
@@ -139,30 +203,44 @@ impl Loader {
 
     /// The sampler's own state, if it has one.
     pub fn sampler_state(&self) -> Result<Option<Vec<u8>>> {
-        self.sampler.state()
+        match &self.rows {
+            Rows::Mapped(sampler) => sampler.state(),
+            Rows::Streamed(_) => Ok(None),
+        }
     }
 
     /// Takes the sampler back to a state.
     pub fn restore_sampler(&mut self, state: &[u8]) -> Result<()> {
-        self.sampler.load_state(state)
+        match &mut self.rows {
+            Rows::Mapped(sampler) => sampler.load_state(state),
+            Rows::Streamed(_) => bail!("a stream has no sampler"),
+        }
     }
 
     /// Begins the next epoch: draws the base seed. The order is drawn with the first batch.
     pub fn epoch(&mut self) -> Result<Epoch<'_>> {
         let start = EpochStart {
             generator: default_generator_state()?,
-            sampler: self.sampler.state()?,
-            num_rows: self.dataset.len(),
+            sampler: match &self.rows {
+                Rows::Mapped(sampler) => sampler.state()?,
+                Rows::Streamed(_) => None,
+            },
+            num_rows: self.num_rows().unwrap_or(0),
         };
-        default_random_int64()?;
-        Ok(Epoch::new(self, start))
+        let base_seed = default_random_int64()?;
+        Ok(Epoch::new(self, start, base_seed))
     }
 
-    /// Makes the epoch that began with `start` again and continues it after `skip` batches, whose rows are not read. The
-    /// default generator is left as it is: the caller restores it to where it was in the middle of that epoch. What a
-    /// random collator drew for the batch ahead is not part of that, as in the reference.
-    pub fn resume_epoch(&mut self, start: &EpochStart, skip: usize) -> Result<Epoch<'_>> {
-        let num_rows = self.dataset.len();
+    /// Makes the epoch that began with `start` again and continues it after `skip` batches, whose rows are not used; with
+    /// `draws` of the last of them a random collator goes on as it would have. The default generator is left as it is: the
+    /// caller restores it to where it was in the middle of that epoch.
+    pub fn resume_epoch(
+        &mut self,
+        start: &EpochStart,
+        skip: usize,
+        draws: Option<&[u8]>,
+    ) -> Result<Epoch<'_>> {
+        let num_rows = self.num_rows().unwrap_or(0);
         if num_rows != start.num_rows {
             let message = format!(
                 "the epoch was begun with {} rows, and now there are {num_rows}",
@@ -170,76 +248,87 @@ impl Loader {
             );
             return Err(Failure::data(message).hint(OTHER_DATA).into());
         }
-        check_skip(skip, self.len())?;
-        if let Some(state) = &start.sampler {
-            self.sampler.load_state(state)?;
+        if let Some(len) = self.num_batches() {
+            check_skip(skip, len)?;
         }
         let now = default_generator_state()?;
         set_default_generator_state(&start.generator)?;
-        let order = default_random_int64().and_then(|_| self.sampler.order(self.dataset.len()));
+        let drawn = self.draw_again(start, num_rows);
         set_default_generator_state(&now)?;
-        let order = order.context("making the order of the epoch again")?;
-        Ok(Epoch {
-            order: Some(order),
-            next: skip,
-            delivered: skip,
-            ..Epoch::new(self, start.clone())
-        })
+        let (base_seed, order) = drawn.context("making the order of the epoch again")?;
+        let mut epoch = Epoch::new(self, start.clone(), base_seed);
+        epoch.order = order;
+        epoch.next = skip;
+        epoch.delivered = skip;
+        epoch.go_on_from(draws)?;
+        Ok(epoch)
+    }
+
+    /// What the epoch drew: its base seed and, of rows in memory, its order.
+    fn draw_again(&mut self, start: &EpochStart, num_rows: usize) -> Result<(i64, Option<Order>)> {
+        let Rows::Mapped(sampler) = &mut self.rows else {
+            return Ok((default_random_int64()?, None));
+        };
+        if let Some(state) = &start.sampler {
+            sampler.load_state(state)?;
+        }
+        let base_seed = default_random_int64()?;
+        Ok((base_seed, Some(Order::Known(sampler.order(num_rows)?))))
     }
 
     /// Draws what a whole epoch draws for its order, and reads nothing: for epochs that an earlier run has finished.
     pub fn pass_over_epoch(&mut self) -> Result<()> {
         default_random_int64()?;
-        self.sampler.order(self.dataset.len()).map(|_| ())
+        let num_rows = self.num_rows().unwrap_or(0);
+        match &mut self.rows {
+            Rows::Mapped(sampler) => sampler.order(num_rows).map(|_| ()),
+            Rows::Streamed(_) => Ok(()),
+        }
     }
 
-    fn load(&mut self, rows: Vec<usize>) -> Result<LoadedBatch> {
-        let read = |row: &usize| {
-            self.dataset
-                .get(*row)
-                .with_context(|| format!("reading {}", self.dataset.locate(*row)))
-        };
-        let examples = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let batch = self
-            .collator
-            .collate(&examples)
-            .map_err(|error| self.explain(error, &rows))?;
-        Ok(LoadedBatch { batch, rows })
-    }
-
-    /// Says which row a collator has refused.
-    fn explain(&self, error: Error, rows: &[usize]) -> Error {
-        match error.downcast::<BadExample>() {
-            Ok(bad) => {
-                let place = rows
-                    .get(bad.position)
-                    .map_or_else(|| "a row".to_owned(), |row| self.dataset.locate(*row));
-                Failure::data(format!("{place}: {}", bad.message)).into()
-            }
-            Err(error) => {
-                let first = rows
-                    .first()
-                    .map_or_else(|| "no row".to_owned(), |row| self.dataset.locate(*row));
-                error.context(format!(
-                    "making a batch of {} rows that begins with {first}",
-                    rows.len()
-                ))
+    /// The order of an epoch's rows; `skip` rows of a stream are left out.
+    fn order(&mut self, skip: usize) -> Result<Order> {
+        let num_rows = self.num_rows().unwrap_or(0);
+        match &mut self.rows {
+            Rows::Mapped(sampler) => Ok(Order::Known(sampler.order(num_rows)?)),
+            Rows::Streamed(stream) => {
+                let mut pass = stream.open()?;
+                let skipped = pass.skip(skip)?;
+                if skipped < skip {
+                    let message = format!("cannot skip {skip} rows of a stream with {skipped}");
+                    return Err(Failure::data(message).hint(OTHER_DATA).into());
+                }
+                Ok(Order::AsRead(pass))
             }
         }
     }
+}
+
+/// The order in which an epoch visits its rows.
+enum Order {
+    Known(Vec<usize>),
+    AsRead(Box<dyn Pass>),
 }
 
 /// The batches of one epoch.
 pub struct Epoch<'a> {
     loader: &'a mut Loader,
     start: EpochStart,
-    order: Option<Vec<usize>>,
-    /// The batch to be made next.
+    base_seed: i64,
+    order: Option<Order>,
+    /// The batch to be begun next.
     next: usize,
     /// Batches handed out, skipped ones included.
     delivered: usize,
-    /// The batch to be handed out next, made while the one before was in use.
+    /// What a random collator goes on from, once.
+    draws: Option<Vec<u8>>,
+    /// Without workers: the batch to be handed out next, made while the one before was in use.
     ready: Option<Result<LoadedBatch>>,
+    /// With workers: they, once the first batch was asked for.
+    crew: Option<Crew>,
+    /// With workers: why no further batch is begun; told when the batches before it are handed out.
+    failure: Option<Error>,
+    is_exhausted: bool,
 }
 
 impl fmt::Debug for Epoch<'_> {
@@ -253,14 +342,20 @@ impl fmt::Debug for Epoch<'_> {
 }
 
 impl<'a> Epoch<'a> {
-    fn new(loader: &'a mut Loader, start: EpochStart) -> Self {
+    fn new(loader: &'a mut Loader, start: EpochStart, base_seed: i64) -> Self {
+        loader.passed = 0;
         Self {
             loader,
             start,
+            base_seed,
             order: None,
             next: 0,
             delivered: 0,
+            draws: None,
             ready: None,
+            crew: None,
+            failure: None,
+            is_exhausted: false,
         }
     }
 
@@ -274,48 +369,169 @@ impl<'a> Epoch<'a> {
         self.delivered
     }
 
-    /// Leaves out the first `count` batches without reading their rows; the draws are those of the whole epoch. Only
+    /// Leaves out the first `count` batches without using their rows; the draws are those of the whole epoch. Only
     /// before the first batch.
     pub fn skip_batches(&mut self, count: usize) -> Result<()> {
         ensure!(
             self.next == self.delivered && self.order.is_none(),
             "batches can be skipped only at the beginning of an epoch"
         );
-        check_skip(count, self.loader.len())?;
+        if let Some(len) = self.loader.num_batches() {
+            check_skip(count, len)?;
+        }
         self.next = count;
         self.delivered = count;
+        Ok(())
+    }
+
+    /// Takes up the generators of a collator that draws, if they are those of as many workers.
+    fn go_on_from(&mut self, draws: Option<&[u8]>) -> Result<()> {
+        let Some(draws) = draws.filter(|_| self.loader.maker.is_random()) else {
+            return Ok(());
+        };
+        let expected = self.start.generator.len() * self.loader.workers.max(1);
+        if draws.len() == expected {
+            self.draws = Some(draws.to_vec());
+        } else {
+            let before = draws.len() / self.start.generator.len();
+            tracing::warn!(
+                "the run was begun with {before} data workers, or none: what its collator draws from here on differs"
+            );
+        }
         Ok(())
     }
 
     /// Makes the order and the next batch now, so that all they draw is drawn: what follows a restored generator is then
     /// the batch after it. Only before the first batch.
     pub fn prepare(&mut self) {
-        if self.ready.is_none() {
-            self.ready = self.make();
+        if self.ready.is_some() || self.crew.is_some() {
+            return;
+        }
+        if self.loader.workers > 0 {
+            self.fill();
+        } else {
+            self.ready = self.make_first();
         }
     }
 
-    /// Makes the next batch; the first time also the order.
+    /// Without workers: the first batch, drawn from where the collator stood.
+    fn make_first(&mut self) -> Option<Result<LoadedBatch>> {
+        let Some(draws) = self.draws.take() else {
+            return self.make();
+        };
+        let made = default_generator_state().and_then(|now| {
+            set_default_generator_state(&draws)?;
+            let made = self.make();
+            set_default_generator_state(&now)?;
+            Ok(made)
+        });
+        made.unwrap_or_else(|error| Some(Err(error)))
+    }
+
+    /// Without workers: makes the next batch; the first time also the order.
     fn make(&mut self) -> Option<Result<LoadedBatch>> {
-        if self.order.is_none() {
-            match self.loader.sampler.order(self.loader.dataset.len()) {
-                Ok(order) => self.order = Some(order),
-                Err(error) => return Some(Err(error.context("making the order of an epoch"))),
-            }
-        }
-        let order = self.order.as_deref()?;
+        let make = |epoch: &mut Self| {
+            let Some(job) = epoch.next_job()? else {
+                return Ok(None);
+            };
+            let mut draws = Generator::default_cpu()?;
+            epoch.loader.maker.make(job, &mut draws).map(Some)
+        };
+        make(self).transpose()
+    }
+
+    /// What the next batch is made of; `None` at the end.
+    fn next_job(&mut self) -> Result<Option<Job>> {
         let size = self.loader.batch_size;
-        let rows = order
-            .iter()
-            .skip(self.next.saturating_mul(size))
-            .take(size)
-            .copied()
-            .collect::<Vec<_>>();
-        if rows.is_empty() || (self.loader.drop_last && rows.len() < size) {
-            return None;
+        let done = self.next.saturating_mul(size);
+        if self.order.is_none() {
+            let order = self.loader.order(done);
+            self.order = Some(order.context("making the order of an epoch")?);
+        }
+        let job = match &mut self.order {
+            Some(Order::Known(order)) => Job {
+                rows: order.iter().skip(done).take(size).copied().collect(),
+                raw: None,
+            },
+            Some(Order::AsRead(pass)) => {
+                let raw = pass.read(size)?;
+                Job {
+                    rows: (done..done + raw.rows()).collect(),
+                    raw: Some(raw),
+                }
+            }
+            None => return Ok(None),
+        };
+        let is_short = job.rows.len() < size;
+        if job.rows.is_empty() || (self.loader.drop_last && is_short) {
+            return Ok(None);
         }
         self.next += 1;
-        Some(self.loader.load(rows))
+        Ok(Some(job))
+    }
+
+    /// With workers: has them make as many batches as they may be ahead.
+    fn fill(&mut self) {
+        if let Err(error) = self.try_fill() {
+            self.failure = Some(error);
+            self.is_exhausted = true;
+        }
+    }
+
+    fn try_fill(&mut self) -> Result<()> {
+        if self.crew.is_none() {
+            let (maker, workers) = (&self.loader.maker, self.loader.workers);
+            let draws = (self.base_seed, self.draws.as_deref());
+            self.crew = Some(Crew::start(maker, workers, draws)?);
+        }
+        let capacity = self.crew.as_ref().map_or(0, Crew::capacity);
+        while !self.is_exhausted && self.next - self.delivered < capacity {
+            let index = self.next;
+            match (self.next_job()?, &mut self.crew) {
+                (Some(job), Some(crew)) => crew.send(index, job)?,
+                _ => self.is_exhausted = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn next_of_crew(&mut self) -> Option<Result<LoadedBatch>> {
+        self.fill();
+        if self.next == self.delivered {
+            return self.failure.take().map(Err);
+        }
+        let received = self.crew.as_mut()?.receive(self.delivered);
+        self.delivered += 1;
+        match received {
+            Ok(batch) => {
+                // While this batch is in use the workers have something to do.
+                self.fill();
+                Some(Ok(batch))
+            }
+            Err(error) => {
+                self.is_exhausted = true;
+                self.next = self.delivered;
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn next_of_caller(&mut self) -> Option<Result<LoadedBatch>> {
+        let is_first = self.next == self.delivered;
+        let current = match self.ready.take() {
+            None if is_first => self.make_first(),
+            ready => ready,
+        }?;
+        self.delivered += 1;
+        let ahead = |epoch: &mut Self, mut batch: LoadedBatch| {
+            if epoch.loader.maker.is_random() {
+                batch.draws = Some(default_generator_state()?);
+            }
+            // The reference makes the following batch before the current one is used; random collators show it.
+            epoch.ready = epoch.make();
+            Ok(batch)
+        };
+        Some(current.and_then(|batch| ahead(self, batch)))
     }
 }
 
@@ -323,15 +539,15 @@ impl Iterator for Epoch<'_> {
     type Item = Result<LoadedBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let is_first = self.next == self.delivered;
-        let current = match self.ready.take() {
-            None if is_first => self.make(),
-            ready => ready,
-        }?;
-        // The reference makes the following batch before the current one is used; random collators show it.
-        self.ready = if current.is_ok() { self.make() } else { None };
-        self.delivered += 1;
-        Some(current)
+        let next = if self.loader.workers > 0 {
+            self.next_of_crew()
+        } else {
+            self.next_of_caller()
+        };
+        if let Some(Ok(batch)) = &next {
+            self.loader.passed += batch.rows.len();
+        }
+        next
     }
 }
 
@@ -346,7 +562,7 @@ mod tests {
     use crate::data::sampler::{LengthGrouped, Random, Sequential};
     use crate::data::{Batch, Collator, Dataset, Example, Sampler, Table, Value};
     use crate::torch::testing::seeded;
-    use crate::torch::{default_generator_state, default_random_int64};
+    use crate::torch::{Generator, default_generator_state, default_random_int64};
 
     fn numbers(len: usize) -> Arc<dyn Dataset> {
         let rows: Vec<Example> = (0..len)
@@ -364,6 +580,7 @@ mod tests {
             collator: Box::new(DefaultCollator),
             batch_size,
             drop_last: false,
+            workers: 0,
         };
         Loader::new(parts).expect("a loader")
     }
@@ -386,7 +603,7 @@ mod tests {
         ] {
             let mut loader = loader(len, batch_size, Box::new(Sequential));
             loader.drop_last = drop_last;
-            assert_eq!(loader.len(), expected);
+            assert_eq!(loader.num_batches(), Some(expected));
             let batches = seeded(1, || rows(loader.epoch().expect("an epoch")));
             assert_eq!(batches.len(), expected);
             let full = len / batch_size * batch_size;
@@ -399,6 +616,7 @@ mod tests {
             collator: Box::new(DefaultCollator),
             batch_size: 0,
             drop_last: false,
+            workers: 0,
         };
         assert!(Loader::new(parts).is_err());
     }
@@ -447,12 +665,12 @@ mod tests {
     struct Noting(Arc<Mutex<Vec<String>>>);
 
     impl Collator for Noting {
-        fn collate(&mut self, examples: &[Example]) -> Result<Batch> {
+        fn collate(&self, examples: &[Example], draws: &mut Generator) -> Result<Batch> {
             self.0
                 .lock()
                 .expect("the notes")
                 .push(format!("collate {}", examples.len()));
-            DefaultCollator.collate(examples)
+            DefaultCollator.collate(examples, draws)
         }
     }
 
@@ -465,6 +683,7 @@ mod tests {
             collator: Box::new(Noting(notes.clone())),
             batch_size: 3,
             drop_last: false,
+            workers: 0,
         };
         let mut loader = Loader::new(LoaderParts {
             batch_size: 2,
@@ -519,15 +738,15 @@ mod tests {
                 for skip in 0..=6 {
                     let before = default_generator_state().expect("a state");
                     let mut resumed = loader(22, 4, make());
-                    let epoch = resumed.resume_epoch(&start, skip).expect("an epoch");
+                    let epoch = resumed.resume_epoch(&start, skip, None).expect("an epoch");
                     assert_eq!((epoch.delivered(), epoch.start()), (skip, &start));
                     assert_eq!(rows(epoch), expected[skip..]);
                     assert_eq!(default_generator_state().expect("a state"), before);
                 }
-                assert!(loader(22, 4, make()).resume_epoch(&start, 7).is_err());
+                assert!(loader(22, 4, make()).resume_epoch(&start, 7, None).is_err());
                 if start.sampler.is_some() {
                     let mut resumed = loader(22, 4, make());
-                    rows(resumed.resume_epoch(&start, 3).expect("an epoch"));
+                    rows(resumed.resume_epoch(&start, 3, None).expect("an epoch"));
                     assert_eq!(rows(resumed.epoch().expect("an epoch")), following);
                 }
             });
@@ -570,6 +789,7 @@ mod tests {
             collator: Box::new(DefaultCollator),
             batch_size: 2,
             drop_last: false,
+            workers: 0,
         };
         let mut loader = Loader::new(parts).expect("a loader");
         seeded(1, || {

@@ -11,18 +11,23 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tch::{Device, Tensor};
 
+use crate::torch::Generator;
+
 pub mod collator;
 pub mod column;
 pub mod concat;
 pub mod format;
 pub mod labels;
 pub mod loader;
+mod maker;
 pub mod prepare;
 pub mod sampler;
+pub mod stream;
 pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+mod workers;
 
 pub use concat::Accumulator;
 pub use loader::{Epoch, EpochStart, LoadedBatch, Loader};
@@ -114,10 +119,15 @@ pub trait Sampler: Send {
     }
 }
 
-/// Turns examples into a batch.
-pub trait Collator: Send {
-    /// Columns become tensors with the batch as first dimension.
-    fn collate(&mut self, examples: &[Example]) -> Result<Batch>;
+/// Turns examples into a batch. One instance serves all workers.
+pub trait Collator: Send + Sync {
+    /// Columns become tensors with the batch as first dimension. What is random is drawn from `draws`: the default
+    /// generator, or that of the worker.
+    fn collate(&self, examples: &[Example], draws: &mut Generator) -> Result<Batch>;
+    /// Whether it draws: then a run that goes on needs the generator as it was before the next batch.
+    fn is_random(&self) -> bool {
+        false
+    }
 }
 
 /// Named tensors with the batch as first dimension, in column order.

@@ -38,6 +38,8 @@ pub enum Task {
     SequenceClassification,
     /// One label for each word.
     TokenClassification,
+    /// The tokens are the labels; others are left out.
+    LanguageModel,
     /// Whatever it does, its labels are left as they are.
     Other,
 }
@@ -250,6 +252,9 @@ impl<'a> Preparation<'a> {
 
     fn label_column(&self) -> Result<Option<&'a str>> {
         let options = self.options;
+        if options.task == Task::LanguageModel {
+            return Ok(None);
+        }
         let named = options
             .label_column
             .filter(|name| options.labels_required || self.table.column(name).is_some());
@@ -304,7 +309,7 @@ impl<'a> Preparation<'a> {
         let usual = match options.task {
             _ if !takes_tokens => &[],
             Task::TokenClassification => WORD_COLUMNS,
-            Task::SequenceClassification | Task::Other => TEXT_COLUMNS,
+            Task::SequenceClassification | Task::LanguageModel | Task::Other => TEXT_COLUMNS,
         };
         let text = self.choose("text_column", options.text_column, usual)?;
         if text.is_none() && !ready {
@@ -372,7 +377,7 @@ impl<'a> Preparation<'a> {
         let labels = Labels::new(self.table, label, self.options.labels)?;
         let (column, summary) = match (self.options.task, words) {
             (Task::SequenceClassification, _) => labels.of_rows()?,
-            (Task::Other, _) => labels.as_they_are()?,
+            (Task::LanguageModel | Task::Other, _) => labels.as_they_are()?,
             (Task::TokenClassification, Some(((text, encodings), starts))) => {
                 let (tags, summary) = labels.of_words()?;
                 let aligned = self.align((label, &tags), (text, encodings, starts))?;
@@ -474,7 +479,9 @@ impl<'a> Preparation<'a> {
         label: Option<&str>,
     ) -> Result<Vec<Arc<str>>> {
         let is_label = |name: &str| {
-            label.is_some_and(|label| label == name || COLLATED_LABELS.contains(&name))
+            let is_collated = COLLATED_LABELS.contains(&name);
+            label.is_some_and(|label| label == name || is_collated)
+                || (self.options.task == Task::LanguageModel && is_collated)
         };
         let is_made = |name: &str| made.iter().any(|(column, _)| &**column == name);
         let mut kept = Vec::new();
@@ -709,6 +716,7 @@ mod tests {
             collator,
             batch_size: 16,
             drop_last: false,
+            workers: 0,
         };
         let mut loader = Loader::new(parts).expect("a loader");
         let batches: Vec<_> = seeded(42, || {

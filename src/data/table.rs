@@ -230,6 +230,15 @@ impl TableBuilder {
         }
     }
 
+    /// Begins with the columns of `table`, as far as their types are decided, and none of its rows.
+    pub(super) fn like(mut self, table: &Table) -> Self {
+        let columns = table.columns.iter();
+        self.columns = columns
+            .map(|(name, column)| (name.clone(), column.like()))
+            .collect();
+        self
+    }
+
     /// The rows that follow come from this file.
     pub fn begin_file(&mut self, path: &Path, unit: Unit) {
         self.sources.files.push((path.to_owned(), unit));

@@ -33,6 +33,17 @@ const NO_LIMIT: f64 = 1e12;
 /// Rows that one thread encodes at a time.
 const ROWS_AT_ONCE: usize = 32;
 
+/// Settings that name a special token.
+const SPECIAL_NAMES: &[&str] = &[
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+
 /// Text to be encoded.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -130,6 +141,8 @@ pub struct Tokenizer {
     model_max_length: Option<usize>,
     model_input_names: Vec<String>,
     pad_token_id: Option<i64>,
+    mask_token_id: Option<i64>,
+    special_ids: Vec<i64>,
     pad_token_type_id: i64,
     padding_side: Side,
     truncation_side: TruncationDirection,
@@ -144,10 +157,11 @@ impl Tokenizer {
             special_tokens: read(SPECIAL_TOKENS)?.unwrap_or_default(),
         };
         let inner = load_tokenizer(folder, &config)?;
-        let pad_token_id = config
-            .special_token("pad_token")
-            .and_then(|token| inner.token_to_id(&token))
-            .map(i64::from);
+        let number = |token: String| inner.token_to_id(&token).map(i64::from);
+        let number_of = |name| config.special_token(name).and_then(number);
+        let named = SPECIAL_NAMES.iter().filter_map(|name| number_of(name));
+        let further = config.further_special_tokens().into_iter();
+        let special_ids = named.chain(further.filter_map(number)).collect();
         let files = [TOKENIZER, TOKENIZER_CONFIG]
             .iter()
             .chain(TOKENIZER_EXTRAS)
@@ -156,7 +170,9 @@ impl Tokenizer {
             files: files.filter(|path| path.is_file()).collect(),
             model_max_length: config.model_max_length(),
             model_input_names: config.model_input_names(),
-            pad_token_id,
+            pad_token_id: number_of("pad_token"),
+            mask_token_id: number_of("mask_token"),
+            special_ids,
             pad_token_type_id: config
                 .settings
                 .get("pad_token_type_id")
@@ -196,6 +212,16 @@ impl Tokenizer {
     /// Number of tokens; the model's embedding must have at least as many.
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The token that stands for a hidden one.
+    pub fn mask_token_id(&self) -> Option<i64> {
+        self.mask_token_id
+    }
+
+    /// Tokens that stand for no text (`all_special_ids`).
+    pub fn special_ids(&self) -> &[i64] {
+        &self.special_ids
     }
 
     /// Names of the columns it makes; the first is the one whose length counts.
@@ -339,15 +365,31 @@ impl Config {
 
     /// A special token, written as a string or as an object with a `content`.
     fn special_token(&self, name: &str) -> Option<String> {
-        let written = [&self.special_tokens, &self.settings]
+        content(self.written(name)?)
+    }
+
+    /// `additional_special_tokens`.
+    fn further_special_tokens(&self) -> Vec<String> {
+        let list = self
+            .written("additional_special_tokens")
+            .and_then(Value::as_array);
+        list.map(|tokens| tokens.iter().filter_map(content).collect())
+            .unwrap_or_default()
+    }
+
+    fn written(&self, name: &str) -> Option<&Value> {
+        [&self.special_tokens, &self.settings]
             .into_iter()
             .filter_map(|map| map.get(name))
-            .find(|token| !token.is_null())?;
-        let content = written
-            .as_str()
-            .or_else(|| written.get("content").and_then(Value::as_str))?;
-        Some(content.to_owned())
+            .find(|token| !token.is_null())
     }
+}
+
+fn content(token: &Value) -> Option<String> {
+    let content = token
+        .as_str()
+        .or_else(|| token.get("content").and_then(Value::as_str));
+    content.map(str::to_owned)
 }
 
 fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {

@@ -70,7 +70,9 @@ pub fn for_model(model: &dyn Model, settings: &LossSettings) -> Box<dyn Loss> {
         Some(Task::SequenceClassification) if model.is_library_model() => {
             Box::new(ByProblem::new(settings.problem_type))
         }
-        Some(Task::TokenClassification) if model.is_library_model() => Box::new(CrossEntropy),
+        Some(Task::TokenClassification | Task::MaskedLm) if model.is_library_model() => {
+            Box::new(CrossEntropy)
+        }
         _ => Box::new(ModelLoss),
     }
 }

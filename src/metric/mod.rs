@@ -18,7 +18,7 @@ pub struct EvaluationBatch<'a> {
     pub outputs: &'a [(String, Tensor)],
     /// Label columns, in the order of the model's label names.
     pub labels: &'a [(String, Tensor)],
-    /// The whole batch.
+    /// The main input if `include_inputs_for_metrics` asks for it, else nothing; the whole batch for predictions.
     pub inputs: &'a Batch,
     /// Name of the evaluation set, empty if there is only one.
     pub dataset: &'a str,
@@ -44,6 +44,10 @@ pub trait Metric {
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
     /// The numbers, in the order they are to be shown; names without the `eval_` prefix.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Bytes of tensors that it keeps until `compute`, if they grow with the rows.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
     /// The names that `compute` will give, if they are certain before a pass: a run that waits for another one is refused
     /// before its first step.
     fn names(&self) -> Option<Vec<String>> {

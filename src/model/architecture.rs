@@ -45,6 +45,7 @@ pub struct Blueprint<'a> {
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { model_type: "bert", class: "BertForSequenceClassification", task: Task::SequenceClassification, arguments: bert::ARGUMENTS, naming: bert::naming, build: bert::build },
     Architecture { model_type: "bert", class: "BertForTokenClassification", task: Task::TokenClassification, arguments: bert::ARGUMENTS, naming: bert::naming, build: bert::build },
+    Architecture { model_type: "bert", class: bert::MASKED_LM, task: Task::MaskedLm, arguments: bert::ARGUMENTS, naming: bert::naming, build: bert::build },
 ];
 
 /// What to load, and what the data says about the labels.
@@ -173,6 +174,8 @@ fn choose(config: &ModelConfig, wanted: Option<Task>) -> Result<&'static Archite
     let named = config.architectures();
     let saved = family
         .iter()
+        // Published encoders name the head they were pretrained with: it is built only when it is asked for.
+        .filter(|architecture| architecture.task != Task::MaskedLm)
         .find(|architecture| named.contains(&architecture.class))
         .map(|architecture| architecture.task);
     let task = wanted.or(saved).unwrap_or(Task::SequenceClassification);

@@ -1,4 +1,4 @@
-//! BERT with heads for sequence and token classification, operation for operation as `modeling_bert` of transformers
+//! BERT with heads for sequence and token classification and for hidden tokens, operation for operation as `modeling_bert` of transformers
 //! 4.34 computes it with eager attention: the order fixes rounding, the order of gradients, and the random draws.
 //!
 //! Shapes: B batch, T tokens, D hidden size, H heads, K size of a head, I intermediate size, C classes, P positions.
@@ -19,8 +19,10 @@ use crate::data::Batch;
 use crate::error::Failure;
 use crate::torch;
 
+mod head;
 mod shape;
 
+use head::{Head, TIED};
 use shape::Shape;
 
 /// Base-model prefix of the tensor names.
@@ -40,6 +42,8 @@ pub(super) const ARGUMENTS: &[&str] = &[
     "labels",
 ];
 
+/// The class whose output weights are those of its word embeddings.
+pub(super) const MASKED_LM: &str = "BertForMaskedLM";
 #[derive(Debug)]
 struct Embeddings {
     words: Embedding,
@@ -382,7 +386,7 @@ fn smallest(kind: Kind) -> f64 {
     }
 }
 
-/// The encoder with one of the two heads.
+/// The encoder with one of the heads.
 #[derive(Debug)]
 pub struct Bert {
     config: ModelConfig,
@@ -390,9 +394,7 @@ pub struct Bert {
     kind: Kind,
     embeddings: Embeddings,
     layers: Vec<Arc<Layer>>,
-    pooler: Option<Linear>,
-    head_dropout: Dropout,
-    classifier: Linear,
+    head: Head,
     parameters: Vec<Parameter>,
     non_embedding_elements: usize,
     max_positions: i64,
@@ -414,14 +416,12 @@ pub fn build(
     let layers = (0..shape.num_hidden_layers)
         .map(|index| Layer::make(&mut source, &layer(index), &shape).map(Arc::new))
         .collect::<Result<_>>()?;
-    let width = shape.hidden_size;
-    let pooler = match blueprint.task {
-        Task::SequenceClassification => {
-            Some(source.linear(&format!("{PREFIX}.pooler.dense"), width, width)?)
-        }
-        Task::TokenClassification => None,
-    };
-    let classifier = source.linear("classifier", i64::try_from(config.num_labels())?, width)?;
+    if blueprint.task == Task::MaskedLm && !shape.tie_word_embeddings {
+        let source = config.source.display();
+        let message = format!("{source}: tie_word_embeddings false is not supported");
+        return Err(Failure::data(message).into());
+    }
+    let head = Head::make(&mut source, blueprint, &shape)?;
     let Made {
         parameters,
         non_embedding_elements,
@@ -433,14 +433,7 @@ pub fn build(
         kind: blueprint.kind,
         embeddings,
         layers,
-        pooler,
-        head_dropout: dropout(
-            "dropout",
-            shape
-                .classifier_dropout
-                .unwrap_or(shape.hidden_dropout_prob),
-        ),
-        classifier,
+        head,
         parameters,
         non_embedding_elements,
         max_positions: shape.max_position_embeddings,
@@ -458,6 +451,7 @@ pub fn naming(class: &'static str) -> Naming {
         class,
         prefix: PREFIX,
         buffers: BUFFERS,
+        tied: if class == MASKED_LM { TIED } else { &[] },
     }
 }
 
@@ -510,7 +504,7 @@ impl Bert {
 
     /// As the reference: the first labels decide what the problem is, and the configuration remembers it.
     fn remember_problem_type(&mut self, batch: &Batch) {
-        if self.config.problem_type.is_some() || self.pooler.is_none() {
+        if self.config.problem_type.is_some() || !self.head.is_pooled() {
             return;
         }
         if let Some(labels) = batch.get("labels") {
@@ -579,14 +573,13 @@ impl Model for Bert {
         let inputs = Inputs::of(batch, self.max_positions)?;
         let mask_b11t = inputs.extended_mask(self.kind)?;
         let hidden_btd = self.encode(&inputs, &mask_b11t)?;
-        let pooled = match &self.pooler {
+        let state = match self.head.pooler() {
             Some(pooler) => self.pool(pooler, &hidden_btd)?,
             None => hidden_btd,
         };
-        self.saw(PREFIX, "BertModel", &pooled)?;
-        let logits = self
-            .classifier
-            .forward(&self.head_dropout.forward(&pooled, &self.pass)?, &self.pass)?;
+        self.saw(PREFIX, "BertModel", &state)?;
+        let words_vd = &self.embeddings.words.weight;
+        let logits = self.head.forward(&state, words_vd, &self.pass)?;
         self.pass.saw_all(&Seen {
             name: "",
             class: self.class,

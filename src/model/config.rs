@@ -25,16 +25,23 @@ pub enum Task {
     SequenceClassification,
     /// One output row for each token.
     TokenClassification,
+    /// The hidden tokens, one of the vocabulary for each.
+    MaskedLm,
 }
 
 impl Task {
-    const ALL: [Self; 2] = [Self::SequenceClassification, Self::TokenClassification];
+    const ALL: [Self; 3] = [
+        Self::SequenceClassification,
+        Self::TokenClassification,
+        Self::MaskedLm,
+    ];
 
     /// The name of an argument or a message.
     pub fn name(self) -> &'static str {
         match self {
             Self::SequenceClassification => "sequence-classification",
             Self::TokenClassification => "token-classification",
+            Self::MaskedLm => "masked-lm",
         }
     }
 

@@ -94,6 +94,17 @@ pub trait Model {
     }
     /// One pass. Columns the model does not know are an error of the caller.
     fn forward(&mut self, batch: &Batch) -> Result<Outputs>;
+    /// Makes a faster form of the network as it is now, which evaluation passes run until [`Model::forget_compiled`]. An
+    /// error says why there is none; nothing has changed then.
+    fn compile_for_evaluation(&mut self) -> Result<()> {
+        // A trace records tensor operations. Here the sizes of a batch pass through Rust as numbers, so it would hold them
+        // as constants and be wrong for every batch of another shape.
+        anyhow::bail!(
+            "a native model cannot be traced: the sizes of its batches are numbers of this program, not of the trace"
+        )
+    }
+    /// Goes back to the network itself.
+    fn forget_compiled(&mut self) {}
     /// Floating point operations of forward and backward for a batch: `6 * elements of the main input * non-embedding
     /// parameters` for library models, else 0.
     fn floating_point_operations(&self, batch: &Batch) -> f64;

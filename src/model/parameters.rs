@@ -26,6 +26,8 @@ pub struct Naming {
     pub prefix: &'static str,
     /// Buffers that old releases saved and that are not loaded.
     pub buffers: &'static [&'static str],
+    /// Second names of parameters that some files repeat; nothing is loaded from them.
+    pub tied: &'static [&'static str],
 }
 
 /// How parameters are made.
@@ -154,6 +156,14 @@ impl ParameterSource {
         })?;
         let name = name.to_owned();
         Ok(Linear { name, weight, bias })
+    }
+
+    /// A bias that belongs to no layer.
+    pub fn bias(&mut self, name: &str, size: i64) -> Result<Tensor> {
+        let options = (self.initialization.kind, Device::Cpu);
+        self.parameter(name, &[size], false, || {
+            Ok(Tensor::f_zeros([size], options)?)
+        })
     }
 
     /// `torch.nn.Embedding` called `name`; `subject` names its ids in errors.
@@ -304,7 +314,8 @@ impl ParameterSource {
             self.draw()?;
         }
         let left = |own: &str| self.loaded.contains_key(own);
-        let is_buffer = |own: &str| self.naming.buffers.contains(&own);
+        let Naming { buffers, tied, .. } = self.naming;
+        let is_buffer = |own: &str| buffers.contains(&own) || tied.contains(&own);
         self.report.unexpected = self
             .names
             .iter()

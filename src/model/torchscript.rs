@@ -37,6 +37,8 @@ pub struct ScriptOptions {
 #[derive(Debug)]
 pub struct Script {
     module: ScriptModule,
+    /// The module with its present weights as constants.
+    frozen: Option<ScriptModule>,
     kind: Kind,
     parameters: Vec<Parameter>,
     buffers: Vec<(String, Tensor)>,
@@ -92,6 +94,7 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
         arguments,
         labels,
         module,
+        frozen: None,
     })
 }
 
@@ -230,18 +233,30 @@ impl Model for Script {
     }
 
     fn set_training(&mut self, training: bool) -> Result<()> {
+        self.frozen = None;
         self.module.set_training(training)
     }
 
     fn set_kind(&mut self, kind: Kind) -> Result<()> {
         self.kind = kind;
+        self.frozen = None;
         self.module.set_dtype(kind)
+    }
+
+    fn compile_for_evaluation(&mut self) -> Result<()> {
+        self.frozen = Some(self.module.freeze()?);
+        Ok(())
+    }
+
+    fn forget_compiled(&mut self) {
+        self.frozen = None;
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
         let (names, tensors) = self.call_arguments(batch)?;
         let has_labels = names.iter().any(|name| self.labels.contains(name));
-        let output = self.module.forward(&names, &tensors).map_err(|error| {
+        let module = self.frozen.as_mut().unwrap_or(&mut self.module);
+        let output = module.forward(&names, &tensors).map_err(|error| {
             Failure::data(format!("the TorchScript module failed: {error:#}")).hint(CALL)
         })?;
         outputs_of(output, has_labels)

@@ -116,6 +116,7 @@ pub(super) struct Whole {
     size: u64,
     outputs: Gathered,
     labels: Gathered,
+    inputs: Gathered,
 }
 
 impl Whole {
@@ -128,6 +129,7 @@ impl Whole {
             size: 0,
             outputs: Gathered::default(),
             labels: Gathered::default(),
+            inputs: Gathered::default(),
         }
     }
 }
@@ -140,21 +142,31 @@ impl Metric for Whole {
     fn reset(&mut self, dataset: &str) -> Result<()> {
         dataset.clone_into(&mut self.dataset);
         self.size = 0;
-        (self.outputs, self.labels) = (Gathered::default(), Gathered::default());
+        for gathered in [&mut self.outputs, &mut self.labels, &mut self.inputs] {
+            *gathered = Gathered::default();
+        }
         Ok(())
     }
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         self.size += batch.size as u64;
         self.outputs.add(batch.outputs)?;
-        self.labels.add(batch.labels)
+        self.labels.add(batch.labels)?;
+        let inputs = batch.inputs.columns.iter();
+        let named = inputs.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()));
+        self.inputs.add(&named.collect::<Vec<_>>())
+    }
+
+    fn held_bytes(&self) -> u64 {
+        let gathered = [&self.outputs, &self.labels, &self.inputs];
+        gathered.into_iter().map(Gathered::bytes).sum()
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
         let batch = Batch {
             outputs: self.outputs.joined()?,
             labels: self.labels.joined()?,
-            inputs: Vec::new(),
+            inputs: self.inputs.joined()?,
             dataset: self.dataset.clone(),
             size: self.size,
         };
@@ -187,6 +199,12 @@ impl Gathered {
             }
         }
         Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        let parts = self.0.iter().flat_map(|(_, parts)| parts);
+        let bytes = |part: &Tensor| part.numel() as u64 * part.kind().elt_size_in_bytes() as u64;
+        parts.map(bytes).sum()
     }
 
     fn joined(&self) -> Result<Vec<(String, Tensor)>> {
@@ -294,6 +312,17 @@ mod tests {
             values(&joined),
             [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]
         );
+    }
+
+    #[test]
+    fn what_is_gathered_is_counted() {
+        let mut gathered = Gathered::default();
+        let logits = Tensor::zeros([3, 5], tch::kind::FLOAT_CPU);
+        let labels = Tensor::from_slice(&[1_i64, 2, 3]);
+        gathered
+            .add(&[("logits".to_owned(), logits), ("labels".to_owned(), labels)])
+            .expect("added");
+        assert_eq!(gathered.bytes(), 3 * 5 * 4 + 3 * 8);
     }
 
     #[test]

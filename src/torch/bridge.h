@@ -60,6 +60,11 @@ void set_generator_state(Generator& generator, rust::Slice<const std::uint8_t> s
 std::int64_t generator_random_int64(Generator& generator);
 rust::Vec<std::int64_t> generator_randperm(Generator& generator, std::int64_t n);
 
+std::unique_ptr<Generator> default_generator();
+std::size_t generator_bernoulli(Generator& generator, std::size_t probabilities);
+std::size_t generator_randint(Generator& generator, std::int64_t low, std::int64_t high,
+                              rust::Slice<const std::int64_t> shape);
+
 void manual_seed(std::uint64_t seed);
 rust::Vec<std::uint8_t> default_generator_state();
 void set_default_generator_state(rust::Slice<const std::uint8_t> state);
@@ -109,6 +114,7 @@ void script_set_training(ScriptModule& module, bool training);
 void script_set_dtype(ScriptModule& module, std::int32_t dtype);
 ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String> names,
                             rust::Slice<const std::size_t> tensors);
+std::unique_ptr<ScriptModule> script_freeze(const ScriptModule& module);
 void script_save(const ScriptModule& module, rust::Str path);
 
 }  // namespace torch_bridge

@@ -95,6 +95,18 @@ pub mod ffi {
         fn generator_random_int64(generator: Pin<&mut Generator>) -> Result<i64>;
         fn generator_randperm(generator: Pin<&mut Generator>, n: i64) -> Result<Vec<i64>>;
 
+        fn default_generator() -> Result<UniquePtr<Generator>>;
+        fn generator_bernoulli(
+            generator: Pin<&mut Generator>,
+            probabilities: usize,
+        ) -> Result<usize>;
+        fn generator_randint(
+            generator: Pin<&mut Generator>,
+            low: i64,
+            high: i64,
+            shape: &[i64],
+        ) -> Result<usize>;
+
         fn manual_seed(seed: u64) -> Result<()>;
         fn default_generator_state() -> Result<Vec<u8>>;
         fn set_default_generator_state(state: &[u8]) -> Result<()>;
@@ -167,6 +179,7 @@ pub mod ffi {
             names: &[String],
             tensors: &[usize],
         ) -> Result<ScriptOutput>;
+        fn script_freeze(module: &ScriptModule) -> Result<UniquePtr<ScriptModule>>;
         fn script_save(module: &ScriptModule, path: &str) -> Result<()>;
     }
 }

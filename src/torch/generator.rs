@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use cxx::UniquePtr;
 use tch::{Device, Kind, Tensor};
 
+use super::adopt;
 use super::bridge::ffi;
 
 /// libtorch draws normal numbers in blocks of so many.
 const NORMAL_BLOCK: u64 = 16;
 
-/// A private CPU generator (MT19937), like `torch.Generator()`.
+/// A CPU generator (MT19937), like `torch.Generator()`.
 pub struct Generator(UniquePtr<ffi::Generator>);
 
 // SAFETY: an at::CPUGeneratorImpl is an owned object behind a unique pointer here; nothing in it is tied to a thread.
@@ -27,6 +28,23 @@ impl Generator {
     /// `torch.Generator().manual_seed(seed)`.
     pub fn seeded(seed: u64) -> Result<Self> {
         Ok(Self(ffi::new_generator(seed)?))
+    }
+
+    /// `torch.default_generator`: a handle, so that what is drawn from it is drawn from the process's own.
+    pub fn default_cpu() -> Result<Self> {
+        Ok(Self(ffi::default_generator()?))
+    }
+
+    /// `torch.bernoulli(probabilities, generator=self)`: ones and zeros of the same shape and type.
+    pub fn bernoulli(&mut self, probabilities: &Tensor) -> Result<Tensor> {
+        let address = ffi::generator_bernoulli(self.0.pin_mut(), probabilities.as_ptr() as usize)?;
+        Ok(adopt(address))
+    }
+
+    /// `torch.randint(low, high, shape, generator=self)`: int64 numbers from `low` to below `high`.
+    pub fn randint(&mut self, low: i64, high: i64, shape: &[i64]) -> Result<Tensor> {
+        let address = ffi::generator_randint(self.0.pin_mut(), low, high, shape)?;
+        Ok(adopt(address))
     }
 
     /// The state, 5056 bytes, as `get_state()`.

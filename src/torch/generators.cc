@@ -59,6 +59,22 @@ rust::Vec<std::int64_t> generator_randperm(Generator& generator, std::int64_t n)
   return permutation(n, generator.inner);
 }
 
+// A handle of the one default generator, not a copy of it.
+std::unique_ptr<Generator> default_generator() {
+  return std::make_unique<Generator>(Generator{at::detail::getDefaultCPUGenerator()});
+}
+
+std::size_t generator_bernoulli(Generator& generator, std::size_t probabilities) {
+  return reinterpret_cast<std::size_t>(new at::Tensor(at::bernoulli(tensor_at(probabilities), generator.inner)));
+}
+
+std::size_t generator_randint(Generator& generator, std::int64_t low, std::int64_t high,
+                              rust::Slice<const std::int64_t> shape) {
+  const at::IntArrayRef size(shape.data(), shape.size());
+  const auto options = at::TensorOptions().dtype(at::kLong);
+  return reinterpret_cast<std::size_t>(new at::Tensor(at::randint(low, high, size, generator.inner, options)));
+}
+
 void manual_seed(std::uint64_t seed) { at::manual_seed(seed); }
 
 rust::Vec<std::uint8_t> default_generator_state() { return bytes_of(at::detail::getDefaultCPUGenerator().get_state()); }

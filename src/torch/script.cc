@@ -101,6 +101,13 @@ ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String
   return output;
 }
 
+// The copy shares no attribute with the module, whose parameters go on changing.
+std::unique_ptr<ScriptModule> script_freeze(const ScriptModule& module) {
+  auto copy = module.inner->clone();
+  copy.eval();
+  return std::make_unique<ScriptModule>(ScriptModule{std::make_shared<torch::jit::Module>(torch::jit::freeze(copy))});
+}
+
 void script_save(const ScriptModule& module, rust::Str path) { module.inner->save(std::string(path)); }
 
 }  // namespace torch_bridge

@@ -125,6 +125,12 @@ impl ScriptModule {
         })
     }
 
+    /// A copy for evaluation, whose present weights are constants, with what follows from them computed in advance.
+    pub fn freeze(&self) -> Result<Self> {
+        let frozen = ffi::script_freeze(&self.0).map_err(|error| explained(&error))?;
+        Ok(Self(frozen))
+    }
+
     /// Writes the module with its present weights, as `torch.jit.save`.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = path.to_str().context("the path is not valid UTF-8")?;

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 use super::speed::{self, Work};
-use super::{EvaluationSet, PredictionSink, Trainer};
+use super::{EvaluationSet, PredictionSink, Trainer, capacity, round};
 use crate::callback::Event;
 use crate::data::Batch;
-use crate::error::Failure;
+use crate::error::{Failure, told};
 use crate::metric::EvaluationBatch;
 
 /// Named numbers of a pass, in the order they are shown.
@@ -111,11 +111,7 @@ impl Trainer {
     ) -> Result<Option<Metrics>> {
         let mut all = Metrics::default();
         for set in sets {
-            let prefix = if set.name.is_empty() {
-                prefix.to_owned()
-            } else {
-                format!("{prefix}_{}", set.name)
-            };
+            let prefix = set.prefix(prefix);
             let loss_only = self.config.prediction_loss_only || self.parts.metrics.is_empty();
             let options = PassOptions {
                 loss_only,
@@ -140,13 +136,21 @@ impl Trainer {
         prefix: &str,
         options: PassOptions<'_>,
     ) -> Result<Option<Metrics>> {
-        let started = Instant::now();
         self.cast_for_evaluation()?;
         self.set_training_mode(false)?;
         let _no_gradients = tch::no_grad_guard();
+        self.past = None;
+        let compilation = match self.config.jit_mode_eval {
+            true => Some(self.compile(set)?),
+            false => None,
+        };
+        let started = Instant::now();
         let mut pass = Pass {
             options,
             dataset: set.name.clone(),
+            compilation,
+            rows: 0,
+            num_rows: set.loader.num_rows(),
             loss: LossMean::default(),
             has_labels: false,
         };
@@ -162,8 +166,15 @@ impl Trainer {
             self.pass_batch(&mut pass, &loaded?.batch.to_device(self.config.device)?)?;
             self.fire(Event::PredictionStep)?;
         }
+        if set.loader.rows_passed() == 0 && set.loader.num_rows().is_none() {
+            let message = format!("{prefix}: the streamed evaluation set yielded no row");
+            let hint = "a pipe can be read only once; evaluate on a file";
+            return Err(Failure::data(message).hint(hint).into());
+        }
+        self.past = None;
+        self.parts.model.forget_compiled();
         let mut metrics = self.pass_metrics(&pass, prefix)?;
-        let samples = set.loader.dataset().len() as u64;
+        let samples = set.loader.rows_passed() as u64;
         let steps = samples.div_ceil(set.batch_size as u64);
         for (name, value) in speed::metrics(prefix, started.elapsed(), Work { samples, steps }) {
             metrics.set(name, value);
@@ -202,11 +213,12 @@ impl Trainer {
             .filter(|(name, _)| !ignored.iter().any(|key| key == name))
             .collect();
         let labels = labels.unwrap_or_default();
+        let shown = self.shown_inputs(batch)?;
         for processor in &mut self.parts.logits {
             let view = EvaluationBatch {
                 outputs: &fields,
                 labels: &labels,
-                inputs: batch,
+                inputs: &shown,
                 dataset: &pass.dataset,
                 size: rows,
             };
@@ -217,7 +229,7 @@ impl Trainer {
         let view = EvaluationBatch {
             outputs: &fields,
             labels: &labels,
-            inputs: batch,
+            inputs: &shown,
             dataset: &pass.dataset,
             size: rows,
         };
@@ -227,11 +239,74 @@ impl Trainer {
                     .update(&view)
                     .with_context(|| format!("metric {} failed", metric.name()))?;
             }
+            if pass.rows == 0 {
+                self.tell_excess(rows, pass.num_rows);
+            }
+            pass.rows += rows;
         }
         match &mut pass.options.sink {
-            Some(sink) => sink.batch(&view),
+            // What it writes may need the mask.
+            Some(sink) => sink.batch(&EvaluationBatch {
+                inputs: batch,
+                ..view
+            }),
             None => Ok(()),
         }
+    }
+
+    /// Says after the first batch what will not fit into memory.
+    fn tell_excess(&self, done: usize, rows: Option<usize>) {
+        let Some((rows, available)) = rows.zip(capacity::available()) else {
+            return;
+        };
+        for metric in &self.parts.metrics {
+            let held = (metric.name(), metric.held_bytes());
+            if let Some(excess) = capacity::excess(held, (done, rows), available) {
+                tracing::warn!("{excess}");
+            }
+        }
+    }
+
+    /// Freezes the model and warms it up twice on the set's first batch, which takes a pass of the loader's draws as in the
+    /// reference. Seconds that it took; where there is no such form, a warning tells why, and the model itself is run.
+    fn compile(&mut self, set: &mut EvaluationSet) -> Result<f64> {
+        let started = Instant::now();
+        let example = set.loader.epoch()?.next().transpose()?;
+        let compiled = self.parts.model.compile_for_evaluation();
+        let warmed = compiled.and_then(|()| {
+            for _ in 0..2 {
+                if let Some(example) = &example {
+                    self.forward(&example.batch.to_device(self.config.device)?)?;
+                }
+            }
+            Ok(())
+        });
+        self.past = None;
+        if let Err(error) = warmed {
+            self.parts.model.forget_compiled();
+            tracing::warn!("jit_mode_eval has no effect: {}", told(&error));
+        }
+        Ok(round(started.elapsed().as_secs_f64(), 4))
+    }
+
+    /// What metrics and logits processors may see of the inputs: the main one, if the user asked for it.
+    fn shown_inputs(&self, batch: &Batch) -> Result<Batch> {
+        if !self.config.include_inputs {
+            return Ok(Batch::default());
+        }
+        let name = self.parts.model.main_input();
+        let missing = || {
+            let names: Vec<&str> = batch.columns.iter().map(|(name, _)| &**name).collect();
+            let message = format!(
+                "metrics are to see the input {name:?}, but the batch has only {}",
+                names.join(", ")
+            );
+            Failure::data(message).hint("leave --include_inputs_for_metrics out")
+        };
+        let input = batch.get(name).ok_or_else(missing)?;
+        Ok(Batch {
+            columns: vec![(name.into(), input.shallow_clone())],
+        })
     }
 
     /// All label columns, if the batch has every one of them.
@@ -260,6 +335,9 @@ impl Trainer {
         let mut metrics = Metrics(first);
         if let Some(mean) = pass.loss.mean() {
             metrics.set(format!("{with_prefix}loss"), mean);
+        }
+        if let Some(seconds) = pass.compilation {
+            metrics.set(format!("{with_prefix}jit_compilation_time"), seconds);
         }
         for (name, value) in rest {
             metrics.set(format!("{with_prefix}{name}"), value);
@@ -309,11 +387,7 @@ impl Trainer {
         }
         let mut possible = Metrics::default();
         for set in &self.parts.evaluation {
-            let prefix = if set.name.is_empty() {
-                "eval".to_owned()
-            } else {
-                format!("eval_{}", set.name)
-            };
+            let prefix = set.prefix("eval");
             for name in &names {
                 possible.set(format!("{prefix}_{name}"), 0.0);
             }
@@ -336,6 +410,11 @@ pub(super) struct PassOptions<'a> {
 struct Pass<'a> {
     options: PassOptions<'a>,
     dataset: String,
+    /// Seconds that freezing the model took, if it was asked for.
+    compilation: Option<f64>,
+    /// Rows that the metrics have seen, and how many there will be.
+    rows: usize,
+    num_rows: Option<usize>,
     loss: LossMean,
     has_labels: bool,
 }

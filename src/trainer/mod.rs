@@ -11,6 +11,7 @@
 //! | `block.rs` | log, evaluate, save when they are due |
 //! | `evaluate.rs`, `predict.rs` | passes without gradients |
 //! | `speed.rs`, `memory.rs` | what a log entry says of speed, what the results say of memory |
+//! | `capacity.rs` | whether what a metric keeps will fit |
 //! | `attempts.rs` | beginning again after memory ran out |
 //! | `save.rs`, `resume.rs` | checkpoints, exact continuation |
 
@@ -35,6 +36,7 @@ use crate::report::{Reporter, StepRecord};
 pub mod accumulation;
 mod attempts;
 mod block;
+mod capacity;
 mod evaluate;
 mod loss_log;
 mod memory;
@@ -105,6 +107,12 @@ pub struct Config {
     pub stop_on_disk_full: bool,
     /// Evaluation reports only the loss.
     pub prediction_loss_only: bool,
+    /// Metrics and logits processors see the main input of each batch.
+    pub include_inputs: bool,
+    /// Evaluation runs a frozen form of the model, where there is one (spec 1.1, field 40).
+    pub jit_mode_eval: bool,
+    /// Output, counted from the loss as 0, that the next batch gets as `mems` (spec 1.1, field 55).
+    pub past_index: Option<usize>,
     /// Label columns, if not those of the model.
     pub label_names: Option<Vec<String>>,
     /// Restart the epoch's data when resuming.
@@ -127,6 +135,17 @@ pub struct EvaluationSet {
     pub loader: Loader,
     /// Rows of a batch, for the speed metrics.
     pub batch_size: usize,
+}
+
+impl EvaluationSet {
+    /// What the names of its metrics begin with, for `eval` or `test`.
+    fn prefix(&self, prefix: &str) -> String {
+        if self.name.is_empty() {
+            prefix.to_owned()
+        } else {
+            format!("{prefix}_{}", self.name)
+        }
+    }
 }
 
 /// What wiring hands over.
@@ -196,6 +215,8 @@ pub struct Trainer {
     /// Leaf tensors in model order; gradients live in them.
     parameters: Vec<Tensor>,
     training_mode: Option<bool>,
+    /// What the next batch of this pass gets as `mems`.
+    past: Option<Tensor>,
     gradient_norm: Option<f64>,
     learning_rates: Vec<f64>,
     /// Whether every loss of the step in progress was finite.
@@ -247,6 +268,7 @@ impl Trainer {
             losses: LossLog::default(),
             parameters,
             training_mode: None,
+            past: None,
             gradient_norm: None,
             learning_rates: Vec::new(),
             losses_finite: true,
@@ -305,13 +327,11 @@ impl Trainer {
         &self.changes
     }
 
-    /// Rows of all evaluation sets.
-    pub fn evaluation_rows(&self) -> usize {
-        self.parts
-            .evaluation
-            .iter()
-            .map(|set| set.loader.dataset().len())
-            .sum()
+    /// Rows of each evaluation set (of a stream, those of its last pass), with the prefix that its metrics have for `prefix`.
+    pub fn evaluation_rows(&self, prefix: &str) -> Vec<(String, usize)> {
+        let sets = self.parts.evaluation.iter();
+        sets.map(|set| (set.prefix(prefix), set.loader.rows_passed()))
+            .collect()
     }
 
     /// Seconds that `train` has taken.

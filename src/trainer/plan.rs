@@ -15,9 +15,9 @@ fn too_long() -> Failure {
 /// What the arithmetic starts from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanInput {
-    /// Micro-batches of an epoch.
-    pub loader_len: u64,
-    /// Rows of the training set.
+    /// Micro-batches of an epoch; `None` for a stream, whose length is not known.
+    pub loader_len: Option<u64>,
+    /// Rows of the training set; not read for a stream.
     pub num_rows: u64,
     /// Rows of a micro-batch.
     pub batch_size: u64,
@@ -66,18 +66,36 @@ pub struct Plan {
     pub save_steps: f64,
 }
 
-impl Plan {
-    /// The plan of a run over a data set of known length.
-    pub fn new(input: PlanInput) -> Result<Self> {
+/// Epochs of a run over a stream: as many as it takes (`sys.maxsize` in the reference).
+const ENDLESS: u64 = i64::MAX as u64;
+
+/// What the length of the data decides.
+struct Extent {
+    steps_in_epoch: u64,
+    updates_per_epoch: u64,
+    max_steps: u64,
+    num_train_epochs: u64,
+    num_train_samples: u64,
+}
+
+impl Extent {
+    fn of(input: &PlanInput) -> Result<Self> {
+        match input.loader_len {
+            Some(len) => Self::known(input, len),
+            None => Self::unknown(input),
+        }
+    }
+
+    fn known(input: &PlanInput, loader_len: u64) -> Result<Self> {
         ensure!(
-            input.loader_len > 0,
+            loader_len > 0,
             Failure::data(format!(
                 "{} training rows make no batch of {}",
                 input.num_rows, input.batch_size
             ))
             .hint("add rows, lower --per_device_train_batch_size, or drop --dataloader_drop_last")
         );
-        let updates_per_epoch = (input.loader_len / input.accumulation).max(1);
+        let updates_per_epoch = (loader_len / input.accumulation).max(1);
         let (max_steps, num_train_epochs, num_train_samples) = match input.max_steps {
             Some(steps) => (
                 steps,
@@ -95,6 +113,42 @@ impl Plan {
                 (steps, input.num_train_epochs.ceil() as u64, samples)
             }
         };
+        Ok(Self {
+            steps_in_epoch: loader_len,
+            updates_per_epoch,
+            max_steps,
+            num_train_epochs,
+            num_train_samples,
+        })
+    }
+
+    /// A stream counts as one epoch of all steps; where it ends earlier the next epoch begins it again.
+    fn unknown(input: &PlanInput) -> Result<Self> {
+        let needs_steps = || {
+            Failure::usage("training on a stream needs max_steps: its length is not known")
+                .hint("set --max_steps")
+        };
+        let max_steps = input.max_steps.ok_or_else(needs_steps)?;
+        Ok(Self {
+            steps_in_epoch: max_steps * input.accumulation,
+            updates_per_epoch: max_steps,
+            max_steps,
+            num_train_epochs: ENDLESS,
+            num_train_samples: max_steps * input.batch_size * input.accumulation,
+        })
+    }
+}
+
+impl Plan {
+    /// The plan of a run.
+    pub fn new(input: PlanInput) -> Result<Self> {
+        let Extent {
+            steps_in_epoch,
+            updates_per_epoch,
+            max_steps,
+            num_train_epochs,
+            num_train_samples,
+        } = Extent::of(&input)?;
         let interval = |value: f64| {
             if value < 1.0 {
                 (max_steps as f64 * value).ceil()
@@ -107,7 +161,7 @@ impl Plan {
             steps => steps,
         };
         Ok(Self {
-            steps_in_epoch: input.loader_len,
+            steps_in_epoch,
             accumulation: input.accumulation,
             updates_per_epoch,
             max_steps,
@@ -128,7 +182,7 @@ mod tests {
 
     fn plan(rows: u64, batch: u64, accumulation: u64, epochs: f64, max_steps: Option<u64>) -> Plan {
         Plan::new(PlanInput {
-            loader_len: rows.div_ceil(batch),
+            loader_len: Some(rows.div_ceil(batch)),
             num_rows: rows,
             batch_size: batch,
             accumulation,
@@ -169,6 +223,36 @@ mod tests {
             (plan.logging_steps, plan.eval_steps, plan.save_steps),
             (3.0, 2.0, 4.0)
         );
+    }
+
+    // Row 63, and spec 3.3 without a length.
+    #[test]
+    fn a_stream_needs_max_steps_and_is_one_epoch_of_them() {
+        let input = |max_steps| PlanInput {
+            loader_len: None,
+            num_rows: 0,
+            batch_size: 8,
+            accumulation: 2,
+            num_train_epochs: 3.0,
+            max_steps,
+            logging_steps: 0.5,
+            eval_steps: 1.0,
+            save_steps: 1.0,
+            warmup_steps: 0,
+            warmup_ratio: 0.0,
+        };
+        let plan = Plan::new(input(Some(4))).expect("a plan");
+        assert_eq!(
+            (plan.steps_in_epoch, plan.updates_per_epoch, plan.max_steps),
+            (8, 4, 4)
+        );
+        assert_eq!(
+            (plan.num_train_epochs, plan.num_train_samples),
+            (9_223_372_036_854_775_807, 64)
+        );
+        assert_eq!(plan.logging_steps, 2.0);
+        let error = Plan::new(input(None)).expect_err("no steps");
+        assert!(error.to_string().contains("needs max_steps"), "{error}");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) struct Cursor {
     pub(super) epoch_ended: bool,
     batch_size: u64,
     start: Option<EpochStart>,
+    /// What a random collator draws the following batches from.
+    pub(super) draws: Option<Vec<u8>>,
 }
 
 /// [`Cursor`] as it is saved; the generator states are tensors beside it.
@@ -77,6 +79,9 @@ pub(super) struct Progress {
 
 const START_GENERATOR: &str = "epoch_start.generator";
 const START_SAMPLER: &str = "epoch_start.sampler";
+const COLLATOR_DRAWS: &str = "collator.generators";
+/// What the next batch gets as `mems`.
+pub(super) const PAST: &str = "past";
 const GRADIENT: &str = "gradient.";
 
 impl Cursor {
@@ -88,6 +93,7 @@ impl Cursor {
             epoch_ended: false,
             batch_size: batch_size as u64,
             start: Some(batches.start().clone()),
+            draws: None,
         }
     }
 
@@ -121,6 +127,7 @@ impl Cursor {
             epoch_ended: position.epoch_ended,
             batch_size: position.batch_size,
             start,
+            draws: bytes(COLLATOR_DRAWS)?,
         })
     }
 
@@ -150,6 +157,9 @@ impl Cursor {
         if let Some(sampler) = &start.sampler {
             tensors.push((START_SAMPLER.to_owned(), Tensor::f_from_slice(sampler)?));
         }
+        if let Some(draws) = &self.draws {
+            tensors.push((COLLATOR_DRAWS.to_owned(), Tensor::f_from_slice(draws)?));
+        }
         Ok(tensors)
     }
 }
@@ -169,7 +179,11 @@ enum Skip {
     /// A new epoch.
     Nothing,
     /// Our own checkpoint: the epoch's order is made again from where it was drawn.
-    Exact { start: EpochStart, batches: u64 },
+    Exact {
+        start: EpochStart,
+        batches: u64,
+        draws: Option<Vec<u8>>,
+    },
     /// A foreign checkpoint: the order is drawn from the present generators, then batches are skipped.
     Foreign { batches: u64 },
 }
@@ -202,9 +216,11 @@ impl Resumed {
                 restore(self.generators)?;
                 return loader.epoch();
             }
-            Skip::Exact { start, batches } => {
-                loader.resume_epoch(&start, usize::try_from(batches)?)?
-            }
+            Skip::Exact {
+                start,
+                batches,
+                draws,
+            } => loader.resume_epoch(&start, usize::try_from(batches)?, draws.as_deref())?,
             Skip::Foreign { batches } => {
                 for _ in 0..self.epoch {
                     loader.pass_over_epoch()?;
@@ -240,6 +256,7 @@ impl Trainer {
         self.saved_step = None;
         self.stopped_before = false;
         self.evaluation_owed = false;
+        self.past = None;
         self.control.set_save(false);
         self.state = TrainerState::new();
         self.state.epoch = Some(0.0);
@@ -358,6 +375,10 @@ impl Trainer {
         self.nonfinite_steps = progress.nonfinite_steps;
         self.flos_since_log = progress.flos_since_log;
         self.parts.callbacks.load_states(&progress.callbacks)?;
+        let past = tensors.iter().find(|(name, _)| name == PAST);
+        if let Some((_, past)) = past.filter(|_| self.config.past_index.is_some()) {
+            self.past = Some(past.f_to(self.config.device)?);
+        }
         let steps = training.plan.accumulation;
         if steps != progress.accumulation_steps {
             return Ok(());
@@ -386,6 +407,7 @@ impl Trainer {
             Skip::Exact {
                 start: cursor.start.clone().ok_or_else(lacking)?,
                 batches: cursor.batches_done,
+                draws: cursor.draws.clone(),
             }
         };
         Ok(Resumed {

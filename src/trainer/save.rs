@@ -135,6 +135,9 @@ impl Trainer {
     /// The data position and, in the middle of a group, its gradients so far.
     fn progress_tensors(&self) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = self.cursor.tensors()?;
+        if let Some(past) = &self.past {
+            tensors.push((super::resume::PAST.to_owned(), past.f_contiguous()?));
+        }
         if self.accumulation.pending() > 0 {
             for parameter in self.parts.model.parameters() {
                 let gradient = parameter.tensor.f_grad()?;

@@ -1,5 +1,7 @@
 //! One micro-batch forward and backward, one update: the only places where gradients are made and used (I5).
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
@@ -10,6 +12,9 @@ use crate::error::{Failure, Kind as FailureKind};
 use crate::model::Outputs;
 use crate::optim::clip;
 use crate::torch;
+
+/// The argument of `forward` that gets what is fed back.
+const MEMORY: &str = "mems";
 
 impl Trainer {
     /// Forward, loss, backward. Returns the batch's share of the step's loss, in the loss's own precision.
@@ -55,18 +60,24 @@ impl Trainer {
         })
     }
 
-    /// A forward pass without the columns that the loss withholds.
+    /// A forward pass without the columns that the loss withholds, and with what is remembered of the batch before.
     fn forward_as_is(&mut self, batch: &Batch) -> Result<Outputs> {
         let withheld = self.parts.loss.withheld_columns();
-        if withheld.is_empty() {
+        if withheld.is_empty() && self.config.past_index.is_none() {
             return self.parts.model.forward(batch);
         }
         let is_kept = |name: &str| !withheld.iter().any(|column| column == name);
         let kept = batch.columns.iter().filter(|(name, _)| is_kept(name));
+        let past = self.past.take().map(|past| (Arc::from(MEMORY), past));
         let columns = kept
             .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .chain(past)
             .collect();
-        self.parts.model.forward(&Batch { columns })
+        let outputs = self.parts.model.forward(&Batch { columns })?;
+        if let Some(index) = self.config.past_index {
+            self.past = Some(past_of(&outputs, index)?);
+        }
+        Ok(outputs)
     }
 
     /// Unscale, clip, optimizer, schedule, gradients to none.
@@ -124,6 +135,22 @@ impl Trainer {
             }
         }
     }
+}
+
+/// The output that is fed back, without its history: the reference leaves cutting it to the model.
+fn past_of(outputs: &Outputs, index: usize) -> Result<Tensor> {
+    let past = index
+        .checked_sub(1)
+        .and_then(|index| outputs.fields.get(index));
+    let Some((_, past)) = past else {
+        let names: Vec<&str> = outputs.fields.iter().map(|(name, _)| &**name).collect();
+        let message = format!(
+            "past_index is {index}, counted from the loss as 0, but the model returns only {}",
+            names.join(", ")
+        );
+        return Err(Failure::usage(message).into());
+    };
+    Ok(past.f_detach()?)
 }
 
 /// A loss without history would fail in the backward pass with words of libtorch.

@@ -126,12 +126,18 @@ impl Trainer {
         let (loader, mut updates) = training.split();
         let batch_size = loader.batch_size();
         self.fire(Event::EpochBegin)?;
+        // A resumed epoch goes on with what it remembers.
+        if !resumed.as_ref().is_some_and(Resumed::is_inside_epoch) {
+            self.past = None;
+        }
         let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
         let mut batches = match resumed {
             Some(resumed) => resumed.open(loader)?,
             None => loader.epoch()?,
         };
+        let draws = self.cursor.draws.take().filter(|_| batches.delivered() > 0);
         self.cursor = Cursor::in_epoch(epoch, &batches, batch_size);
+        self.cursor.draws = draws;
         if self.evaluation_owed && !self.settle(&mut updates)? {
             return Ok(());
         }
@@ -145,7 +151,9 @@ impl Trainer {
 
     fn run_batches(&mut self, batches: &mut Epoch<'_>, updates: &mut Updates<'_>) -> Result<Left> {
         for batch in batches {
-            let ended_step = self.run_batch(&batch?, updates)?;
+            let mut batch = batch?;
+            self.cursor.draws = batch.draws.take();
+            let ended_step = self.run_batch(&batch, updates)?;
             if ended_step && self.is_cut_short(updates.plan) {
                 return Ok(Left::Interrupted);
             }

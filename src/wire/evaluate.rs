@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 
-use super::inputs::{self, Inputs, Wanted};
+use super::inputs::{self, Inputs, Set, Wanted};
 use super::plugins::Plugins;
 use super::predictions::{JsonLines, Reading, WordStarts};
 use super::{Screen, parts, show_usage, signals, this_executable};
@@ -21,15 +21,15 @@ use crate::trainer::{EvaluationSet, Trainer, results};
 
 /// The evaluation sets; takes them out of `inputs`.
 pub(super) fn sets(run: &Run, inputs: &mut Inputs) -> Result<Vec<EvaluationSet>> {
-    let Some(prepared) = inputs.sets.validation.take() else {
-        return Ok(Vec::new());
+    let named = std::mem::take(&mut inputs.sets.validation);
+    let set = |(name, set)| {
+        Ok(EvaluationSet {
+            name,
+            loader: inputs.evaluation_loader(run, set)?,
+            batch_size: run.evaluation.batch_size,
+        })
     };
-    let loader = inputs.evaluation_loader(run, prepared)?;
-    Ok(vec![EvaluationSet {
-        name: String::new(),
-        loader,
-        batch_size: run.evaluation.batch_size,
-    }])
+    named.into_iter().map(set).collect()
 }
 
 /// What is predicted, and how that is written.
@@ -56,7 +56,7 @@ impl TestSet {
         };
         let set = EvaluationSet {
             name: String::new(),
-            loader: inputs.evaluation_loader(run, prepared)?,
+            loader: inputs.evaluation_loader(run, Set::Read(Box::new(prepared)))?,
             batch_size: run.evaluation.batch_size,
         };
         let labels = inputs.class_names();
@@ -98,11 +98,12 @@ fn stopped(run: &Run, pass: &str) -> Failure {
 pub(super) fn evaluate_and_show(
     trainer: &mut Trainer,
     (run, screen): (&Run, &mut Screen),
-    num_rows: usize,
 ) -> Result<()> {
     let stopped = || stopped(run, "evaluation");
     let mut metrics = trainer.evaluate("eval")?.ok_or_else(stopped)?.0;
-    metrics.push(("eval_samples".to_owned(), num_rows as f64));
+    for (prefix, num_rows) in trainer.evaluation_rows("eval") {
+        metrics.push((format!("{prefix}_samples"), num_rows as f64));
+    }
     results::save_metrics(&run.output_dir, "eval", &metrics)?;
     screen.show("eval", &metrics);
     Ok(())
@@ -130,7 +131,7 @@ pub(super) fn predict_and_show(
         let (path, rows) = sink.finish()?;
         format!("{rows} predictions in {}", path.display())
     };
-    let num_rows = set.loader.dataset().len();
+    let num_rows = set.loader.rows_passed();
     metrics.push(("predict_samples".to_owned(), num_rows as f64));
     results::save_metrics(&run.output_dir, "predict", &metrics)?;
     screen.show("predict", &metrics);
@@ -163,9 +164,8 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
         ..Wanted::default()
     };
     let (mut trainer, _, plugins) = build(run, wanted, interrupted)?;
-    let num_rows = trainer.evaluation_rows();
     let mut screen = Screen::default();
-    evaluate_and_show(&mut trainer, (run, &mut screen), num_rows)?;
+    evaluate_and_show(&mut trainer, (run, &mut screen))?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
     screen.finish()

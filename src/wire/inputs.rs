@@ -7,16 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tch::Kind;
 
+use super::collators;
+use super::preparation::{Interface, Known, Preparation, Purpose};
 use crate::config::run::{self, Dtype, Run};
-use crate::data::collator::{DefaultCollator, PadTo, PaddingCollator, TokenClassificationCollator};
-use crate::data::labels::{LabelMap, LabelRules, LabelSummary};
-use crate::data::loader::LoaderParts;
+use crate::data::format::FileStream;
+use crate::data::loader::{LoaderParts, StreamParts};
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
-use crate::data::{
-    self, Collator, Loader, PrepareOptions, Prepared, Sampler, Table, TokenLimits, Tokenizer,
-    format, prepare,
-};
-use crate::error::Failure;
+use crate::data::{self, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
 use crate::model::architecture::{self, LoadOptions};
 use crate::model::torchscript::{self, ScriptOptions};
 use crate::model::{Model, ModelConfig, ProblemType, Task};
@@ -28,16 +25,32 @@ pub(super) struct Inputs {
     /// `None`: a TorchScript module.
     pub task: Option<Task>,
     pub problem_type: Option<ProblemType>,
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Arc<Tokenizer>>,
     pub sets: Sets,
-    max_length: Option<usize>,
+    pub max_length: Option<usize>,
+}
+
+/// Rows of a set: all of them, or where they are read from.
+pub(super) enum Set {
+    Read(Box<Prepared>),
+    Streamed(Box<(FileStream, Preparation)>),
+}
+
+impl Set {
+    /// `None`: not known before they are read.
+    pub fn num_rows(&self) -> Option<usize> {
+        match self {
+            Self::Read(prepared) => Some(prepared.dataset.rows()),
+            Self::Streamed(_) => None,
+        }
+    }
 }
 
 /// The sets that were wanted.
-#[derive(Debug)]
 pub(super) struct Sets {
-    pub train: Option<Prepared>,
-    pub validation: Option<Prepared>,
+    pub train: Option<Set>,
+    /// With their names; empty if not wanted.
+    pub validation: Vec<(String, Set)>,
     pub test: Option<Prepared>,
 }
 
@@ -57,63 +70,11 @@ fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-/// What is known of the labels so far: from the configuration, then from the training set.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    label2id: Option<LabelMap>,
-    num_labels: Option<usize>,
-    problem_type: Option<ProblemType>,
-}
-
-impl Known {
-    fn of_config(config: Option<&ModelConfig>) -> Self {
-        let Some(config) = config else {
-            return Self::default();
-        };
-        let own = config.has_own_labels();
-        let ids = || {
-            config
-                .labels
-                .iter()
-                .enumerate()
-                .map(|(id, name)| (name.clone(), id as i64))
-                .collect()
-        };
-        Self {
-            label2id: own.then(ids),
-            num_labels: own.then(|| config.num_labels()),
-            problem_type: config.problem_type,
-        }
-    }
-
-    fn learn(&mut self, summary: &LabelSummary) {
-        self.label2id = summary.label2id.clone().or(self.label2id.take());
-        self.num_labels = summary.num_labels.or(self.num_labels);
-        self.problem_type = summary.problem_type.or(self.problem_type);
-    }
-
-    fn rules(&self) -> LabelRules<'_> {
-        LabelRules {
-            label2id: self.label2id.as_ref(),
-            num_labels: self.num_labels,
-            problem_type: self.problem_type,
-        }
-    }
-}
-
 /// Names in the order of their numbers.
 fn names(label2id: &BTreeMap<String, i64>) -> Vec<String> {
     let mut pairs: Vec<_> = label2id.iter().collect();
     pairs.sort_by_key(|(_, id)| **id);
     pairs.into_iter().map(|(name, _)| name.clone()).collect()
-}
-
-/// What preparing needs to know of the model before it is built.
-struct Interface {
-    task: data::Task,
-    forward_arguments: Vec<String>,
-    label_names: Vec<String>,
-    tokens: TokenLimits,
 }
 
 /// Reads model and data.
@@ -134,30 +95,16 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
     let mut tokenizer = Tokenizer::load(folder)
         .with_context(|| format!("the tokenizer of {}", folder.display()))?;
-    let architecture::Interface {
-        arguments,
-        max_positions,
-        vocabulary,
-    } = architecture::interface(&config, Some(task))?;
-    let max_length = tokenizer.limit(run.data.max_length, max_positions)?;
-    let mut known = Known::of_config(Some(&config));
-    let interface = Interface {
-        task: match task {
-            Task::SequenceClassification => data::Task::SequenceClassification,
-            Task::TokenClassification => data::Task::TokenClassification,
-        },
-        forward_arguments: arguments,
-        label_names: run
-            .model
-            .label_names
-            .clone()
-            .unwrap_or_else(|| vec!["labels".to_owned()]),
-        tokens: TokenLimits {
-            vocabulary,
-            positions: max_positions,
-        },
-    };
-    let sets = read_sets(run, wanted, (Some(&tokenizer), &interface), &mut known)?;
+    let interface = architecture::interface(&config, Some(task))?;
+    let max_length = tokenizer.limit(run.data.max_length, interface.max_positions)?;
+    let tokenizer = Arc::new(tokenizer);
+    let collator = collators::name(&run.data, Some(task), true);
+    collators::check(&run.data, Some(task), collator)?;
+    let interface = native_interface(run, task, interface);
+    let known = Known::of_config(Some(&config));
+    let mut preparation = Preparation::new(&run.data, Some(tokenizer.clone()), (interface, known));
+    let sets = read_sets(run, wanted, &mut preparation)?;
+    let known = preparation.known;
     let loaded = architecture::load(&LoadOptions {
         path: run.model.path.clone(),
         task: Some(task),
@@ -181,6 +128,23 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     })
 }
 
+fn native_interface(run: &Run, task: Task, network: architecture::Interface) -> Interface {
+    let own_labels = || vec!["labels".to_owned()];
+    Interface {
+        task: match task {
+            Task::SequenceClassification => data::Task::SequenceClassification,
+            Task::TokenClassification => data::Task::TokenClassification,
+            Task::MaskedLm => data::Task::LanguageModel,
+        },
+        forward_arguments: network.arguments,
+        label_names: run.model.label_names.clone().unwrap_or_else(own_labels),
+        tokens: TokenLimits {
+            vocabulary: network.vocabulary,
+            positions: network.max_positions,
+        },
+    }
+}
+
 fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let options = ScriptOptions {
         path: run.model.path.clone(),
@@ -198,18 +162,22 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         Some(tokenizer) => tokenizer.limit(run.data.max_length, None)?,
         None => None,
     };
+    let collator = collators::name(&run.data, None, tokenizer.is_some());
+    collators::check(&run.data, None, collator)?;
+    let makes_labels = collators::makes_labels(collator, None);
     let interface = Interface {
-        task: data::Task::Other,
+        task: match makes_labels {
+            true => data::Task::LanguageModel,
+            false => data::Task::Other,
+        },
         forward_arguments: model.forward_arguments().to_vec(),
         label_names: model.label_names(),
         tokens: TokenLimits::default(),
     };
-    let sets = read_sets(
-        run,
-        wanted,
-        (tokenizer.as_ref(), &interface),
-        &mut Known::default(),
-    )?;
+    let tokenizer = tokenizer.map(Arc::new);
+    let mut preparation =
+        Preparation::new(&run.data, tokenizer.clone(), (interface, Known::default()));
+    let sets = read_sets(run, wanted, &mut preparation)?;
     Ok(Inputs {
         model: Box::new(model),
         config: None,
@@ -222,64 +190,44 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
 }
 
 /// Reads the sets that are wanted. What the training set says of the labels holds for the others.
-fn read_sets(
-    run: &Run,
-    wanted: Wanted,
-    (tokenizer, interface): (Option<&Tokenizer>, &Interface),
-    known: &mut Known,
-) -> Result<Sets> {
+fn read_sets(run: &Run, wanted: Wanted, preparation: &mut Preparation) -> Result<Sets> {
     let data = &run.data;
-    let is_native = interface.task != data::Task::Other;
-    let mut read = |files: &[PathBuf], max_rows, labels_required, lengths| -> Result<Prepared> {
-        let table = format::read(files, max_rows)?;
-        let rules = known.clone();
-        let options = PrepareOptions {
-            task: interface.task,
-            text_column: data.text_column.as_deref(),
-            text_pair_column: data.text_pair_column.as_deref(),
-            label_column: data.label_column.as_deref(),
-            labels_required,
-            labels: rules.rules(),
-            forward_arguments: &interface.forward_arguments,
-            label_names: &interface.label_names,
-            remove_unused_columns: data.remove_unused_columns,
-            tokens: interface.tokens,
-            length_column: Some(data.length_column_name.as_str()).filter(|_| lengths),
-        };
-        let prepared = prepare(table, tokenizer, &options)?;
-        if let Some(summary) = &prepared.labels {
-            known.learn(summary);
+    let mut read = |files: &[PathBuf], max_rows, purpose: Purpose| -> Result<Set> {
+        preparation.purpose = purpose;
+        if data.streaming {
+            let stream = FileStream::new(files, max_rows)?;
+            preparation.check_stream(&stream)?;
+            return Ok(Set::Streamed(Box::new((stream, preparation.clone()))));
         }
-        Ok(prepared)
+        let prepared = preparation.prepare(format::read(files, max_rows)?)?;
+        preparation.learn(&prepared);
+        Ok(Set::Read(Box::new(prepared)))
+    };
+    let train = match wanted.train {
+        true => {
+            let lengths = data.group_by_length;
+            let purpose = Purpose::Training { lengths };
+            Some(read(&data.train_files, data.max_train_samples, purpose)?)
+        }
+        false => None,
+    };
+    let mut validation = Vec::new();
+    for set in data.validation_sets.iter().filter(|_| wanted.validation) {
+        let rows = read(&set.files, data.max_eval_samples, Purpose::Evaluation)?;
+        validation.push((set.name.clone(), rows));
+    }
+    let test = match wanted.test {
+        true => {
+            preparation.purpose = Purpose::Prediction;
+            let table = format::read(&data.test_files, data.max_predict_samples)?;
+            Some(preparation.prepare(table)?)
+        }
+        false => None,
     };
     Ok(Sets {
-        train: match wanted.train {
-            true => Some(read(
-                &data.train_files,
-                data.max_train_samples,
-                is_native,
-                data.group_by_length,
-            )?),
-            false => None,
-        },
-        validation: match wanted.validation {
-            true => Some(read(
-                &data.validation_files,
-                data.max_eval_samples,
-                is_native,
-                false,
-            )?),
-            false => None,
-        },
-        test: match wanted.test {
-            true => Some(read(
-                &data.test_files,
-                data.max_predict_samples,
-                false,
-                false,
-            )?),
-            false => None,
-        },
+        train,
+        validation,
+        test,
     })
 }
 
@@ -304,55 +252,50 @@ impl Inputs {
             .unwrap_or_default()
     }
 
-    /// Loads batches of the training set in the reference's order.
-    pub(super) fn train_loader(&self, run: &Run, prepared: Prepared) -> Result<Loader> {
+    /// Loads batches of the training set in the reference's order; a stream in its own.
+    pub(super) fn train_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.train.batch_size;
-        let sampler = train_sampler(run, prepared.lengths)?;
-        self.loader(&run.data, Arc::new(prepared.dataset), (sampler, batch_size))
+        let Set::Read(prepared) = set else {
+            return self.loader(&run.data, set, (Box::new(Sequential), batch_size));
+        };
+        let sampler = train_sampler(run, prepared.lengths.clone())?;
+        self.loader(&run.data, Set::Read(prepared), (sampler, batch_size))
     }
 
     /// Loads batches of an evaluation or test set in file order.
-    pub(super) fn evaluation_loader(&self, run: &Run, prepared: Prepared) -> Result<Loader> {
-        self.loader(
-            &run.data,
-            Arc::new(prepared.dataset),
-            (Box::new(Sequential), run.evaluation.batch_size),
-        )
+    pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
+        let batch_size = run.evaluation.batch_size;
+        self.loader(&run.data, set, (Box::new(Sequential), batch_size))
     }
 
     fn loader(
         &self,
         data: &run::Data,
-        dataset: Arc<Table>,
-        order: (Box<dyn Sampler>, usize),
+        set: Set,
+        (sampler, batch_size): (Box<dyn Sampler>, usize),
     ) -> Result<Loader> {
-        let (sampler, batch_size) = order;
         let collator = self.collator(data)?;
-        Loader::new(LoaderParts {
-            dataset,
-            sampler,
-            collator,
-            batch_size,
-            drop_last: data.drop_last,
-        })
-    }
-
-    fn collator(&self, data: &run::Data) -> Result<Box<dyn Collator>> {
-        let Some(tokenizer) = &self.tokenizer else {
-            return Ok(Box::new(DefaultCollator));
-        };
-        let mut settings = tokenizer.padding();
-        settings.pad_to_multiple_of = data.pad_to_multiple_of;
-        if data.pad_to_max_length {
-            let length = self.max_length.ok_or_else(|| {
-                Failure::usage("pad_to_max_length needs a length, and neither the tokenizer nor the model has one")
-                    .hint("set --max_length")
-            })?;
-            settings.pad_to = PadTo::Length(length);
+        let (drop_last, workers) = (data.drop_last, data.num_workers);
+        match set {
+            Set::Read(prepared) => Loader::new(LoaderParts {
+                dataset: Arc::new(prepared.dataset),
+                sampler,
+                collator,
+                batch_size,
+                drop_last,
+                workers,
+            }),
+            Set::Streamed(parts) => {
+                let (stream, preparation) = *parts;
+                Loader::streaming(StreamParts {
+                    stream: Box::new(stream),
+                    convert: Box::new(preparation),
+                    collator,
+                    batch_size,
+                    drop_last,
+                    workers,
+                })
+            }
         }
-        Ok(match self.task {
-            Some(Task::TokenClassification) => Box::new(TokenClassificationCollator::new(settings)),
-            _ => Box::new(PaddingCollator::new(settings)),
-        })
     }
 }

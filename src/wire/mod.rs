@@ -11,6 +11,7 @@ use crate::cli::output;
 use crate::config::run::{Command, Run};
 use crate::torch;
 
+mod collators;
 pub mod entry;
 mod evaluate;
 pub(crate) mod inputs;
@@ -21,6 +22,7 @@ pub(crate) mod plugins;
 #[path = "no_plugins.rs"]
 pub(crate) mod plugins;
 mod predictions;
+mod preparation;
 mod progress;
 mod signals;
 pub(crate) mod train;

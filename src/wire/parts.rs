@@ -14,6 +14,7 @@ use crate::amp::{DynamicScaler, Precision, Scaler};
 use crate::callback::{Callback, Callbacks, DefaultFlow, EarlyStopping, Schedule};
 use crate::cli::output;
 use crate::config::run::{Half, OnDiskFull, OnNonfinite, Run, Strategy};
+use crate::error::Failure;
 use crate::loss::{self, LossSettings};
 use crate::metric::{Accuracy, Metric};
 use crate::model::{Model, ProblemType, Task};
@@ -50,6 +51,9 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         save_total_limit: run.saving.total_limit,
         stop_on_disk_full: run.saving.on_disk_full == OnDiskFull::Stop,
         prediction_loss_only: evaluation.prediction_loss_only,
+        include_inputs: evaluation.include_inputs,
+        jit_mode_eval: evaluation.jit_mode_eval,
+        past_index: run.train.past_index,
         label_names: run.model.label_names.clone(),
         ignore_data_skip: run.train.ignore_data_skip,
         memory_metrics: run.logging.memory_metrics,
@@ -142,6 +146,21 @@ pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
     callbacks
 }
 
+/// What is fed back must have somewhere to go.
+fn check_memory(run: &Run, model: &dyn Model) -> Result<()> {
+    let arguments = model.forward_arguments();
+    if run.train.past_index.is_none() || arguments.iter().any(|name| name == "mems") {
+        return Ok(());
+    }
+    let message = format!(
+        "past_index feeds an output back as `mems`, but forward takes only {}",
+        arguments.join(", ")
+    );
+    Err(Failure::usage(message)
+        .hint("give a TorchScript module whose forward takes `mems`, or leave --past_index out")
+        .into())
+}
+
 /// What the trainer is made of; takes the model out of `inputs`.
 pub(super) fn assemble(
     run: &Run,
@@ -149,6 +168,7 @@ pub(super) fn assemble(
     evaluation: Vec<EvaluationSet>,
     (plugins, interrupted): (&Plugins, Arc<AtomicBool>),
 ) -> Result<Parts> {
+    check_memory(run, &*inputs.model)?;
     let mut metrics = plugins.metrics();
     if metrics.is_empty() {
         metrics = builtin_metrics(&inputs);

@@ -14,7 +14,7 @@ use crate::callback::{self, Callback, Event, EventKind};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{self, Resume, Run, Strategy};
-use crate::data::{Dataset, Loader};
+use crate::data::Loader;
 use crate::error::{Failure, Kind};
 use crate::model::Model;
 use crate::optim::groups::{self, Member};
@@ -35,7 +35,8 @@ struct Ready {
     trainer: Trainer,
     training: Training,
     test: Option<TestSet>,
-    num_rows: usize,
+    /// `None`: a stream.
+    num_rows: Option<usize>,
 }
 
 /// Writes `run.json` when training begins: a run that is refused before that leaves the record of the earlier one alone.
@@ -111,14 +112,11 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     };
     let mut inputs = inputs::read(run, wanted)?;
     check_space(run, &*inputs.model)?;
-    let prepared = inputs
-        .sets
-        .train
-        .take()
-        .context("the training set was not read")?;
-    let num_rows = prepared.dataset.len();
+    let rows = inputs.sets.train.take();
+    let rows = rows.context("the training set was not read")?;
+    let num_rows = rows.num_rows();
     parts::prepare_model(run, &mut *inputs.model)?;
-    let loader = inputs.train_loader(run, prepared)?;
+    let loader = inputs.train_loader(run, rows)?;
     let evaluation = evaluate::sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
     let training = training(run, loader, &*inputs.model)?;
@@ -173,11 +171,13 @@ fn attempts(
 fn complete(
     (run, screen): (&Run, &mut Screen),
     trainer: &mut Trainer,
-    (test, num_rows): (Option<TestSet>, usize),
+    (test, num_rows): (Option<TestSet>, Option<usize>),
     mut metrics: Vec<(String, f64)>,
 ) -> Result<()> {
     trainer.save_model()?;
-    metrics.push(("train_samples".to_owned(), num_rows as f64));
+    if let Some(num_rows) = num_rows {
+        metrics.push(("train_samples".to_owned(), num_rows as f64));
+    }
     results::save_metrics(&run.output_dir, "train", &metrics)?;
     screen.show("train", &metrics);
     trainer.save_state()?;
@@ -186,9 +186,7 @@ fn complete(
         format!("after training, with the model saved in {folder}")
     };
     if run.do_eval {
-        let num_eval_rows = trainer.evaluation_rows();
-        evaluate::evaluate_and_show(trainer, (run, screen), num_eval_rows)
-            .with_context(is_saved)?;
+        evaluate::evaluate_and_show(trainer, (run, screen)).with_context(is_saved)?;
         // With the last evaluation in its log history.
         trainer.save_state()?;
     }
@@ -246,8 +244,8 @@ fn training(run: &Run, loader: Loader, model: &dyn Model) -> Result<Training> {
 pub(crate) fn plan(run: &Run, loader: &Loader) -> Result<Plan> {
     let train = &run.train;
     Plan::new(PlanInput {
-        loader_len: loader.len() as u64,
-        num_rows: loader.dataset().len() as u64,
+        loader_len: loader.num_batches().map(|len| len as u64),
+        num_rows: loader.num_rows().unwrap_or(0) as u64,
         batch_size: loader.batch_size() as u64,
         accumulation: train.gradient_accumulation_steps as u64,
         num_train_epochs: train.num_train_epochs,
@@ -315,11 +313,18 @@ fn announce(run: &Run, ready: &Ready, resume: Option<&Path>) {
     if run.logging.is_quiet() {
         return;
     }
-    let (train, num_rows, max_steps) = (&run.train, ready.num_rows, ready.training.plan.max_steps);
-    output::status(&format!(
-        "training: {num_rows} rows, {} epochs, batch {} x {} accumulated, {max_steps} steps",
-        train.num_train_epochs, train.batch_size, train.gradient_accumulation_steps
-    ));
+    let (train, max_steps) = (&run.train, ready.training.plan.max_steps);
+    let batches = format!(
+        "batch {} x {} accumulated, {max_steps} steps",
+        train.batch_size, train.gradient_accumulation_steps
+    );
+    output::status(&match ready.num_rows {
+        Some(rows) => {
+            let epochs = train.num_train_epochs;
+            format!("training: {rows} rows, {epochs} epochs, {batches}")
+        }
+        None => format!("training: streamed rows, {batches}"),
+    });
     if let Some(folder) = resume {
         output::status(&format!("resuming from {}", folder.display()));
     }

@@ -49,13 +49,16 @@ fn arguments(folder: &TempDir) -> TrainingArguments {
 }
 
 fn new_line() -> Result<Box<dyn Model>> {
-    Ok(Box::new(Line::new()))
+    Ok(Box::new(Line::new("x")))
 }
 
 fn parts(folder: &TempDir) -> TrainerParts {
     TrainerParts {
         train_dataset: Some(data_r()),
-        ..TrainerParts::new(ModelSource::Model(Box::new(Line::new())), arguments(folder))
+        ..TrainerParts::new(
+            ModelSource::Model(Box::new(Line::new("x"))),
+            arguments(folder),
+        )
     }
 }
 
@@ -291,7 +294,7 @@ fn accuracy(prediction: &EvalPrediction) -> Result<Vec<(String, f64)>> {
 fn evaluation_and_prediction_over_whole_sets() {
     let _alone = alone();
     let folder = folder();
-    let line = Line::new();
+    let line = Line::new("x");
     for (parameter, value) in line.parameters().iter().zip([1.5, 2.5]) {
         let _ = tch::no_grad(|| parameter.tensor.shallow_clone().fill_(value));
     }

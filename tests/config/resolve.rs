@@ -124,8 +124,17 @@ fn paths_are_absolute_and_start_at_their_source() {
             (
                 "validation_file = [\"valid.jsonl\", \"more.jsonl\"]",
                 "",
-                "data.validation_files",
-                json!(["~/valid.jsonl", "~/more.jsonl"]),
+                "data.validation_sets",
+                json!([{"name": "", "files": ["~/valid.jsonl", "~/more.jsonl"]}]),
+            ),
+            (
+                "validation_file = [\"a=valid.jsonl\", \"b=more.jsonl\", \"a=test.jsonl\"]",
+                "",
+                "data.validation_sets",
+                json!([
+                    {"name": "a", "files": ["~/valid.jsonl", "~/test.jsonl"]},
+                    {"name": "b", "files": ["~/more.jsonl"]},
+                ]),
             ),
             (
                 "",

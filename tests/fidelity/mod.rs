@@ -7,4 +7,4 @@ mod golden;
 mod optimizers;
 mod regression;
 
-pub use regression::{parameters, train};
+pub use regression::{data, parameters, train};

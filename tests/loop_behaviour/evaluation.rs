@@ -1,8 +1,9 @@
 //! Rows 52 and 56 and spec 3.8: what an evaluation reports.
 
+use anyhow::Result;
 use host::callback::Schedule;
 use host::error::{Kind, kind_of};
-use host::metric::Metric;
+use host::metric::{EvaluationBatch, Metric};
 
 use super::stage::{Mean, Play, PlusOne};
 
@@ -100,4 +101,67 @@ fn two_metrics_of_one_name_are_refused() {
     let error = played.outcome.expect_err("both report mean");
     assert_eq!(kind_of(&error), Kind::Usage);
     assert!(error.to_string().contains("\"mean\""), "{error:#}");
+}
+
+/// The names of the inputs it is shown, as numbers of a metric.
+struct Inputs;
+
+impl Metric for Inputs {
+    fn name(&self) -> &str {
+        "inputs"
+    }
+
+    fn reset(&mut self, _dataset: &str) -> Result<()> {
+        SHOWN.take();
+        Ok(())
+    }
+
+    fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
+        let inputs = batch.inputs.columns.iter();
+        SHOWN.with_borrow_mut(|shown| {
+            shown.extend(inputs.map(|(name, tensor)| (name.to_string(), tensor.size()[0] as f64)));
+        });
+        Ok(())
+    }
+
+    fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+        let shown = SHOWN.take();
+        let names: std::collections::BTreeSet<_> = shown.iter().map(|(name, _)| name).collect();
+        let rows = |wanted: &str| {
+            let rows = shown.iter().filter(|(name, _)| name == wanted);
+            rows.map(|(_, rows)| rows).sum()
+        };
+        let values = names.iter().map(|name| ((*name).clone(), rows(name)));
+        Ok(values.collect())
+    }
+}
+
+thread_local! {
+    static SHOWN: std::cell::RefCell<Vec<(String, f64)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn row_57_metrics_see_the_main_input_only_if_asked() {
+    let play = |include_inputs| Play {
+        include_inputs,
+        metrics: vec![Box::new(Inputs)],
+        ..Play::default()
+    };
+    let without = evaluated(play(false));
+    assert_eq!(value(&without, "eval_x"), None);
+    let with = evaluated(play(true));
+    assert_eq!(value(&with, "eval_x"), Some(64.0));
+    assert_eq!(value(&with, "eval_labels"), None);
+    let failed = Play {
+        evaluation: (Schedule::Steps, 1.0),
+        main_input: "pixels",
+        ..play(true)
+    }
+    .run();
+    let error = failed.outcome.expect_err("no such input");
+    assert_eq!(kind_of(&error), Kind::Data);
+    assert_eq!(
+        error.to_string(),
+        "metrics are to see the input \"pixels\", but the batch has only x, labels"
+    );
 }

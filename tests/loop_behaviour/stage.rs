@@ -31,18 +31,20 @@ use tempfile::TempDir;
 
 /// y = ax + b with the mean squared error as its own loss.
 pub struct Line {
+    main_input: &'static str,
     parameters: Vec<Parameter>,
     arguments: Vec<String>,
 }
 
 impl Line {
-    pub fn new() -> Self {
+    pub fn new(main_input: &'static str) -> Self {
         let parameter = |name: &str| Parameter {
             name: name.to_owned(),
             tensor: Tensor::from(0.0_f32).set_requires_grad(true),
             decay: true,
         };
         Self {
+            main_input,
             parameters: vec![parameter("a"), parameter("b")],
             arguments: vec!["x".to_owned(), "labels".to_owned()],
         }
@@ -63,6 +65,10 @@ impl Model for Line {
 
     fn forward_arguments(&self) -> &[String] {
         &self.arguments
+    }
+
+    fn main_input(&self) -> &str {
+        self.main_input
     }
 
     fn label_names(&self) -> Vec<String> {
@@ -248,6 +254,7 @@ pub struct Play {
     pub epochs: f64,
     pub max_steps: Option<u64>,
     pub drop_last: bool,
+    pub workers: usize,
     /// The reference's random order; else rows come in file order.
     pub shuffled: bool,
     /// Rows of the training set whose x is `bad_x`.
@@ -267,6 +274,8 @@ pub struct Play {
     pub has_labels: bool,
     pub memory_metrics: bool,
     pub loss_only: bool,
+    pub include_inputs: bool,
+    pub main_input: &'static str,
     pub metric: &'static [f64],
     pub metrics: Vec<Box<dyn Metric>>,
     pub logits: Vec<Box<dyn LogitsProcessor>>,
@@ -294,6 +303,7 @@ impl Default for Play {
             epochs: 3.0,
             max_steps: None,
             drop_last: false,
+            workers: 0,
             shuffled: false,
             bad_rows: &[],
             bad_x: f64::NAN,
@@ -311,6 +321,8 @@ impl Default for Play {
             has_labels: true,
             memory_metrics: false,
             loss_only: false,
+            include_inputs: false,
+            main_input: "x",
             metric: &[],
             metrics: Vec::new(),
             logits: Vec::new(),
@@ -392,7 +404,7 @@ impl Play {
         let folder = tempfile::tempdir().expect("a folder");
         tch::manual_seed(42);
         let events = Arc::new(Mutex::new(Vec::new()));
-        let model = Line::new();
+        let model = Line::new(self.main_input);
         let handles: Vec<Tensor> = model.state_dict().into_iter().map(|(_, t)| t).collect();
         let mut training = self.training(&model).expect("the parts of training");
         let parts = self.parts(model, events.clone());
@@ -448,6 +460,7 @@ impl Play {
             collator: Box::new(DefaultCollator),
             batch_size: self.batch_size,
             drop_last: self.drop_last,
+            workers: self.workers,
         })
         .expect("a loader")
     }
@@ -460,7 +473,7 @@ impl Play {
         };
         let loader = self.loader(self.data(true, self.bad_rows), sampler);
         let plan = Plan::new(PlanInput {
-            loader_len: loader.len() as u64,
+            loader_len: loader.num_batches().map(|len| len as u64),
             num_rows: self.rows as u64,
             batch_size: self.batch_size as u64,
             accumulation: self.accumulation,
@@ -576,6 +589,9 @@ impl Play {
             save_total_limit: self.total_limit,
             stop_on_disk_full: true,
             prediction_loss_only: self.loss_only,
+            include_inputs: self.include_inputs,
+            jit_mode_eval: false,
+            past_index: None,
             label_names: None,
             ignore_data_skip: false,
             memory_metrics: self.memory_metrics,

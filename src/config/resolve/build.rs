@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Data, Dtype, Evaluation, Logging, Model, OnDiskFull, OnNonfinite, Optimizer, Plugin, Resume,
-    Run, Saving, Strategy, Train, is_secret,
+    Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
+    Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
 };
-use super::super::setting::{ResumeFrom, quoted};
+use super::super::setting::{NamedPath, ResumeFrom, quoted};
 use super::paths::is_torchscript;
 use super::{Draft, Resolved};
 use crate::error::Failure;
@@ -88,7 +88,7 @@ impl Draft<'_> {
         let files = |files: &[PathBuf]| files.iter().map(|file| self.absolute(file)).collect();
         Ok(Data {
             train_files: files(&arguments.train_file),
-            validation_files: files(&arguments.validation_file),
+            validation_sets: self.validation_sets(),
             test_files: files(&arguments.test_file),
             text_column: arguments.text_column.clone(),
             text_pair_column: arguments.text_pair_column.clone(),
@@ -103,8 +103,34 @@ impl Draft<'_> {
             group_by_length: arguments.group_by_length,
             length_column_name: arguments.length_column_name.clone(),
             drop_last: arguments.dataloader_drop_last,
+            streaming: arguments.streaming,
+            collation: Collation {
+                name: arguments.data_collator.clone(),
+                mlm: arguments.mlm,
+                mlm_probability: arguments.mlm_probability,
+                plm_probability: arguments.plm_probability,
+                max_span_length: usize::try_from(arguments.max_span_length)?,
+            },
+            num_workers: usize::try_from(arguments.dataloader_num_workers)?,
             data_seed: arguments.data_seed.map(u64::try_from).transpose()?,
         })
+    }
+
+    /// The files of each name together.
+    fn validation_sets(&self) -> Vec<FileSet> {
+        let mut sets: Vec<FileSet> = Vec::new();
+        for NamedPath { name, path } in &self.arguments.validation_file {
+            let name = name.clone().unwrap_or_default();
+            let file = self.absolute(path);
+            match sets.iter_mut().find(|set| set.name == name) {
+                Some(set) => set.files.push(file),
+                None => sets.push(FileSet {
+                    name,
+                    files: vec![file],
+                }),
+            }
+        }
+        sets
     }
 
     fn train(&self) -> Result<Train> {
@@ -127,6 +153,7 @@ impl Draft<'_> {
                 _ => Resume::No,
             },
             ignore_data_skip: arguments.ignore_data_skip,
+            past_index: usize::try_from(arguments.past_index).ok(),
             on_nonfinite: match arguments.on_nonfinite.as_str() {
                 "warn" => OnNonfinite::Warn,
                 "skip" => OnNonfinite::Skip,
@@ -166,6 +193,8 @@ impl Draft<'_> {
             batch_size: usize::try_from(arguments.per_device_eval_batch_size)?,
             accumulation_steps: count(arguments.eval_accumulation_steps)?,
             prediction_loss_only: arguments.prediction_loss_only,
+            jit_mode_eval: arguments.jit_mode_eval,
+            include_inputs: arguments.include_inputs_for_metrics,
             metric_for_best_model: arguments.metric_for_best_model.clone(),
             greater_is_better: arguments.greater_is_better.unwrap_or(false),
             load_best_model_at_end: arguments.load_best_model_at_end,

@@ -8,7 +8,16 @@ const MILLION: f64 = 1e6;
 impl Draft<'_> {
     pub(super) fn check_consistency(&mut self) {
         self.check_evaluation();
+        self.check_streaming();
+        let predicts = self.arguments.do_predict;
+        if predicts && self.arguments.task.as_deref() == Some("masked-lm") {
+            self.contradict(
+                &["task", "do_predict"],
+                "masked-lm guesses hidden tokens and predicts nothing of whole rows; train or evaluate it",
+            );
+        }
         if self.is_training() {
+            self.check_best_metric();
             self.check_best_model();
             self.check_early_stopping();
             self.check_schedule();
@@ -33,6 +42,47 @@ impl Draft<'_> {
             self.contradict(
                 &["eval_steps", "logging_steps"],
                 format!("is absent, and logging_steps {steps} is not whole; give eval_steps"),
+            );
+        }
+    }
+
+    /// A stream has no length and no order but its own (row 63).
+    fn check_streaming(&mut self) {
+        if !self.arguments.streaming || !self.is_training() {
+            return;
+        }
+        if self.arguments.max_steps <= 0 {
+            self.contradict(
+                &["streaming", "max_steps"],
+                "needs max_steps, because the number of rows is not known; set it",
+            );
+        }
+        if self.arguments.group_by_length {
+            self.contradict(
+                &["group_by_length", "streaming"],
+                "does not go with streaming, which reads rows in file order; leave one of them out",
+            );
+        }
+        if self.arguments.data_seed.is_some() {
+            self.notes
+                .push("data_seed has no effect: streamed rows come in file order".to_owned());
+        }
+    }
+
+    /// Sets with names report no `eval_loss`, only `eval_<name>_loss`.
+    fn check_best_metric(&mut self) {
+        let arguments = &self.arguments;
+        let names = arguments.validation_file.iter();
+        let Some(name) = names.filter_map(|file| file.name.clone()).next() else {
+            return;
+        };
+        if matches!(
+            arguments.metric_for_best_model.as_deref(),
+            Some("loss" | "eval_loss")
+        ) {
+            self.contradict(
+                &["metric_for_best_model", "validation_file"],
+                format!("loss is reported by no set that has a name; set metric_for_best_model to the metric of one of them, as {name}_loss"),
             );
         }
     }

@@ -99,7 +99,14 @@ impl Draft<'_> {
         let arguments = &self.arguments;
         let files = [
             ("train_file", arguments.train_file.clone()),
-            ("validation_file", arguments.validation_file.clone()),
+            (
+                "validation_file",
+                arguments
+                    .validation_file
+                    .iter()
+                    .map(|file| file.path.clone())
+                    .collect(),
+            ),
             ("test_file", arguments.test_file.clone()),
         ];
         if let Some(supplied) = self.input.supplied {

@@ -1,5 +1,6 @@
 //! Values that make no sense by themselves, whatever the others are. 4.34 checks few of them and fails later.
 
+use super::super::setting::quoted;
 use super::Draft;
 
 /// Larger seeds are refused by the reference's NumPy.
@@ -7,12 +8,16 @@ const LARGEST_SEED: i64 = u32::MAX as i64;
 /// Beyond this OpenMP fails to start its threads.
 const LARGEST_THREADS: i64 = 1024;
 
+/// More threads than rows of any batch only cost memory.
+const LARGEST_WORKERS: i64 = 256;
+
 /// Where the value of a rate may lie.
 #[derive(Clone, Copy)]
 enum Range {
     AtLeastZero,
     BelowOne,
     Share,
+    AboveZero,
 }
 
 impl Range {
@@ -21,6 +26,7 @@ impl Range {
             Self::AtLeastZero => value.is_finite() && value >= 0.0,
             Self::BelowOne => (0.0..1.0).contains(&value),
             Self::Share => (0.0..=1.0).contains(&value),
+            Self::AboveZero => value > 0.0 && value <= 1.0,
         }
     }
 
@@ -29,6 +35,7 @@ impl Range {
             Self::AtLeastZero => "a finite number of at least 0",
             Self::BelowOne => "a number of at least 0 and below 1",
             Self::Share => "a number from 0 to 1",
+            Self::AboveZero => "a number above 0 and at most 1",
         }
     }
 }
@@ -38,6 +45,7 @@ impl Draft<'_> {
         self.check_counts();
         self.check_rates();
         self.check_intervals();
+        self.check_set_names();
         if self.arguments.seed < 0 || self.arguments.seed > LARGEST_SEED {
             self.wrong(
                 "seed",
@@ -63,6 +71,19 @@ impl Draft<'_> {
                 format!("{threads} is out of range; give a number from 1 to {LARGEST_THREADS}"),
             );
         }
+        if self.arguments.past_index == 0 {
+            self.wrong(
+                "past_index",
+                "0 is the loss; give the number of a later output, or -1",
+            );
+        }
+        let workers = self.arguments.dataloader_num_workers;
+        if !(0..=LARGEST_WORKERS).contains(&workers) {
+            self.wrong(
+                "dataloader_num_workers",
+                format!("{workers} is out of range; give a number from 0 to {LARGEST_WORKERS}"),
+            );
+        }
         if self.arguments.warmup_steps < 0 {
             self.wrong(
                 "warmup_steps",
@@ -76,6 +97,28 @@ impl Draft<'_> {
             self.wrong(
                 "metric_for_best_model",
                 "is empty; give the name of a metric, or leave it out",
+            );
+        }
+    }
+
+    /// Names of evaluation sets become parts of metrics' names.
+    fn check_set_names(&mut self) {
+        let files = &self.arguments.validation_file;
+        let is_plain = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+        let names = files.iter().filter_map(|file| file.name.as_deref());
+        let wrong: Vec<String> = names
+            .clone()
+            .filter(|name| name.is_empty() || !name.chars().all(is_plain))
+            .map(quoted)
+            .collect();
+        let is_mixed = names.count() > 0 && files.iter().any(|file| file.name.is_none());
+        for name in wrong {
+            self.wrong("validation_file", format!("{name} is not a name for a set; use letters, digits, _, - and . before the =, or write ./ before a path that holds one"));
+        }
+        if is_mixed {
+            self.contradict(
+                &["validation_file"],
+                "some files have a name and others do not; give all of them a name (NAME=FILE), or none",
             );
         }
     }
@@ -107,6 +150,7 @@ impl Draft<'_> {
             ("max_eval_samples", arguments.max_eval_samples),
             ("max_predict_samples", arguments.max_predict_samples),
             ("early_stopping_patience", arguments.early_stopping_patience),
+            ("max_span_length", Some(arguments.max_span_length)),
         ];
         for (field, count) in counts {
             if let Some(count) = count.filter(|count| *count < 1) {
@@ -132,6 +176,12 @@ impl Draft<'_> {
                 Range::BelowOne,
             ),
             ("warmup_ratio", arguments.warmup_ratio, Range::Share),
+            ("mlm_probability", arguments.mlm_probability, Range::Share),
+            (
+                "plm_probability",
+                arguments.plm_probability,
+                Range::AboveZero,
+            ),
             (
                 "early_stopping_threshold",
                 arguments.early_stopping_threshold,
@@ -144,15 +194,7 @@ impl Draft<'_> {
                 self.wrong(field, format!("{value} is out of range; give {expected}"));
             }
         }
-        let epochs = self.arguments.num_train_epochs;
-        if !epochs.is_finite() || (epochs <= 0.0 && self.arguments.max_steps <= 0) {
-            self.wrong(
-                "num_train_epochs",
-                format!(
-                    "{epochs} epochs train nothing; give a finite number above 0, or max_steps"
-                ),
-            );
-        }
+        self.check_epochs();
         if self.arguments.max_grad_norm.is_some_and(f64::is_nan) {
             self.wrong(
                 "max_grad_norm",
@@ -169,6 +211,18 @@ impl Draft<'_> {
                 format!(
                     "{} is out of range; give a finite number of at least 0",
                     delay.0
+                ),
+            );
+        }
+    }
+
+    fn check_epochs(&mut self) {
+        let epochs = self.arguments.num_train_epochs;
+        if !epochs.is_finite() || (epochs <= 0.0 && self.arguments.max_steps <= 0) {
+            self.wrong(
+                "num_train_epochs",
+                format!(
+                    "{epochs} epochs train nothing; give a finite number above 0, or max_steps"
                 ),
             );
         }

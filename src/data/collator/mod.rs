@@ -9,13 +9,23 @@ use tch::Tensor;
 use super::{Example, Value};
 
 mod default;
+mod language_model;
+mod packing;
 mod padding;
+mod permutation;
+mod seq2seq;
 mod token_classification;
 
 pub use default::DefaultCollator;
+pub use language_model::{LanguageModelCollator, Objective, Vocabulary};
+pub use packing::PackingCollator;
 pub use padding::{PadTo, PaddingCollator, PaddingSettings, Side};
+pub use permutation::{PermutationCollator, PermutationSettings};
+pub use seq2seq::Seq2SeqCollator;
 pub use token_classification::{IGNORED_LABEL, TokenClassificationCollator};
 
+/// The tokens.
+const INPUT_IDS: &str = "input_ids";
 /// What a batch calls the labels, whatever the column is called.
 pub const LABELS: &str = "labels";
 /// Columns that become `labels`.
@@ -192,6 +202,7 @@ mod tests {
     use tch::{Kind, Tensor};
 
     use crate::data::{Batch, Collator, Example, Value};
+    use crate::torch::Generator;
 
     pub(super) fn example(columns: Vec<(&str, Value)>) -> Example {
         Example {
@@ -218,13 +229,15 @@ mod tests {
         batch.columns.iter().map(describe).collect()
     }
 
-    pub(super) fn collate(collator: &mut dyn Collator, examples: &[Example]) -> Batch {
-        collator.collate(examples).expect("a batch")
+    pub(super) fn collate(collator: &dyn Collator, examples: &[Example]) -> Batch {
+        let mut draws = Generator::seeded(0).expect("a generator");
+        collator.collate(examples, &mut draws).expect("a batch")
     }
 
-    pub(super) fn refusal(collator: &mut dyn Collator, examples: &[Example]) -> String {
+    pub(super) fn refusal(collator: &dyn Collator, examples: &[Example]) -> String {
+        let mut draws = Generator::seeded(0).expect("a generator");
         collator
-            .collate(examples)
+            .collate(examples, &mut draws)
             .expect_err("a bad batch")
             .to_string()
     }

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use tch::Tensor;
 
-use super::{Numbers, bad, batch_name, is_numeric, stack, values};
+use super::{INPUT_IDS, Numbers, bad, batch_name, is_numeric, stack, values};
 use crate::data::{Batch, Collator, Example, Value};
+use crate::torch::Generator;
 
-const INPUT_IDS: &str = "input_ids";
 const ATTENTION_MASK: &str = "attention_mask";
 
 /// Where the padding goes.
@@ -130,7 +130,7 @@ impl PaddingCollator {
 }
 
 impl Collator for PaddingCollator {
-    fn collate(&mut self, examples: &[Example]) -> Result<Batch> {
+    fn collate(&self, examples: &[Example], _draws: &mut Generator) -> Result<Batch> {
         self.collate_with(examples, None)
     }
 }
@@ -244,7 +244,7 @@ mod tests {
 
     use super::super::tests::{collate, contents, example, refusal};
     use super::{PadTo, PaddingCollator, PaddingSettings, Side};
-    use crate::data::{Collator, Example, Value};
+    use crate::data::{Example, Value};
 
     const SETTINGS: PaddingSettings = PaddingSettings {
         pad_token_id: Some(9),
@@ -277,12 +277,12 @@ mod tests {
             (PadTo::Length(10), Some(8), 16),
         ];
         for (pad_to, pad_to_multiple_of, expected) in cases {
-            let mut collator = PaddingCollator::new(PaddingSettings {
+            let collator = PaddingCollator::new(PaddingSettings {
                 pad_to,
                 pad_to_multiple_of,
                 ..SETTINGS
             });
-            let batch = collate(&mut collator, &rows(&[3, 6]));
+            let batch = collate(&collator, &rows(&[3, 6]));
             assert_eq!(batch.get("input_ids").expect("ids").size(), [2, expected]);
         }
     }
@@ -293,12 +293,12 @@ mod tests {
         let column = |name: &str, numbers: [f64; 6]| {
             (name.to_owned(), Kind::Int64, vec![2, 3], numbers.to_vec())
         };
-        let mut right = PaddingCollator::new(PaddingSettings {
+        let right = PaddingCollator::new(PaddingSettings {
             add_attention_mask: true,
             ..SETTINGS
         });
         assert_eq!(
-            contents(&collate(&mut right, &rows(&[1, 3]))),
+            contents(&collate(&right, &rows(&[1, 3]))),
             [
                 column("input_ids", [1., 9., 9., 1., 2., 3.]),
                 column("token_type_ids", [1., 0., 0., 1., 1., 1.]),
@@ -306,12 +306,12 @@ mod tests {
                 column("attention_mask", [1., 0., 0., 1., 1., 1.]),
             ]
         );
-        let mut left = PaddingCollator::new(PaddingSettings {
+        let left = PaddingCollator::new(PaddingSettings {
             side: Side::Left,
             ..SETTINGS
         });
         assert_eq!(
-            contents(&collate(&mut left, &rows(&[1, 3]))),
+            contents(&collate(&left, &rows(&[1, 3]))),
             [
                 column("input_ids", [9., 9., 1., 1., 2., 3.]),
                 column("token_type_ids", [0., 0., 1., 1., 1., 1.]),
@@ -329,16 +329,14 @@ mod tests {
                 .push(("text".into(), Value::Text("a".into())));
             example.columns.push(("nothing".into(), Value::Null));
         }
-        let batch = PaddingCollator::new(SETTINGS)
-            .collate(&examples)
-            .expect("a batch");
+        let batch = collate(&PaddingCollator::new(SETTINGS), &examples);
         assert_eq!(batch.columns.len(), 3);
     }
 
     #[test]
     fn rows_that_do_not_fit_are_named() {
         let refuse =
-            |settings, examples: &[Example]| refusal(&mut PaddingCollator::new(settings), examples);
+            |settings, examples: &[Example]| refusal(&PaddingCollator::new(settings), examples);
         let no_token = PaddingSettings {
             pad_token_id: None,
             ..SETTINGS

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{PaddingCollator, PaddingSettings};
 use crate::data::{Batch, Collator, Example};
+use crate::torch::Generator;
 
 /// The label that no loss counts.
 pub const IGNORED_LABEL: i64 = -100;
@@ -31,7 +32,7 @@ impl TokenClassificationCollator {
 }
 
 impl Collator for TokenClassificationCollator {
-    fn collate(&mut self, examples: &[Example]) -> Result<Batch> {
+    fn collate(&self, examples: &[Example], _draws: &mut Generator) -> Result<Batch> {
         self.tokens
             .collate_with(examples, Some(self.label_pad_token_id))
     }
@@ -80,9 +81,9 @@ mod tests {
                 [10., 20., 30., 10., -1., -1.],
             ),
         ];
-        for (mut collator, expected) in cases {
+        for (collator, expected) in cases {
             for name in ["label", "labels", "label_ids"] {
-                let columns = contents(&collate(&mut collator, &rows(name)));
+                let columns = contents(&collate(&collator, &rows(name)));
                 let (found, _, shape, numbers) = &columns[1];
                 assert_eq!(
                     (found.as_str(), shape.as_slice(), numbers.as_slice()),
@@ -94,10 +95,7 @@ mod tests {
             pad_to_multiple_of: Some(4),
             ..right
         };
-        let batch = collate(
-            &mut TokenClassificationCollator::new(multiple),
-            &rows("labels"),
-        );
+        let batch = collate(&TokenClassificationCollator::new(multiple), &rows("labels"));
         assert!(
             batch
                 .columns
@@ -111,7 +109,7 @@ mod tests {
         let mut examples = rows("labels");
         examples[1].columns[1].1 = Value::Ints(vec![1, 2]);
         let message = refusal(
-            &mut TokenClassificationCollator::new(PaddingSettings {
+            &TokenClassificationCollator::new(PaddingSettings {
                 pad_token_id: Some(0),
                 ..PaddingSettings::default()
             }),

@@ -1,58 +1,82 @@
 //! CSV and TSV with a header line. A column's type is decided by all its values; an empty value is null.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
-use super::{open, utf8_column};
+use super::{Reader, open, utf8_column};
 use crate::data::column::Cell;
 use crate::data::table::{TableBuilder, Unit};
 use crate::error::Failure;
 
 const BUFFER: usize = 1 << 20;
 
-/// Reads a CSV file.
-pub(super) fn read_commas(path: &Path, builder: &mut TableBuilder) -> Result<()> {
-    read(path, b',', builder)
+/// A file with a header line.
+struct Records {
+    path: PathBuf,
+    reader: csv::Reader<File>,
+    names: Vec<String>,
+    record: ByteRecord,
 }
 
-/// Reads a TSV file.
-pub(super) fn read_tabs(path: &Path, builder: &mut TableBuilder) -> Result<()> {
-    read(path, b'\t', builder)
+/// Opens a CSV file.
+pub(super) fn open_commas(path: &Path) -> Result<Box<dyn Reader>> {
+    open_records(path, b',')
 }
 
-fn read(path: &Path, delimiter: u8, builder: &mut TableBuilder) -> Result<()> {
-    let file = open(path)?;
+/// Opens a TSV file.
+pub(super) fn open_tabs(path: &Path) -> Result<Box<dyn Reader>> {
+    open_records(path, b'\t')
+}
+
+fn open_records(path: &Path, delimiter: u8) -> Result<Box<dyn Reader>> {
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .buffer_capacity(BUFFER)
-        .from_reader(file);
-    let explain = |error| explain(path, error);
-    let header = reader.byte_headers().map_err(explain)?.clone();
-    let names = header_names(&header)
+        .from_reader(open(path)?);
+    let header = reader
+        .byte_headers()
+        .map_err(|error| explain(path, error))?;
+    let names = header_names(header)
         .map_err(|message| Failure::data(format!("{}:1: {message}", path.display())))?;
-    builder.begin_file(path, Unit::Line);
-    let mut record = ByteRecord::new();
-    while builder.room() > 0 && reader.read_byte_record(&mut record).map_err(explain)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        builder.begin_row(line);
-        for (position, (name, field)) in names.iter().zip(&record).enumerate() {
-            let text = std::str::from_utf8(field).map_err(|error| {
-                let at = utf8_column(error);
-                Failure::data(format!(
-                    "{}:{line}: field {name:?} is not valid UTF-8 at its byte {at}",
-                    path.display()
-                ))
-            })?;
-            builder
-                .column(name, position)
-                .push(Cell::Untyped(Cow::Borrowed(text)));
+    Ok(Box::new(Records {
+        path: path.to_owned(),
+        names: names.into_iter().map(str::to_owned).collect(),
+        record: ByteRecord::new(),
+        reader,
+    }))
+}
+
+impl Reader for Records {
+    fn fill(&mut self, builder: &mut TableBuilder) -> Result<()> {
+        let path = &self.path;
+        builder.begin_file(path, Unit::Line);
+        while builder.room() > 0 {
+            let read = self.reader.read_byte_record(&mut self.record);
+            if !read.map_err(|error| explain(path, error))? {
+                break;
+            }
+            let line = self.record.position().map_or(0, csv::Position::line);
+            builder.begin_row(line);
+            for (position, (name, field)) in self.names.iter().zip(&self.record).enumerate() {
+                let text = std::str::from_utf8(field).map_err(|error| {
+                    let at = utf8_column(error);
+                    Failure::data(format!(
+                        "{}:{line}: field {name:?} is not valid UTF-8 at its byte {at}",
+                        path.display()
+                    ))
+                })?;
+                builder
+                    .column(name, position)
+                    .push(Cell::Untyped(Cow::Borrowed(text)));
+            }
+            builder.end_rows(1);
         }
-        builder.end_rows(1);
+        Ok(())
     }
-    Ok(())
 }
 
 fn header_names(header: &ByteRecord) -> Result<Vec<&str>, String> {

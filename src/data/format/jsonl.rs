@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::de::{
@@ -11,7 +12,7 @@ use serde::de::{
 };
 use serde_json::error::Category;
 
-use super::{open, utf8_column};
+use super::{Reader, open, utf8_column};
 use crate::data::column::Cell;
 use crate::data::table::{TableBuilder, Unit};
 use crate::error::Failure;
@@ -19,31 +20,51 @@ use crate::error::Failure;
 const BUFFER: usize = 1 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a file; blank lines are skipped.
-pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
-    let mut reader = BufReader::with_capacity(BUFFER, open(path)?);
-    builder.begin_file(path, Unit::Line);
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        line.clear();
-        let end = reader
-            .read_until(b'\n', &mut line)
-            .with_context(|| format!("reading {}", path.display()))?
-            == 0;
-        if end || builder.room() == 0 {
-            break;
+/// A file of lines; blank ones are skipped.
+struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// Lines that were read.
+    number: u64,
+    line: Vec<u8>,
+}
+
+/// Opens a file.
+pub(super) fn open_lines(path: &Path) -> Result<Box<dyn Reader>> {
+    Ok(Box::new(Lines {
+        path: path.to_owned(),
+        reader: BufReader::with_capacity(BUFFER, open(path)?),
+        number: 0,
+        line: Vec::new(),
+    }))
+}
+
+impl Reader for Lines {
+    fn fill(&mut self, builder: &mut TableBuilder) -> Result<()> {
+        builder.begin_file(&self.path, Unit::Line);
+        while builder.room() > 0 {
+            self.line.clear();
+            let context = || format!("reading {}", self.path.display());
+            let read = self.reader.read_until(b'\n', &mut self.line);
+            if read.with_context(context)? == 0 {
+                break;
+            }
+            self.number += 1;
+            let number = self.number;
+            let bytes = if number == 1 {
+                self.line
+                    .strip_prefix(BYTE_ORDER_MARK)
+                    .unwrap_or(&self.line)
+            } else {
+                &self.line
+            };
+            read_line(bytes, number, builder).map_err(|failure| {
+                let message = format!("{}:{number}: {}", self.path.display(), failure.message);
+                Failure { message, ..failure }
+            })?;
         }
-        let bytes = if number == 1 {
-            line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line)
-        } else {
-            &line
-        };
-        read_line(bytes, number, builder).map_err(|failure| {
-            let message = format!("{}:{number}: {}", path.display(), failure.message);
-            Failure { message, ..failure }
-        })?;
+        Ok(())
     }
-    Ok(())
 }
 
 fn read_line(bytes: &[u8], number: u64, builder: &mut TableBuilder) -> Result<(), Failure> {

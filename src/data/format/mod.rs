@@ -14,16 +14,25 @@ use crate::error::{Failure, Kind};
 mod csv;
 mod jsonl;
 mod parquet;
+mod stream;
 
-type Reader = fn(&Path, &mut TableBuilder) -> Result<()>;
+pub use stream::FileStream;
+
+/// A data file that is being read from its beginning.
+trait Reader: Send {
+    /// Reads rows until the builder is full or the file ends, and says where they are.
+    fn fill(&mut self, builder: &mut TableBuilder) -> Result<()>;
+}
+
+type Open = fn(&Path) -> Result<Box<dyn Reader>>;
 
 /// Extension and reader; the order is that of messages.
-const READERS: &[(&str, Reader)] = &[
-    ("jsonl", jsonl::read),
-    ("json", jsonl::read),
-    ("csv", csv::read_commas),
-    ("tsv", csv::read_tabs),
-    ("parquet", parquet::read),
+const READERS: &[(&str, Open)] = &[
+    ("jsonl", jsonl::open_lines),
+    ("json", jsonl::open_lines),
+    ("csv", csv::open_commas),
+    ("tsv", csv::open_tabs),
+    ("parquet", parquet::open_rows),
 ];
 
 /// Reads files, one after the other, into one table of at most `max_rows` rows.
@@ -33,26 +42,27 @@ pub fn read(files: &[PathBuf], max_rows: Option<usize>) -> Result<Table> {
         max_rows != Some(0),
         Failure::usage("a limit of 0 rows leaves no data")
     );
-    let readers: Vec<Reader> = files
+    let readers: Vec<Open> = files
         .iter()
         .map(|path| reader_of(path))
         .collect::<Result<_>>()?;
     let mut builder = TableBuilder::new(max_rows);
-    for (path, read) in files.iter().zip(readers) {
+    for (path, open) in files.iter().zip(readers) {
         if builder.room() == 0 {
             break;
         }
         let before = builder.rows();
-        read(path, &mut builder)?;
-        ensure!(
-            builder.rows() > before,
-            Failure::data(format!("{}: the file holds no rows", path.display()))
-        );
+        open(path)?.fill(&mut builder)?;
+        ensure!(builder.rows() > before, no_rows(path));
     }
     Ok(builder.finish())
 }
 
-fn reader_of(path: &Path) -> Result<Reader> {
+fn no_rows(path: &Path) -> Failure {
+    Failure::data(format!("{}: the file holds no rows", path.display()))
+}
+
+fn reader_of(path: &Path) -> Result<Open> {
     let extension = path
         .extension()
         .and_then(|extension| extension.to_str())

@@ -2,7 +2,7 @@
 //! name only.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,37 +10,63 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::open;
+use super::{Reader, open};
 use crate::data::column::{Cell, Column};
 use crate::data::table::{TableBuilder, Unit};
 use crate::error::Failure;
 
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Reads a file.
-pub(super) fn read(path: &Path, builder: &mut TableBuilder) -> Result<()> {
+/// A file of row groups.
+struct Rows {
+    path: PathBuf,
+    batches: ParquetRecordBatchReader,
+    /// What is left of a batch that was longer than the room for it.
+    rest: Option<RecordBatch>,
+    /// Rows that were handed over.
+    done: u64,
+}
+
+/// Opens a file.
+pub(super) fn open_rows(path: &Path) -> Result<Box<dyn Reader>> {
     let file = open(path)?;
-    let corrupt = |error: &dyn std::fmt::Display| {
-        Failure::data(format!(
-            "{}: not a readable Parquet file: {error}",
-            path.display()
-        ))
-    };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| corrupt(&error))?;
-    let reader = reader
-        .with_batch_size(ROWS_AT_ONCE)
-        .with_limit(builder.room());
-    builder.begin_file(path, Unit::Row);
-    let mut line = 1;
-    for batch in reader.build().map_err(|error| corrupt(&error))? {
-        let batch = batch.map_err(|error| corrupt(&error))?;
-        builder.begin_row(line);
-        line += batch.num_rows() as u64;
-        append(&batch, builder);
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| corrupt(path, &error))?;
+    let batches = reader.with_batch_size(ROWS_AT_ONCE).build();
+    Ok(Box::new(Rows {
+        path: path.to_owned(),
+        batches: batches.map_err(|error| corrupt(path, &error))?,
+        rest: None,
+        done: 0,
+    }))
+}
+
+fn corrupt(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::data(format!(
+        "{}: not a readable Parquet file: {error}",
+        path.display()
+    ))
+}
+
+impl Reader for Rows {
+    fn fill(&mut self, builder: &mut TableBuilder) -> Result<()> {
+        builder.begin_file(&self.path, Unit::Row);
+        while builder.room() > 0 {
+            let next = self.rest.take().map(Ok).or_else(|| self.batches.next());
+            let Some(batch) = next else { break };
+            let batch = batch.map_err(|error| corrupt(&self.path, &error))?;
+            let count = batch.num_rows().min(builder.room());
+            if count < batch.num_rows() {
+                self.rest = Some(batch.slice(count, batch.num_rows() - count));
+            }
+            builder.begin_row(self.done + 1);
+            self.done += count as u64;
+            append(&batch.slice(0, count), builder);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn append(batch: &RecordBatch, builder: &mut TableBuilder) {

@@ -13,7 +13,7 @@ const MAX_LAYERS: usize = 4096;
 /// The shape of the network; defaults are those of `BertConfig`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
-pub(super) struct Shape {
+pub(in crate::model) struct Shape {
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub num_hidden_layers: usize,
@@ -31,6 +31,7 @@ pub(super) struct Shape {
     pub is_decoder: bool,
     pub add_cross_attention: bool,
     pub pruned_heads: Option<serde_json::Map<String, serde_json::Value>>,
+    pub tie_word_embeddings: bool,
 }
 
 impl Default for Shape {
@@ -53,6 +54,7 @@ impl Default for Shape {
             is_decoder: false,
             add_cross_attention: false,
             pruned_heads: None,
+            tie_word_embeddings: true,
         }
     }
 }
