@@ -60,8 +60,8 @@ pub fn read_optimizer(path: &Path) -> Result<PartState> {
     })
 }
 
-/// Adds the state of parameter `index`. What stands in a dictionary inside of it is part of it: bitsandbytes wraps its
-/// tensors in one since 0.49.
+/// Adds the state of parameter `index`. What stands in a dictionary inside of it is part of it: bitsandbytes 0.50 wraps
+/// its tensors in one.
 fn push_state(index: i64, state: &PickleValue, tensors: &mut Vec<(String, Tensor)>) -> Result<()> {
     let mut push = |key: &PickleValue, value: &PickleValue| {
         let PickleValue::Str(key) = key else {

@@ -179,15 +179,22 @@ pub enum Raw {
 
 /// Reads `k=v,k=v`; blanks do not count. The error says which item has another form.
 pub fn read_list(text: &str) -> Result<Vec<(String, Raw)>, String> {
-    let text: String = text.chars().filter(|letter| *letter != ' ').collect();
+    let text = without_blanks(text);
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let item = |item: &str| match item.split('=').collect::<Vec<_>>()[..] {
+    text.split(',').map(read_item).collect()
+}
+
+fn without_blanks(text: &str) -> String {
+    text.chars().filter(|letter| *letter != ' ').collect()
+}
+
+fn read_item(item: &str) -> Result<(String, Raw), String> {
+    match item.split('=').collect::<Vec<_>>()[..] {
         [key, value] if !key.is_empty() => Ok((key.to_owned(), Raw::Word(value.to_owned()))),
         _ => Err(format!("{} is not key=value", quoted(item))),
-    };
-    text.split(',').map(item).collect()
+    }
 }
 
 /// Reads a JSON object or `k=v,k=v`. In a list an item without `=` goes on with the value before it, which a rule needs.
@@ -200,20 +207,15 @@ pub fn read_object_or_list(text: &str) -> Result<Vec<(String, Raw)>, String> {
             .map(|(key, value)| (key, Raw::Json(value)))
             .collect());
     }
-    let mut items: Vec<String> = Vec::new();
-    for piece in text.split(',') {
-        match items.last_mut() {
-            Some(last) if !piece.contains('=') => {
-                last.push(';');
-                last.push_str(piece);
+    let text = without_blanks(text);
+    let mut settings: Vec<(String, Raw)> = Vec::new();
+    for item in text.split(',').filter(|_| !text.is_empty()) {
+        match settings.last_mut() {
+            Some((_, Raw::Word(value))) if !item.contains('=') => {
+                value.push(',');
+                value.push_str(item);
             }
-            _ => items.push(piece.to_owned()),
-        }
-    }
-    let mut settings = read_list(&items.join(","))?;
-    for (_, value) in &mut settings {
-        if let Raw::Word(word) = value {
-            *word = word.replace(';', ",");
+            _ => settings.push(read_item(item)?),
         }
     }
     Ok(settings)

@@ -1,4 +1,5 @@
 //! From arguments to a resolved run, through the library.
 
+mod parameters;
 mod resolve;
 mod table;

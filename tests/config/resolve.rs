@@ -338,6 +338,45 @@ fn deprecated_arguments_take_effect_through_their_successors() {
 }
 
 #[test]
+fn settings_of_optimizer_and_schedule_arrive_with_their_types() {
+    let anyprecision =
+        "--optim adamw_anyprecision --optim_args use_kahan_summation=True,variance_dtype=bfloat16";
+    check(
+        Command::Train,
+        &[
+            ("", "", "optimizer.args", json!({})),
+            ("", "", "optimizer.lr_scheduler_kwargs", json!({})),
+            (
+                "",
+                anyprecision,
+                "optimizer.args",
+                json!({"use_kahan_summation": true, "variance_dtype": "bfloat16"}),
+            ),
+            (
+                "lr_scheduler_type = \"polynomial\"\nlr_scheduler_kwargs = \"power=2\"",
+                "",
+                "optimizer.lr_scheduler_kwargs",
+                json!({"power": 2.0}),
+            ),
+            (
+                "",
+                "--lr_scheduler_type inverse_sqrt --lr_scheduler_kwargs timescale=7",
+                "optimizer.lr_scheduler_kwargs",
+                json!({"timescale": 7}),
+            ),
+        ],
+    );
+    let project = Project::new("");
+    let notes = project
+        .resolve(Command::Train, "--optim schedule_free_adamw")
+        .notes;
+    assert!(
+        notes.iter().any(|note| note.contains("constant is usual")),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn what_happens_after_training_follows_from_flags_and_files() {
     check(
         Command::Train,

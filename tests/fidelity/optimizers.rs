@@ -19,6 +19,7 @@ fn recorded() -> BTreeMap<String, [f64; 2]> {
     serde_json::from_str(&text).expect("JSON")
 }
 
+/// Row 71: each name makes its optimizer.
 #[test]
 fn every_optimizer_ends_where_its_reference_does() {
     let mut names = BTreeSet::new();
