@@ -1,5 +1,5 @@
 //! The 93 behaviours of the reference that are worth a test (specification, section 8): each has a test that carries its
-//! number, in a comment `Row 17` or `Rows 8 to 12, 70 and 74`, or stands here with the reason why it cannot have one.
+//! number, in a comment `Row 17` or `Rows 8 to 12, 70 and 74`, or in its name, or stands here with the reason why it cannot have one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,22 @@ use std::path::{Path, PathBuf};
 const NUM_ROWS: u32 = 93;
 
 /// Rows that cannot apply here.
-const WITHOUT_TEST: &[(u32, &str)] = &[];
+const WITHOUT_TEST: &[(u32, &str)] = &[
+    (
+        14,
+        "loaders are made by the trainer, of data sets: there is none without one",
+    ),
+    (
+        77,
+        "grouping by length over several processes: there is one so far",
+    ),
+    (78, "gathering from several processes: there is one so far"),
+    (79, "samplers of several processes: there is one so far"),
+    (80, "shards of several processes: there is one so far"),
+    (81, "shards of several processes: there is one so far"),
+    (89, "there is no reporter that speaks to TensorBoard yet"),
+    (90, "there is no search for hyper-parameters yet"),
+];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
@@ -76,11 +91,11 @@ fn every_row_has_a_test_or_a_reason() {
         .filter(|path| !path.ends_with("tests/rows.rs"))
     {
         let text = fs::read_to_string(path).expect("a source");
-        let comments = text
-            .lines()
-            .map(str::trim_start)
-            .filter(|line| line.starts_with("//"));
+        let lines = || text.lines().map(str::trim_start);
+        let comments = lines().filter(|line| line.starts_with("//"));
         comments.for_each(|line| tested.extend(rows(line)));
+        let names = lines().filter_map(|line| line.strip_prefix("fn row_")?.split_once('_'));
+        tested.extend(names.filter_map(|(number, _)| number.parse::<u32>().ok()));
     }
     let excused: BTreeSet<u32> = WITHOUT_TEST.iter().map(|(row, _)| *row).collect();
     let twice: Vec<_> = tested.intersection(&excused).collect();

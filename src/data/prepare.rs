@@ -783,7 +783,7 @@ mod tests {
             ),
             (
                 &[
-                    ("id", Value::Int(7)),
+                    ("id", text("x7")),
                     ("text", text("the soup")),
                     label.clone(),
                 ],

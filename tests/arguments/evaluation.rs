@@ -74,3 +74,21 @@ fn early_stopping_and_the_best_model() {
     let most = losses.fold(f64::MIN, f64::max);
     assert_eq!(best.as_f64(), Some(most));
 }
+
+/// Row 55: outputs that the configuration names are left out of predictions.
+#[test]
+fn outputs_to_ignore_are_left_out() {
+    let bench = Bench::new();
+    let predicted = |ignored: &[&str]| {
+        let path = bench.host.path("model/config.json");
+        let mut config = read(&path);
+        config["keys_to_ignore_at_inference"] = json!(ignored);
+        std::fs::write(&path, config.to_string()).expect("a configuration");
+        let run = bench
+            .train("--max_steps 1 --test_file rows.jsonl --do_predict --max_predict_samples 1");
+        let text = std::fs::read_to_string(run.folder.join("predictions.jsonl")).expect("a file");
+        serde_json::from_str::<serde_json::Value>(&text).expect("one row")
+    };
+    assert!(predicted(&["past_key_values"]).get("label").is_some());
+    assert_eq!(predicted(&["logits"]), json!({"row": 0}));
+}

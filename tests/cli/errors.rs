@@ -373,8 +373,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     // What is not honoured.
     (
-        "--past_index 1",
-        "past_index: not available yet: it needs models with memory; leave it out",
+        "--push_to_hub",
+        "push_to_hub: not available yet: it needs the Hub client; leave it out",
     ),
     (
         "--ddp_timeout 60",
@@ -389,8 +389,8 @@ const REFUSALS: &[(&str, &str)] = &[
         "tpu_num_cores: refused: libtorch has no TPU device; leave it out",
     ),
     (
-        "--no_log_on_each_node",
-        "log_on_each_node: not available yet: it needs training with several processes; leave it out",
+        "--ddp_timeout 60",
+        "ddp_timeout: not available yet: it needs training with several processes; leave it out",
     ),
     (
         "--save_safetensors false",

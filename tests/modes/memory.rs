@@ -66,7 +66,7 @@ fn the_batch_size_is_halved_until_it_fits() {
     );
 }
 
-/// Fields 80 and row 64.
+/// Row 64, and field 80.
 #[test]
 fn memory_is_reported_if_asked_for() {
     let host = Host::new();
