@@ -107,6 +107,8 @@ pub struct Trainer {
     training: Option<Training>,
     model_init: Option<MakeModel>,
     optimizers: Option<MakeOptimizers>,
+    /// Whether the schedule of `training` came with the optimizer: then it goes on, else it is made anew.
+    has_own_schedule: bool,
     loaders: Loaders,
     train_dataset: Option<Arc<dyn Dataset>>,
     interrupted: Arc<AtomicBool>,
@@ -175,6 +177,7 @@ impl Trainer {
             training: None,
             model_init,
             optimizers: parts.optimizers,
+            has_own_schedule: false,
             loaders,
             train_dataset: parts.train_dataset,
             interrupted,
@@ -183,7 +186,8 @@ impl Trainer {
         })
     }
 
-    /// Other arguments for what comes; the model and the optimizer stay.
+    /// Other arguments for what comes: seed, epochs, steps, batch size of training, rates, intervals, checkpoints. What was
+    /// made at construction stays: model and optimizer, loss, strategies, evaluation sets, plugins, modes of libtorch.
     pub fn set_args(&mut self, args: TrainingArguments) -> Result<()> {
         self.run = resolved(args, self.supplied)?;
         self.trainer
@@ -230,9 +234,13 @@ impl Trainer {
         let loader = self.loaders.training(run, rows)?;
         let plan = train::plan(run, &loader)?;
         let own = match (&mut self.optimizers, self.training.take()) {
-            (Some(_), Some(before)) => Some((before.optimizer, Some(before.scheduler))),
+            (Some(_), Some(before)) => {
+                let own = self.has_own_schedule.then_some(before.scheduler);
+                Some((before.optimizer, own))
+            }
             (Some(make), None) => {
                 let made = make(self.trainer.model(), &plan)?;
+                self.has_own_schedule = made.lr_scheduler.is_some();
                 Some((made.optimizer, made.lr_scheduler))
             }
             (None, Some(before)) => Some((before.optimizer, None)),

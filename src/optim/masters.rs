@@ -113,6 +113,16 @@ impl Optimizer for Masters {
         self.phase = phase;
         self.publish()
     }
+
+    fn weights_replaced(&mut self) -> Result<()> {
+        tch::no_grad(|| {
+            for pair in &mut self.pairs {
+                pair.master.f_copy_(&pair.half)?;
+            }
+            anyhow::Ok(())
+        })?;
+        self.inner.weights_replaced()
+    }
 }
 
 impl Stateful for Masters {

@@ -79,6 +79,10 @@ pub trait Optimizer: Stateful {
     fn enter(&mut self, _phase: Phase) -> Result<()> {
         Ok(())
     }
+    /// The parameters have been given other weights (the best ones): what the optimizer keeps of the old ones must go.
+    fn weights_replaced(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Hyperparameters that are not a group's.

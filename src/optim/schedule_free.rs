@@ -108,6 +108,16 @@ impl Optimizer for ScheduleFree {
         self.phase = phase;
         Ok(())
     }
+
+    /// Averaging begins anew from the new weights.
+    fn weights_replaced(&mut self) -> Result<()> {
+        self.aside.clear();
+        for (_, parameter, buffers) in self.inner.kept() {
+            let mut iterate = buffers[0].shallow_clone();
+            tch::no_grad(|| iterate.f_copy_(parameter))?;
+        }
+        Ok(())
+    }
 }
 
 impl Stateful for ScheduleFree {
@@ -279,5 +289,48 @@ impl Rule for Averaging {
             largest_rate: number("lr_max").unwrap_or(average.largest_rate),
             rate: number("scheduled_lr").unwrap_or(average.rate),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::optim::Options;
+
+    /// After the best weights were loaded.
+    #[test]
+    fn training_goes_on_from_weights_that_were_put_in() {
+        let mut parameter = Tensor::from_slice(&[1.0_f32, -2.0]).set_requires_grad(true);
+        let group = ParameterGroup {
+            parameters: vec![parameter.shallow_clone()],
+            names: vec!["p".to_owned()],
+            learning_rate: 0.1,
+            initial_learning_rate: 0.1,
+            weight_decay: 0.0,
+        };
+        let choice = OptimizerChoice {
+            name: "schedule_free_adamw".to_owned(),
+            adam: OptimizerSettings {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+            },
+            options: Options::default(),
+            warmup_steps: 0,
+        };
+        let mut optimizer = create(&choice, vec![group]).expect("an optimizer");
+        for _ in 0..3 {
+            parameter.square().sum(Kind::Float).backward();
+            optimizer.step().expect("a step");
+            parameter.zero_grad();
+        }
+        optimizer.enter(Phase::Evaluation).expect("entered");
+        let best = Tensor::from_slice(&[5.0_f32, 6.0]);
+        tch::no_grad(|| parameter.copy_(&best));
+        optimizer.weights_replaced().expect("replaced");
+        optimizer.enter(Phase::Training).expect("entered");
+        assert!(parameter.equal(&best), "{parameter:?}");
     }
 }

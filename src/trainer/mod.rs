@@ -54,6 +54,7 @@ pub use attempts::{Beginning, is_out_of_memory};
 pub use evaluate::Metrics;
 pub use plan::Plan;
 pub use predict::{PredictionSink, Predictions};
+pub use resume::batch_size_of;
 pub use round::round;
 pub use train::{End, Outcome};
 

@@ -56,6 +56,8 @@ pub struct Plan {
     pub num_train_epochs: u64,
     /// Rows that the run sees, planned; for the speed metrics.
     pub num_train_samples: u64,
+    /// The steps follow from the epochs: they were not given.
+    pub by_epochs: bool,
     /// Warm-up steps.
     pub warmup_steps: u64,
     /// Logging interval in steps.
@@ -168,6 +170,7 @@ impl Plan {
             epochs: input.max_steps.is_none().then_some(input.num_train_epochs),
             num_train_epochs,
             num_train_samples,
+            by_epochs: input.max_steps.is_none(),
             warmup_steps,
             logging_steps: interval(input.logging_steps),
             eval_steps: interval(input.eval_steps),

@@ -329,6 +329,7 @@ impl Trainer {
         let tensors = load::read_tensors(&folder.join(layout::PROGRESS_TENSORS))?.tensors;
         self.restore_progress(training, &progress, &tensors)?;
         let batch_size = training.loader.batch_size();
+        check_step_sizes(&progress, training)?;
         self.cursor = Cursor::restored(progress.cursor, &tensors)?.rebatched(batch_size);
         let mut resumed = self.own_position(generators)?;
         // Longer runs go on where a callback stopped the shorter one.
@@ -436,6 +437,40 @@ impl Trainer {
             is_over: false,
         }
     }
+}
+
+/// Rows of a batch in the run that wrote a checkpoint, if it was one of this program.
+pub fn batch_size_of(folder: &Path) -> Result<Option<usize>> {
+    let path = folder.join(layout::PROGRESS);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let progress: Progress = json::read(&path)?;
+    let size = usize::try_from(progress.cursor.batch_size)?;
+    Ok(Some(size).filter(|size| *size > 0))
+}
+
+/// Steps of another size make other epochs: a run that is told its epochs would end too early or too late.
+fn check_step_sizes(progress: &Progress, training: &Training) -> Result<()> {
+    let (old, new) = (
+        progress.cursor.batch_size,
+        training.loader.batch_size() as u64,
+    );
+    let before = (
+        if old == 0 { new } else { old },
+        progress.accumulation_steps,
+    );
+    let now = (new, training.plan.accumulation);
+    if before == now || !training.plan.by_epochs {
+        return Ok(());
+    }
+    let message = format!(
+        "the checkpoint's steps are {} batches of {} rows, and now they are {} of {}: the steps done and the epochs to do would \
+         be counted in different units",
+        before.1, before.0, now.1, now.0
+    );
+    let hint = "give the number of all steps with --max_steps, or go on with the same batches";
+    Err(Failure::usage(message).hint(hint).into())
 }
 
 fn restore_optimizer(training: &mut Training, folder: &Path, changed: &mut Changed) -> Result<()> {

@@ -202,17 +202,17 @@ impl Trainer {
             .is_some_and(|best| best.load_at_end)
     }
 
-    /// Reloads the best weights; weights only (spec 5.3).
-    pub(super) fn load_best_model(&mut self) -> Result<()> {
+    /// Reloads the best weights; weights only (spec 5.3). Whether it did.
+    pub(super) fn load_best_model(&mut self) -> Result<bool> {
         let Some(recorded) = self.best_folder().filter(|_| self.loads_best()) else {
-            return Ok(());
+            return Ok(false);
         };
         let Some(folder) = find::locate(&self.config.output_dir, recorded) else {
             tracing::warn!(
                 "the best model {} is gone; the last weights are kept",
                 recorded.display()
             );
-            return Ok(());
+            return Ok(false);
         };
         tracing::info!(
             "loading the best model from {} (score {:?})",
@@ -222,7 +222,7 @@ impl Trainer {
         let loaded = load::read_weights(&folder)?;
         weights::apply(&*self.parts.model, &loaded.tensors)
             .with_context(|| format!("loading the best model from {}", folder.display()))?;
-        Ok(())
+        Ok(true)
     }
 
     /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.

@@ -217,7 +217,9 @@ impl Trainer {
     /// Best model, final metrics, final log (spec 3.2 steps 9 and 10).
     fn finish(&mut self, training: &mut Training) -> Result<Outcome> {
         training.optimizer.enter(Phase::Evaluation)?;
-        self.load_best_model()?;
+        if self.load_best_model()? {
+            training.optimizer.weights_replaced()?;
+        }
         let runtime = self.started.elapsed();
         self.training_seconds = runtime.as_secs_f64();
         let planned = Work {

@@ -145,6 +145,17 @@ fn attempts(
     if !run.train.auto_find_batch_size {
         return trainer.train(&mut training, resume);
     }
+    // What has been found to fit is not tried out again.
+    if let Some(size) = resume.map(trainer::batch_size_of).transpose()?.flatten()
+        && size < training.loader.batch_size()
+    {
+        let Training { mut loader, .. } = training;
+        loader.set_batch_size(size)?;
+        training = self::training(run, loader, trainer.model())?;
+        output::status(&format!(
+            "going on with batches of {size}, which fitted before"
+        ));
+    }
     let beginning = trainer.beginning(&training)?;
     loop {
         let error = match trainer.train(&mut training, resume) {

@@ -431,3 +431,42 @@ fn resumption_is_exact() {
         expected.map(f64::to_bits)
     );
 }
+
+/// An optimizer of one's own goes on in a second `train`, under a schedule that begins anew.
+#[test]
+fn the_schedule_of_the_arguments_begins_anew() {
+    let _alone = alone();
+    let folder = folder();
+    let args = TrainingArguments {
+        logging_steps: Number(1.0),
+        ..arguments(&folder)
+    };
+    let parts = TrainerParts {
+        args,
+        optimizers: Some(Box::new(|model: &dyn Model, _| {
+            let parameters = model.parameters().iter();
+            let members: Vec<_> = parameters
+                .map(|parameter| Member {
+                    name: &parameter.name,
+                    tensor: &parameter.tensor,
+                    decay: parameter.decay,
+                })
+                .collect();
+            Ok(Optimizers {
+                optimizer: Box::new(Sgd::new(groups::build(&members, 0.01, 0.0))?),
+                lr_scheduler: None,
+            })
+        })),
+        ..parts(&folder)
+    };
+    let mut trainer = Trainer::new(parts).expect("a trainer");
+    let first = trained(&mut trainer);
+    let second = trained(&mut trainer);
+    assert!(second[0] > first[0] + 0.02, "{first:?} {second:?}");
+    let history = &trainer.state().log_history;
+    let rates: Vec<f64> = history
+        .iter()
+        .filter_map(|entry| entry.get("learning_rate")?.as_f64())
+        .collect();
+    assert!(rates[0] > 0.009 && rates[23] == 0.0, "{rates:?}");
+}

@@ -67,3 +67,34 @@ fn data_can_be_begun_anew_on_resuming() {
     assert_eq!(anew.len(), 2);
     assert_ne!(anew, whole.rows()[2..]);
 }
+
+/// Steps of another size would make other epochs: the number of all steps must be given then. A batch size that was found to
+/// fit is taken up.
+#[test]
+fn another_batch_size_on_resuming() {
+    let bench = Bench::new();
+    let common = "--num_train_epochs 2 --save_strategy steps --save_steps 2";
+    let whole = bench.train(&format!("{common} --max_steps -1"));
+    assert_eq!(whole.batches.len(), 8);
+    let resumed = format!("{common} --resume_from_checkpoint out/checkpoint-2");
+    let larger = "--per_device_train_batch_size 8";
+    let told = bench.refused(&format!("{resumed} --max_steps -1 {larger}"));
+    assert!(
+        told.contains("give the number of all steps with --max_steps"),
+        "{told}"
+    );
+    let told = bench.refused(&format!(
+        "{resumed} --max_steps -1 --gradient_accumulation_steps 2"
+    ));
+    assert!(
+        told.contains("1 batches of 4 rows, and now they are 2 of 4"),
+        "{told}"
+    );
+    // The first 8 of 16 rows have been seen.
+    let run = bench.train(&format!("{resumed} --max_steps 3 {larger}"));
+    assert_eq!(run.rows(), [whole.rows()[2..4].concat()]);
+    let run = bench.train(&format!(
+        "{resumed} --max_steps -1 --auto_find_batch_size {larger}"
+    ));
+    assert_eq!(run.rows(), whole.rows()[2..]);
+}

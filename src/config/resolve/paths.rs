@@ -12,6 +12,27 @@ use super::super::setting::{ResumeFrom, quoted};
 use super::Draft;
 use crate::checkpoint::layout;
 
+/// What only the commands do: a program hands over rows, collators and batches that fit.
+const FOR_THE_COMMAND: &[&str] = &[
+    "auto_find_batch_size",
+    "streaming",
+    "data_collator",
+    "mlm",
+    "mlm_probability",
+    "plm_probability",
+    "max_span_length",
+    "max_length",
+    "pad_to_max_length",
+    "pad_to_multiple_of",
+    "max_train_samples",
+    "max_eval_samples",
+    "max_predict_samples",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "resume_from_checkpoint",
+];
+
 /// Endings of TorchScript files.
 const TORCHSCRIPT: &[&str] = &["pt", "pth", "ts"];
 
@@ -143,6 +164,15 @@ impl Draft<'_> {
             self.wrong(
                 field,
                 "has no effect: the program hands the rows over; leave it out",
+            );
+        }
+        for field in FOR_THE_COMMAND
+            .iter()
+            .filter(|field| self.input.is_given(field))
+        {
+            self.wrong(
+                field,
+                "is for the command line; a program does this itself, so leave it out",
             );
         }
         let strategy = &self.arguments.evaluation_strategy;
