@@ -7,14 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use host::api::{ModelSource, Optimizers, Resume};
+use host::api::{ModelSource, Optimizers, Resume, parameter_groups};
 use host::callback::{Callback, Context, Event, EventKind};
 use host::config::setting::Number;
 use host::data::{Batch, Example, Table, Value};
 use host::metric::{EvalPrediction, Whole};
 use host::model::{Model, Outputs, Parameter};
 use host::optim::Sgd;
-use host::optim::groups::{self, Member};
 use host::optim::lr_scheduler::{LambdaScheduler, Schedule};
 use host::{Trainer, TrainerParts, TrainingArguments};
 use tch::{Kind, Reduction, Tensor};
@@ -167,16 +166,7 @@ fn trainer(output_dir: &Path) -> Result<Trainer> {
         compute_metrics: vec![Box::new(Whole::new("hits", hits))],
         callbacks: vec![Box::new(GoodEnough)],
         optimizers: Some(Box::new(|model: &dyn Model, _| {
-            let members: Vec<_> = model
-                .parameters()
-                .iter()
-                .map(|parameter| Member {
-                    name: &parameter.name,
-                    tensor: &parameter.tensor,
-                    decay: parameter.decay,
-                })
-                .collect();
-            let mut groups = groups::build(&members, 0.2, 0.0);
+            let mut groups = parameter_groups(model, 0.2, 0.0);
             let lr_scheduler = LambdaScheduler::new(Box::new(TwoStages), &mut groups);
             Ok(Optimizers {
                 optimizer: Box::new(Sgd::new(groups)?),

@@ -28,4 +28,5 @@ pub use prediction::PredictionOutput;
 pub use selected::Selected;
 pub use trainer::{
     MakeCollator, MakeModel, MakeOptimizers, ModelSource, Optimizers, Trainer, TrainerParts,
+    parameter_groups,
 };

@@ -3,8 +3,7 @@
 use anyhow::Result;
 use tch::Tensor;
 
-use crate::data::Accumulator;
-use crate::metric::EvaluationBatch;
+use crate::metric::{EvalPrediction, EvaluationBatch, Gathered};
 use crate::trainer::PredictionSink;
 
 /// What [`Trainer::predict`](super::Trainer::predict) returns.
@@ -19,27 +18,23 @@ pub struct PredictionOutput {
     pub metrics: Vec<(String, f64)>,
 }
 
-/// Gathers a pass.
-#[derive(Debug, Default)]
-pub(super) struct Gathered {
-    outputs: Accumulator,
-    labels: Accumulator,
-}
-
-impl Gathered {
-    /// Everything that was seen, with the pass's metrics.
-    pub(super) fn finish(self, metrics: Vec<(String, f64)>) -> Result<PredictionOutput> {
-        Ok(PredictionOutput {
-            predictions: self.outputs.finish()?,
-            label_ids: self.labels.finish()?,
-            metrics,
-        })
+impl PredictionSink for Gathered {
+    fn batch(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
+        self.push(batch)
     }
 }
 
-impl PredictionSink for Gathered {
-    fn batch(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
-        self.outputs.push(batch.outputs)?;
-        self.labels.push(batch.labels)
+impl PredictionOutput {
+    /// What a pass has gathered, and its metrics.
+    pub(super) fn of(seen: Gathered, metrics: Vec<(String, f64)>) -> Result<Self> {
+        let EvalPrediction {
+            predictions,
+            label_ids,
+        } = seen.finish()?;
+        Ok(Self {
+            predictions,
+            label_ids,
+            metrics,
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 
-use super::prediction::{Gathered, PredictionOutput};
+use super::prediction::PredictionOutput;
 use super::selected::Selected;
 use super::{Resume, TrainingArguments};
 use crate::callback::{Callback, TrainerState};
@@ -21,9 +21,9 @@ use crate::data::sampler::Sequential;
 use crate::data::{Collator, Dataset, Loader, Sampler, Tokenizer, Value};
 use crate::error::Failure;
 use crate::loss::{self, Loss, LossSettings};
-use crate::metric::{LogitsProcessor, Metric};
+use crate::metric::{Gathered, LogitsProcessor, Metric};
 use crate::model::Model;
-use crate::optim::{LrScheduler, Optimizer};
+use crate::optim::{LrScheduler, Optimizer, ParameterGroup, groups};
 use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
@@ -293,7 +293,7 @@ impl Trainer {
         let set = sets.first_mut().context("one set was made")?;
         let mut gathered = Gathered::default();
         match self.trainer.predict(set, prefix, &mut gathered)? {
-            Some(predictions) => gathered.finish(predictions.metrics.0).map(Some),
+            Some(predictions) => PredictionOutput::of(gathered, predictions.metrics.0).map(Some),
             None => Ok(None),
         }
     }
@@ -351,6 +351,16 @@ impl Trainer {
     pub fn close(self) -> Result<()> {
         self.plugins.close()
     }
+}
+
+/// The model's parameters in the two groups of the reference (spec 4.2), for an own optimizer: the first decays by
+/// `weight_decay`, the second not.
+pub fn parameter_groups(
+    model: &dyn Model,
+    learning_rate: f64,
+    weight_decay: f64,
+) -> Vec<ParameterGroup> {
+    groups::build(&train::members(model), learning_rate, weight_decay)
 }
 
 /// The model's own loss, or label smoothing.

@@ -35,15 +35,13 @@ impl Callback for DefaultFlow {
         "default_flow"
     }
 
-    fn is_default_flow(&self) -> bool {
-        true
-    }
-
     fn wants(&self, kind: EventKind) -> bool {
         matches!(kind, EventKind::StepEnd | EventKind::EpochEnd)
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
+        // Its wishes are the run's own schedule: the audit is about what others change of it.
+        context.control.set_actor("", context.state.global_step);
         match event {
             Event::StepEnd => self.on_step_end(context),
             Event::EpochEnd => self.on_epoch_end(context),

@@ -85,12 +85,7 @@ impl Callbacks {
         control.clear_before(kind);
         for &index in &self.subscribers[kind as usize] {
             let callback = &mut self.list[index];
-            let actor = if callback.is_default_flow() {
-                ""
-            } else {
-                callback.name()
-            };
-            control.set_actor(actor, view.state.global_step);
+            control.set_actor(callback.name(), view.state.global_step);
             let mut context = Context {
                 state: view.state,
                 control,

@@ -124,10 +124,6 @@ pub struct Context<'a> {
 pub trait Callback {
     /// Name for messages, the summary and the audit of control changes.
     fn name(&self) -> &str;
-    /// Whether this is the reference's own schedule, whose wishes are nobody's in the audit.
-    fn is_default_flow(&self) -> bool {
-        false
-    }
     /// Whether `on_event` wants this event; asked once per event kind when the run is wired.
     fn wants(&self, kind: EventKind) -> bool;
     /// One event. An error ends the run.

@@ -352,8 +352,13 @@ pub struct Logging {
 impl Logging {
     /// Whether only errors are to be told.
     pub fn is_quiet(&self) -> bool {
-        ["error", "critical"].contains(&self.level.as_str())
+        is_quiet(&self.level)
     }
+}
+
+/// Whether a log level leaves out everything but errors.
+pub(super) fn is_quiet(level: &str) -> bool {
+    ["error", "critical"].contains(&level)
 }
 
 /// Checkpoints.

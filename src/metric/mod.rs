@@ -9,7 +9,7 @@ mod accuracy;
 mod whole;
 
 pub use accuracy::Accuracy;
-pub use whole::{EvalPrediction, Whole};
+pub use whole::{EvalPrediction, Gathered, Whole};
 
 /// What evaluation hands over for one batch. Outputs have been through the logits processor.
 #[derive(Clone, Copy, Debug)]

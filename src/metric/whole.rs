@@ -17,12 +17,34 @@ pub struct EvalPrediction {
     pub label_ids: Vec<(String, Tensor)>,
 }
 
+/// The outputs and labels of a pass on their way to an [`EvalPrediction`].
+#[derive(Debug, Default)]
+pub struct Gathered {
+    outputs: Accumulator,
+    labels: Accumulator,
+}
+
+impl Gathered {
+    /// One more batch.
+    pub fn push(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
+        self.outputs.push(batch.outputs)?;
+        self.labels.push(batch.labels)
+    }
+
+    /// Everything that was seen.
+    pub fn finish(self) -> Result<EvalPrediction> {
+        Ok(EvalPrediction {
+            predictions: self.outputs.finish()?,
+            label_ids: self.labels.finish()?,
+        })
+    }
+}
+
 /// Calls a function once a pass.
 pub struct Whole<F> {
     name: String,
     compute: F,
-    outputs: Accumulator,
-    labels: Accumulator,
+    seen: Gathered,
 }
 
 impl<F> std::fmt::Debug for Whole<F> {
@@ -37,8 +59,7 @@ impl<F: FnMut(&EvalPrediction) -> Result<Vec<(String, f64)>>> Whole<F> {
         Self {
             name: name.to_owned(),
             compute,
-            outputs: Accumulator::new(),
-            labels: Accumulator::new(),
+            seen: Gathered::default(),
         }
     }
 }
@@ -49,21 +70,16 @@ impl<F: FnMut(&EvalPrediction) -> Result<Vec<(String, f64)>>> Metric for Whole<F
     }
 
     fn reset(&mut self, _dataset: &str) -> Result<()> {
-        self.outputs = Accumulator::new();
-        self.labels = Accumulator::new();
+        self.seen = Gathered::default();
         Ok(())
     }
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
-        self.outputs.push(batch.outputs)?;
-        self.labels.push(batch.labels)
+        self.seen.push(batch)
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
-        let prediction = EvalPrediction {
-            predictions: std::mem::take(&mut self.outputs).finish()?,
-            label_ids: std::mem::take(&mut self.labels).finish()?,
-        };
+        let prediction = std::mem::take(&mut self.seen).finish()?;
         (self.compute)(&prediction)
     }
 }

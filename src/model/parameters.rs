@@ -282,7 +282,7 @@ impl ParameterSource {
         if self.storages.insert(tensor.data_ptr() as usize) {
             Ok(tensor)
         } else {
-            Ok(tensor.f_to_dtype(kind, false, true)?)
+            torch::copy_of(&tensor, kind)
         }
     }
 

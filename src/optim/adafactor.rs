@@ -367,20 +367,8 @@ impl Stateful for Adafactor {
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let incoming = state::read(&self.groups, state)?;
-        let named = self
-            .groups
-            .iter()
-            .flat_map(|group| group.names.iter().zip(&group.parameters));
-        let slots = named
-            .zip(incoming.entries)
-            .map(|((name, parameter), entry)| {
-                Ok(if entry.is_empty() {
-                    None
-                } else {
-                    Some(self.read_entry(name, parameter, entry)?)
-                })
-            });
-        self.slots = slots.collect::<Result<_>>()?;
+        let read = |name: &str, parameter: &Tensor, entry| self.read_entry(name, parameter, entry);
+        self.slots = state::read_slots(&self.groups, incoming.entries, read)?;
         state::apply_groups(&mut self.groups, &incoming.groups);
         Ok(())
     }

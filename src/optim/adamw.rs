@@ -112,12 +112,6 @@ impl AdamW {
         }
     }
 
-    fn named(&self) -> impl Iterator<Item = (&String, &Tensor)> {
-        self.groups
-            .iter()
-            .flat_map(|group| group.names.iter().zip(&group.parameters))
-    }
-
     fn read_entry(&self, name: &str, parameter: &Tensor, mut entry: Entry) -> Result<[Tensor; 3]> {
         let (shape, step) = (parameter.size(), state::take_step(&mut entry, name)?);
         let exp_avg = state::take(&mut entry, "exp_avg", (name, &shape, parameter))?;
@@ -196,7 +190,9 @@ impl Stateful for AdamW {
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let incoming = state::read(&self.groups, state)?;
         let mut moments = Moments::new(incoming.entries.len());
-        for (index, ((name, parameter), entry)) in self.named().zip(incoming.entries).enumerate() {
+        for (index, ((name, parameter), entry)) in
+            state::named(&self.groups).zip(incoming.entries).enumerate()
+        {
             if !entry.is_empty() {
                 moments.set(index, self.read_entry(name, parameter, entry)?);
             }

@@ -207,10 +207,7 @@ impl<R: Rule> Optimizer for Buffered<R> {
 
 impl<R: Rule> Stateful for Buffered<R> {
     fn state(&self) -> Result<PartState> {
-        let named = self
-            .groups
-            .iter()
-            .flat_map(|group| group.names.iter().zip(&group.parameters));
+        let named = state::named(&self.groups);
         let mut tensors = Vec::new();
         for (index, ((name, parameter), slot)) in named.zip(&self.slots).enumerate() {
             let Some(slot) = slot else { continue };
@@ -230,20 +227,8 @@ impl<R: Rule> Stateful for Buffered<R> {
 
     fn load_state(&mut self, state: PartState) -> Result<()> {
         let incoming = state::read(&self.groups, state)?;
-        let named = self
-            .groups
-            .iter()
-            .flat_map(|group| group.names.iter().zip(&group.parameters));
-        let slots = named
-            .zip(incoming.entries)
-            .map(|((name, parameter), entry)| {
-                Ok(if entry.is_empty() {
-                    None
-                } else {
-                    Some(self.read_slot(name, parameter, entry)?)
-                })
-            });
-        self.slots = slots.collect::<Result<_>>()?;
+        let read = |name: &str, parameter: &Tensor, entry| self.read_slot(name, parameter, entry);
+        self.slots = state::read_slots(&self.groups, incoming.entries, read)?;
         state::apply_groups(&mut self.groups, &incoming.groups);
         for (index, saved) in incoming.groups.iter().enumerate() {
             self.rule.adopt(index, saved);

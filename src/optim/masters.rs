@@ -38,7 +38,7 @@ impl Masters {
             .filter(|member| member.tensor.requires_grad());
         let pairs = trained.map(|member| {
             let half = member.tensor.shallow_clone();
-            let master = half.f_detach()?.f_to_dtype(Kind::Float, false, true)?;
+            let master = torch::copy_of(&half, Kind::Float)?;
             Ok(Pair {
                 name: member.name.to_owned(),
                 master: master.f_set_requires_grad(true)?,

@@ -20,12 +20,6 @@ const SETTINGS: &[&str] = &["weight_lr_power", "r"];
 /// Name of the training weights in a state.
 const TRAINING_WEIGHTS: &str = "y";
 
-fn copy_of(parameter: &Tensor) -> Result<Tensor> {
-    Ok(parameter
-        .f_detach()?
-        .f_to_dtype(parameter.f_kind()?, false, true)?)
-}
-
 /// Over groups. Settings: `weight_lr_power` (2) and `r` (0), the powers of rate and step that weigh an iterate.
 pub fn create(choice: &OptimizerChoice, groups: Vec<ParameterGroup>) -> Result<Box<dyn Optimizer>> {
     let options = &choice.options;
@@ -62,7 +56,7 @@ impl ScheduleFree {
         let beta1 = self.inner.rule().adam.beta1;
         let mut aside = Vec::new();
         for (index, parameter, buffers) in self.inner.kept() {
-            aside.push((index, copy_of(parameter)?));
+            aside.push((index, torch::copy_of(parameter, parameter.f_kind()?)?));
             torch::lerp_in_place(parameter, &buffers[0], 1.0 - 1.0 / beta1)?;
         }
         self.aside = aside;
@@ -222,7 +216,7 @@ impl Rule for Averaging {
 
     fn fresh(&self, buffer: &Buffer, parameter: &Tensor) -> Result<Tensor> {
         Ok(match buffer.key {
-            "z" => copy_of(parameter)?,
+            "z" => torch::copy_of(parameter, parameter.f_kind()?)?,
             _ => parameter.f_detach()?.f_zeros_like()?,
         })
     }

@@ -10,6 +10,7 @@ use tch::Tensor;
 use super::ParameterGroup;
 use crate::checkpoint::PartState;
 use crate::error::Failure;
+use crate::torch;
 
 /// Tensors of one parameter by key.
 pub type Entry = BTreeMap<String, Tensor>;
@@ -148,6 +149,28 @@ pub fn betas(group: &Map<String, Value>) -> [Option<f64>; 2] {
     [beta(0), beta(1)]
 }
 
+/// The parameters of all groups in order, with their names.
+pub fn named(groups: &[ParameterGroup]) -> impl Iterator<Item = (&String, &Tensor)> {
+    groups
+        .iter()
+        .flat_map(|group| group.names.iter().zip(&group.parameters))
+}
+
+/// What an optimizer keeps of each parameter, by `read_entry` from the saved entries; `None` for one without an entry.
+pub fn read_slots<S>(
+    groups: &[ParameterGroup],
+    entries: Vec<Entry>,
+    read_entry: impl Fn(&str, &Tensor, Entry) -> Result<S>,
+) -> Result<Vec<Option<S>>> {
+    let read = |((name, parameter), entry): ((&String, &Tensor), Entry)| {
+        let is_kept = !entry.is_empty();
+        is_kept
+            .then(|| read_entry(name, parameter, entry))
+            .transpose()
+    };
+    named(groups).zip(entries).map(read).collect()
+}
+
 /// Takes over rates and decay, as `load_state_dict` does; a decay that differs from the arguments' is said.
 pub fn apply_groups(groups: &mut [ParameterGroup], saved: &[Map<String, Value>]) {
     for (index, (group, saved)) in groups.iter_mut().zip(saved).enumerate() {
@@ -207,10 +230,7 @@ pub fn take(
         .into());
     }
     // Always a copy: the step changes it in place, and the file's tensor may be shared.
-    Ok(tensor
-        .f_detach()?
-        .f_to_device(like.device())?
-        .f_to_dtype(like.f_kind()?, false, true)?)
+    torch::copy_of(&tensor.f_to_device(like.device())?, like.f_kind()?)
 }
 
 /// Takes a step count, which is one number of any type.

@@ -49,6 +49,11 @@ fn scalar_type(kind: Kind) -> Result<i32> {
     }
 }
 
+/// A copy in the type `kind` that shares nothing with `tensor` and has no history.
+pub fn copy_of(tensor: &Tensor, kind: Kind) -> Result<Tensor> {
+    Ok(tensor.f_detach()?.f_to_dtype(kind, false, true)?)
+}
+
 /// Threads for one operation.
 pub fn set_num_threads(threads: usize) -> Result<()> {
     ffi::set_num_threads(i32::try_from(threads)?).context("setting the number of libtorch threads")

@@ -42,11 +42,7 @@ impl Trainer {
         let scaler = self.parts.scaler.as_ref();
         Ok(Beginning {
             weights: weights
-                .map(|(_, tensor)| {
-                    Ok(tensor
-                        .f_detach()?
-                        .f_to_dtype(tensor.f_kind()?, false, true)?)
-                })
+                .map(|(_, tensor)| torch::copy_of(&tensor, tensor.f_kind()?))
                 .collect::<Result<_>>()
                 .context("keeping the weights, in case memory runs out")?,
             generators: RngState::capture()?,

@@ -227,7 +227,7 @@ pub(crate) fn check_space(run: &Run, model: &dyn Model) -> Result<()> {
 }
 
 /// The model's parameters, as groups are built from them.
-fn members(model: &dyn Model) -> Vec<Member<'_>> {
+pub(crate) fn members(model: &dyn Model) -> Vec<Member<'_>> {
     let mut members = Vec::new();
     for parameter in model.parameters() {
         members.push(Member {

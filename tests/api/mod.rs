@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use host::api::{ModelSource, Optimizers, Resume};
+use host::api::{ModelSource, Optimizers, Resume, parameter_groups};
 use host::callback::{Callback, Context, Event, EventKind};
 use host::config::setting::Number;
 use host::data::{Dataset, Example, Table, Value};
 use host::error::{hints_of, told};
 use host::metric::{EvalPrediction, Whole};
 use host::model::Model;
-use host::optim::groups::{self, Member};
 use host::optim::lr_scheduler::{AdafactorScheduler, LambdaScheduler, Schedule};
 use host::optim::{Adafactor, AdafactorSettings, Sgd};
 use host::{Trainer, TrainerParts, TrainingArguments};
@@ -140,15 +139,7 @@ fn an_optimizer_that_schedules_itself() {
     let parts = TrainerParts {
         args,
         optimizers: Some(Box::new(|model: &dyn Model, _| {
-            let parameters = model.parameters().iter();
-            let members: Vec<_> = parameters
-                .map(|parameter| Member {
-                    name: &parameter.name,
-                    tensor: &parameter.tensor,
-                    decay: parameter.decay,
-                })
-                .collect();
-            let groups = groups::build(&members, 0.0, 0.0);
+            let groups = parameter_groups(model, 0.0, 0.0);
             let lr_scheduler = AdafactorScheduler::new(0.0, &groups);
             let settings = AdafactorSettings {
                 scale_parameter: true,
@@ -205,15 +196,7 @@ fn an_own_optimizer_and_schedule() {
     let parts = TrainerParts {
         optimizers: Some(Box::new(|model: &dyn Model, plan| {
             assert_eq!(plan.max_steps, 24);
-            let parameters = model.parameters().iter();
-            let members: Vec<_> = parameters
-                .map(|parameter| Member {
-                    name: &parameter.name,
-                    tensor: &parameter.tensor,
-                    decay: parameter.decay,
-                })
-                .collect();
-            let mut groups = groups::build(&members, 1.0, 0.0);
+            let mut groups = parameter_groups(model, 1.0, 0.0);
             let lr_scheduler = LambdaScheduler::new(Box::new(Constant), &mut groups);
             Ok(Optimizers {
                 optimizer: Box::new(Sgd::new(groups)?),
@@ -444,16 +427,8 @@ fn the_schedule_of_the_arguments_begins_anew() {
     let parts = TrainerParts {
         args,
         optimizers: Some(Box::new(|model: &dyn Model, _| {
-            let parameters = model.parameters().iter();
-            let members: Vec<_> = parameters
-                .map(|parameter| Member {
-                    name: &parameter.name,
-                    tensor: &parameter.tensor,
-                    decay: parameter.decay,
-                })
-                .collect();
             Ok(Optimizers {
-                optimizer: Box::new(Sgd::new(groups::build(&members, 0.01, 0.0))?),
+                optimizer: Box::new(Sgd::new(parameter_groups(model, 0.01, 0.0))?),
                 lr_scheduler: None,
             })
         })),

@@ -47,6 +47,13 @@ fn is_ignored(number: u32) -> bool {
     mask & (1 << (number - 1)) != 0
 }
 
+/// What a run has left in its output folder.
+fn left(output: &Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(output).expect("the folder").flatten();
+    let names = entries.map(|entry| entry.file_name());
+    names.filter(|name| name != ".lock").collect()
+}
+
 /// A run that takes its time: the small run over many epochs.
 fn long_run(host: &Host, output: &Path) -> Command {
     small_run(
@@ -177,12 +184,7 @@ fn an_evaluation_of_its_own_ends_at_once() {
             assert_eq!(ended.status.code(), Some(EXIT_STOPPED), "{command}: {text}");
             assert!(text.contains("stopped by a signal"), "{command}: {text}");
         }
-        let left: Vec<_> = fs::read_dir(&output)
-            .expect("the folder")
-            .flatten()
-            .map(|entry| entry.file_name())
-            .filter(|name| name != ".lock")
-            .collect();
+        let left = left(&output);
         assert!(left.is_empty(), "{command}: {left:?}");
     }
 }
@@ -235,12 +237,7 @@ fn before_the_first_step_a_signal_ends_the_process() {
     let ended = child.wait_with_output().expect("an end");
     let text = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.signal(), Some(15), "{text}");
-    let left: Vec<_> = fs::read_dir(&output)
-        .expect("the folder")
-        .flatten()
-        .map(|entry| entry.file_name())
-        .filter(|name| name != ".lock")
-        .collect();
+    let left = left(&output);
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -19,7 +19,7 @@ use anyhow::Result;
 use super::arguments::Arguments;
 use super::findings::Findings;
 use super::input::Input;
-use super::run::{Command, Run};
+use super::run::{Command, Run, is_quiet};
 use super::setting::Number;
 use super::surroundings::Surroundings;
 
@@ -145,8 +145,7 @@ impl Draft<'_> {
         let has_validation = !self.arguments.validation_file.is_empty();
         let wants_evaluation =
             self.arguments.do_eval || (has_validation && !self.is_given("do_eval"));
-        let log_level_hides_progress =
-            ["error", "critical"].contains(&self.arguments.log_level.as_str());
+        let log_level_hides_progress = is_quiet(&self.arguments.log_level);
         let arguments = &mut self.arguments;
         arguments.do_train = command == Command::Train || arguments.do_train;
         arguments.do_eval = match command {
