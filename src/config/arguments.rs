@@ -338,6 +338,8 @@ arguments! {
         plugin_config: Vec<String> = Vec::new(), host();
         /// One limit of a plugin, NAME.limit=value, as the error of the limit names it.
         plugin_limit: Vec<String> = Vec::new(), host();
+        /// One capability for a plugin, NAME.CAPABILITY, as the error about the missing grant writes it; repeatable.
+        plugin_grant: Vec<String> = Vec::new(), host();
         /// Run without any plugin, also those of the file.
         no_plugins: bool = false, host();
     }

@@ -48,6 +48,8 @@ pub struct Run {
     pub plugin_cache: Option<PathBuf>,
     /// Folder of checkpoints and results; absolute.
     pub output_dir: PathBuf,
+    /// Where records for dashboards belong.
+    pub logging_dir: PathBuf,
     /// Threads libtorch uses for one operation.
     pub num_threads: usize,
     /// All arguments by their Hugging Face names, secrets masked: what goes to `training_args.json` and reporters.
@@ -395,4 +397,7 @@ pub struct Plugin {
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Limits given by the user, as written.
     pub limits: std::collections::BTreeMap<String, String>,
+    /// Capabilities given by the user, as written.
+    #[serde(default)]
+    pub grants: Vec<String>,
 }

@@ -7,6 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+/// An environment variable that a plugin was granted. Not part of [`Surroundings`], because values may be secrets and
+/// belong into no file.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The process's surroundings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {

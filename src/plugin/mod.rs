@@ -7,11 +7,13 @@
 //! ```
 //! `plugin` implements traits of `metric` and `callback` and is named by nothing but the command line.
 
+mod allowed;
 mod artifact;
 mod batch;
 mod bindings;
 mod cache;
 mod callback;
+pub mod capability;
 mod compile;
 mod config;
 mod context;
@@ -26,6 +28,8 @@ mod logits;
 pub mod manifest;
 mod meter;
 mod metric;
+mod origin;
+mod requests;
 mod rng;
 mod state;
 mod tensor;
@@ -41,6 +45,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+pub use capability::Grants;
 pub use compile::{COMPILE_ARGUMENT, compile_child};
 pub use context::Declared;
 pub use limits::{Bytes, Limit, Limits};
@@ -48,6 +53,7 @@ pub use usage::Usage;
 
 use crate::callback::Callback;
 use crate::metric::{LogitsProcessor, Metric};
+use allowed::Allowed;
 use instance::{Instance, Linked};
 use manifest::Manifest;
 use state::Facts;
@@ -63,10 +69,12 @@ pub struct Spec {
     pub config: Map<String, Value>,
     /// What it may use.
     pub limits: Limits,
+    /// What it may do beyond computing.
+    pub grants: Grants,
 }
 
 /// What all plugins of a run have in common.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// The run's seed.
     pub seed: u64,
@@ -81,6 +89,12 @@ pub struct Environment {
     /// A program that answers [`COMPILE_ARGUMENT`] with [`compile_child`]; `None`: compile in this process, without
     /// limits on its time and memory.
     pub compiler: Option<PathBuf>,
+    /// Where the run writes: `output` in capabilities is a folder of the plugin's own in it.
+    pub output_dir: PathBuf,
+    /// Where records for dashboards belong.
+    pub logging_dir: PathBuf,
+    /// Environment variables and secrets are looked up here; `None`: there are none.
+    pub variable: Option<fn(&str) -> Option<String>>,
 }
 
 /// A plugin that has been loaded. Its hooks share one guest, and with it its state.
@@ -116,7 +130,20 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;
     }
-    let config = config::resolve(name, manifest.as_ref(), &spec.config)?;
+    let requests = match &manifest {
+        Some(manifest) => manifest.requests.list()?,
+        None => Vec::new(),
+    };
+    let mut given = spec.config.clone();
+    config::from_variables(
+        manifest.as_ref(),
+        &requests,
+        environment.variable,
+        &mut given,
+    );
+    let capabilities = capability::admit(name, &requests, &spec.grants, &given)?;
+    let config = config::resolve(name, manifest.as_ref(), &given)?;
+    let allowed = Allowed::new(name, manifest.as_ref(), &capabilities, &given, environment)?;
     let engine = engine::engine()?;
     let code = compile::compiled(&compile::Job {
         name,
@@ -127,7 +154,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         cache: environment.cache_dir.as_deref(),
     })?;
     let component = engine::load(engine, &code)?;
-    let facts = facts(spec, environment, manifest.as_ref());
+    let facts = facts(spec, environment, manifest.as_ref(), allowed);
     let instance = Instance::start(Linked::new(engine, &component, facts, config.to_string())?)?;
     Ok(Plugin {
         instance: Rc::new(RefCell::new(instance)),
@@ -137,7 +164,12 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     })
 }
 
-fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) -> Facts {
+fn facts(
+    spec: &Spec,
+    environment: &Environment,
+    manifest: Option<&Manifest>,
+    allowed: Allowed,
+) -> Facts {
     let id = manifest.map_or_else(|| spec.name.clone(), |manifest| manifest.id.clone());
     Facts {
         random_key: rng::key(environment.seed, &id, environment.rank),
@@ -150,6 +182,7 @@ fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) ->
         world_size: environment.world_size.max(1),
         arguments: environment.arguments.clone(),
         limits: spec.limits.clone(),
+        allowed,
     }
 }
 
@@ -245,6 +278,7 @@ impl Spec {
             name,
             config: Map::new(),
             limits: Limits::default(),
+            grants: Grants::default(),
         }
     }
 }

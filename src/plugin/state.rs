@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use super::allowed::Allowed;
 use super::artifact::Artifact;
 use super::batch::Batch;
 use super::bindings::trainer::host::types;
@@ -33,6 +34,7 @@ pub(super) struct Facts {
     /// The training arguments by their Hugging Face names, without secrets.
     pub arguments: Map<String, Value>,
     pub limits: Limits,
+    pub allowed: Allowed,
 }
 
 /// The data of a store.

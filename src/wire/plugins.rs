@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::callback::Callback;
 use crate::config::run::Run;
+use crate::config::surroundings;
 use crate::metric::{LogitsProcessor, Metric};
-use crate::plugin::{self, Environment, Limits, Plugin, Spec, Usage};
+use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
 
 /// Loaded plugins in call order.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ impl Plugins {
             arguments: run.arguments.clone(),
             cache_dir: run.plugin_cache.clone(),
             compiler,
+            output_dir: run.output_dir.clone(),
+            logging_dir: run.logging_dir.clone(),
+            variable: Some(surroundings::variable),
         };
         let load = |plugin: &crate::config::run::Plugin| {
             let mut limits = Limits::default();
@@ -39,6 +43,8 @@ impl Plugins {
                 name: plugin.name.clone(),
                 config: plugin.config.clone(),
                 limits,
+                grants: Grants::parse(&plugin.grants)
+                    .with_context(|| format!("capabilities granted to plugin `{}`", plugin.name))?,
             };
             plugin::load(&spec, &environment)
         };

@@ -1,5 +1,6 @@
 //! What comes from outside and is wrong, through the real program: one clear error, its exit code, nothing half-written.
 
+mod capabilities;
 mod config;
 mod data;
 mod folders;

@@ -717,7 +717,7 @@ fn errors_in_a_file_name_their_line() {
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nname = 1",
-            &["run.toml:3: plugins: unknown key `name`; there are `path` and `config`"],
+            &["run.toml:3: plugins: unknown key `name`; there are `path`, `config` and `grant`"],
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nconfig = { x = nan }",

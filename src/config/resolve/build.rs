@@ -53,6 +53,7 @@ impl Draft<'_> {
             do_eval: arguments.do_eval,
             do_predict: arguments.do_predict,
             output_dir: self.absolute(arguments.output_dir.as_deref().context("no output_dir")?),
+            logging_dir: self.absolute(arguments.logging_dir.as_deref().context("no logging_dir")?),
             num_threads: count(arguments.num_threads)?.unwrap_or(self.surroundings.num_threads),
             arguments: self.published(),
         })

@@ -603,6 +603,7 @@ mod tests {
                 handles: 100_000,
                 ..Limits::default()
             },
+            allowed: crate::plugin::allowed::Allowed::default(),
         };
         State::new(Arc::new(facts))
     }

@@ -1,0 +1,195 @@
+//! What one plugin may do in this run: its capabilities, turned into what the host looks at when it acts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value};
+
+use super::Environment;
+use super::capability::{Capability, FOLDERS, setting_of};
+use super::manifest::Manifest;
+use super::origin::Origin;
+use super::requests::SecretRequest;
+use crate::error::{Failure, Kind};
+
+/// Powers beyond computing; none by default.
+#[derive(Default)]
+pub(super) struct Allowed {
+    pub loss: bool,
+    pub parameters: bool,
+    pub gradients: bool,
+    pub tokenizer: bool,
+    pub artifact_read: bool,
+    pub artifact_upload: bool,
+    pub clock: bool,
+    pub random: bool,
+    /// Environment variables that are set, with their values.
+    pub variables: Vec<(String, String)>,
+    pub folders: Vec<Folder>,
+    pub origins: Vec<Reach>,
+    pub secrets: Vec<Secret>,
+}
+
+/// A folder as the guest sees it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub host: PathBuf,
+    /// The path in the guest: `/output`, `/logging_dir`, or `/` and the name of the setting.
+    pub guest: String,
+    pub write: bool,
+}
+
+/// An origin that may be reached.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub origin: Origin,
+    /// Empty: all.
+    pub methods: Vec<String>,
+}
+
+/// A secret; never shown, not even by `Debug`.
+pub(super) struct Secret {
+    pub name: String,
+    pub origin: Origin,
+    pub header: String,
+    pub scheme: String,
+    pub value: String,
+}
+
+impl std::fmt::Debug for Allowed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Allowed")
+            .field("folders", &self.folders)
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Allowed {
+    /// From capabilities that were admitted; creates folders that are written, refuses those that cannot be opened.
+    pub(super) fn new(
+        name: &str,
+        manifest: Option<&Manifest>,
+        capabilities: &[Capability],
+        given: &Map<String, Value>,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let mut allowed = Self::default();
+        let variable = |name: &str| environment.variable.and_then(|variable| variable(name));
+        for capability in capabilities {
+            match capability {
+                Capability::Loss => allowed.loss = true,
+                Capability::Parameters => allowed.parameters = true,
+                Capability::Gradients => allowed.gradients = true,
+                Capability::Tokenizer => allowed.tokenizer = true,
+                Capability::ArtifactRead => allowed.artifact_read = true,
+                Capability::ArtifactUpload => allowed.artifact_upload = true,
+                Capability::Clock => allowed.clock = true,
+                Capability::Random => allowed.random = true,
+                Capability::Variable(name) => {
+                    let value = variable(name);
+                    allowed
+                        .variables
+                        .extend(value.map(|value| (name.clone(), value)));
+                }
+                Capability::Read(_) | Capability::Write(_) | Capability::Secret(..) => {}
+                Capability::Net(origin, methods) => allowed.origins.push(Reach {
+                    origin: known(origin)?,
+                    methods: methods.clone(),
+                }),
+            }
+        }
+        let Some(manifest) = manifest else {
+            return Ok(allowed);
+        };
+        let requests = &manifest.requests;
+        for (folders, write) in [(&requests.read, false), (&requests.write, true)] {
+            for request in folders {
+                let folder = folder(name, &request.folder, write, given, environment)?;
+                allowed.folders.extend(folder);
+            }
+        }
+        for request in &requests.secrets {
+            let origin = match setting_of(&request.origin) {
+                None => known(&request.origin)?,
+                Some(setting) => match given.get(setting).and_then(Value::as_str) {
+                    Some(url) => Origin::of_url(url).map_err(Failure::usage)?,
+                    None => continue,
+                },
+            };
+            let value = variable(&request.name);
+            allowed
+                .secrets
+                .extend(value.map(|value| Secret::new(request, origin, value)));
+        }
+        Ok(allowed)
+    }
+
+    /// Whether a folder is shared with the guest.
+    pub(super) fn has_folders(&self) -> bool {
+        !self.folders.is_empty()
+    }
+}
+
+impl Secret {
+    fn new(request: &SecretRequest, origin: Origin, value: String) -> Self {
+        Self {
+            name: request.name.clone(),
+            origin,
+            header: request.header.to_ascii_lowercase(),
+            scheme: request.scheme.clone(),
+            value,
+        }
+    }
+}
+
+fn known(origin: &str) -> Result<Origin> {
+    origin
+        .parse()
+        .map_err(|reason| Failure::usage(format!("`{origin}` is not an origin: {reason}")).into())
+}
+
+fn folder(
+    plugin: &str,
+    asked: &str,
+    write: bool,
+    given: &Map<String, Value>,
+    environment: &Environment,
+) -> Result<Option<Folder>> {
+    let (host, guest) = match setting_of(asked) {
+        Some(setting) => match given.get(setting).and_then(Value::as_str) {
+            Some(path) => (PathBuf::from(path), setting),
+            None => return Ok(None),
+        },
+        None if asked == FOLDERS[0] => {
+            let own = environment.output_dir.join("plugins").join(plugin);
+            (own, asked)
+        }
+        None => (environment.logging_dir.clone(), asked),
+    };
+    let subject = || {
+        let text = format!(
+            "plugin `{plugin}`: the folder {} cannot be opened",
+            host.display()
+        );
+        Failure::new(Kind::Io, text)
+    };
+    if write {
+        std::fs::create_dir_all(&host).with_context(subject)?;
+    }
+    let metadata = std::fs::metadata(&host).with_context(subject)?;
+    if !metadata.is_dir() {
+        return Err(subject().hint("give a folder").into());
+    }
+    Ok(Some(Folder {
+        host: absolute(&host)?,
+        guest: format!("/{guest}"),
+        write,
+    }))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("the path of {} cannot be found", path.display()))
+}
