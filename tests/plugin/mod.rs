@@ -1,10 +1,12 @@
 //! Plugins from outside: guests of `tests/guests` and `plugins`, loaded and driven through the traits that the loop uses.
 
+mod capabilities;
 mod compile;
 mod limits;
 mod load;
 mod recovery;
 mod sandbox;
+pub mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
