@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
-use super::setting::{NamedPath, Number, ResumeFrom, Setting};
+use super::setting::{NamedPath, Number, ReporterNames, ResumeFrom, Setting};
 
 const GPU: &str = "training on a GPU";
 const DISTRIBUTED: &str = "training with several processes";
@@ -303,7 +303,7 @@ arguments! {
         /// Let the first process of each machine log instead of only one; without effect in a single one.
         log_on_each_node: bool = true, listed(26);
         /// Where records go besides the output folder: none, all reporters among the plugins, or these by name.
-        report_to: Vec<String> = vec!["all".into()], listed(74);
+        report_to: ReporterNames = ReporterNames(None), listed(74);
         /// Name of the run for reporters; absent: the output folder.
         run_name: Option<String> = None, listed(56);
         /// Plain lines instead of a progress bar; absent: by --log_level.

@@ -219,6 +219,28 @@ impl Item for PathBuf {
     const LIST: &'static str = "list of path";
 }
 
+/// Names of reporters. `none` is the empty list, as in the reference, where leaving it out means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReporterNames(pub Option<Vec<String>>);
+
+impl Setting for ReporterNames {
+    const TYPE: &'static str = "list of str";
+    const SHAPE: Shape = Shape::Many;
+
+    fn read(written: Written<'_>) -> Option<Self> {
+        let names = Vec::<String>::read(written)?;
+        Some(Self(match names.as_slice() {
+            [name] if name == "null" => None,
+            [name] if name == "none" => Some(Vec::new()),
+            _ => Some(names),
+        }))
+    }
+
+    fn show(&self) -> Value {
+        self.0.as_ref().map_or(Value::Null, Setting::show)
+    }
+}
+
 /// A file, or `NAME=FILE`: one of the files of a named set. A path that holds `=` itself needs a folder before it (`./a=b.csv`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPath {

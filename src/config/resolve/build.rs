@@ -227,10 +227,11 @@ impl Draft<'_> {
     }
 
     fn report_to(&self) -> ReportTo {
-        match self.arguments.report_to.as_slice() {
-            [] => ReportTo::None,
-            [name] if name == "all" => ReportTo::All,
-            names => ReportTo::Named(names.to_vec()),
+        match self.input.arguments.report_to.0.as_deref() {
+            None => ReportTo::All,
+            Some([name]) if name == "all" => ReportTo::All,
+            Some([]) => ReportTo::None,
+            Some(names) => ReportTo::Named(names.to_vec()),
         }
     }
 
