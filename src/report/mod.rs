@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 mod curves;
+pub mod model_card;
 mod step_record;
 
 pub use curves::Curves;
