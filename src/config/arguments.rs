@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
-use super::hub::DEFAULT_REVISION;
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
+use super::hub::DEFAULT_REVISION;
 use super::setting::{Location, NamedPath, Number, ResumeFrom, Setting};
 
 const GPU: &str = "training on a GPU";

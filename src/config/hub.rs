@@ -69,16 +69,18 @@ impl DatasetFile {
         let (name, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
         let name = format!("{owner}/{name}");
         let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\\');
-        (is_repository(&name) && is_revision(revision) && path.split('/').all(is_plain)).then(|| {
-            Self {
-                dataset: Repository {
-                    name,
-                    // A slash in a branch would end the name.
-                    revision: revision.replace("%2F", "/").replace("%2f", "/"),
-                },
-                path: path.to_owned(),
-            }
-        })
+        (is_repository(&name) && is_revision(revision) && path.split('/').all(is_plain)).then(
+            || {
+                Self {
+                    dataset: Repository {
+                        name,
+                        // A slash in a branch would end the name.
+                        revision: revision.replace("%2F", "/").replace("%2f", "/"),
+                    },
+                    path: path.to_owned(),
+                }
+            },
+        )
     }
 }
 

@@ -75,15 +75,18 @@ impl Client {
             doing: self.doing(&what, source.name),
             say,
         };
-        fetch.in_cache_if_unreachable(|| {
-            let info = repository.info().revision(source.revision).send()?;
-            let tags = info.tags.unwrap_or_default();
-            let license = tags.iter().find_map(|tag| tag.strip_prefix("license:"));
-            Ok((info.sha, license.map(str::to_owned)))
-        }, |commit| {
-            let listed = fetch.listed(repository.list_tree().revision(commit).send())?;
-            Ok(model_files(&listed))
-        })
+        fetch.in_cache_if_unreachable(
+            || {
+                let info = repository.info().revision(source.revision).send()?;
+                let tags = info.tags.unwrap_or_default();
+                let license = tags.iter().find_map(|tag| tag.strip_prefix("license:"));
+                Ok((info.sha, license.map(str::to_owned)))
+            },
+            |commit| {
+                let listed = fetch.listed(repository.list_tree().revision(commit).send())?;
+                Ok(model_files(&listed))
+            },
+        )
     }
 
     /// Files of a data set, in the order of `paths`.
@@ -104,22 +107,29 @@ impl Client {
             doing: self.doing(&what, source.name),
             say,
         };
-        let snapshot = fetch.in_cache_if_unreachable(|| {
-            let info = repository.info().revision(source.revision).send()?;
-            Ok((info.sha, None))
-        }, |commit| {
-            let infos = repository.get_paths_info().paths(paths.to_vec()).revision(commit).send();
-            let listed = fetch.listed(infos)?;
-            let is_absent = |path: &&String| !listed.iter().any(|file| file.path == **path);
-            match paths.iter().find(is_absent) {
-                Some(path) => Err(fetch.doing.failed(&HFError::EntryNotFound {
-                    path: path.clone(),
-                    repo_id: source.name.to_owned(),
-                    context: None,
-                })),
-                None => Ok(listed),
-            }
-        })?;
+        let snapshot = fetch.in_cache_if_unreachable(
+            || {
+                let info = repository.info().revision(source.revision).send()?;
+                Ok((info.sha, None))
+            },
+            |commit| {
+                let infos = repository
+                    .get_paths_info()
+                    .paths(paths.to_vec())
+                    .revision(commit)
+                    .send();
+                let listed = fetch.listed(infos)?;
+                let is_absent = |path: &&String| !listed.iter().any(|file| file.path == **path);
+                match paths.iter().find(is_absent) {
+                    Some(path) => Err(fetch.doing.failed(&HFError::EntryNotFound {
+                        path: path.clone(),
+                        repo_id: source.name.to_owned(),
+                        context: None,
+                    })),
+                    None => Ok(listed),
+                }
+            },
+        )?;
         let files = paths.iter().map(|path| snapshot.folder.join(path));
         let files: Vec<PathBuf> = files.collect();
         match files.iter().zip(paths).find(|(file, _)| !file.exists()) {
@@ -179,7 +189,8 @@ impl<T: RepoType> Fetch<'_, T> {
             }
             (Err(error), _) => return Err(self.doing.failed(&error)),
         };
-        let commit = commit.with_context(|| format!("{}: the Hub names no commit", self.doing.what))?;
+        let commit =
+            commit.with_context(|| format!("{}: the Hub names no commit", self.doing.what))?;
         let files = list(&commit)?;
         let folder = self.folder().join("snapshots").join(&commit);
         self.download(&folder, &commit, &files)?;
@@ -202,7 +213,10 @@ impl<T: RepoType> Fetch<'_, T> {
         let named = fs::read_to_string(folder.join("refs").join(self.source.revision));
         let commit = named.unwrap_or_else(|_| self.source.revision.to_owned());
         let folder = folder.join("snapshots").join(commit.trim());
-        folder.is_dir().then_some(Snapshot { folder, license: None })
+        folder.is_dir().then_some(Snapshot {
+            folder,
+            license: None,
+        })
     }
 
     fn not_cached(&self, what: &str) -> anyhow::Error {
@@ -212,9 +226,12 @@ impl<T: RepoType> Fetch<'_, T> {
             true => shown,
             false => format!("{what} of {shown}"),
         };
-        Failure::new(Kind::Io, format!("{what} is not in {cache}, and the Hub is not asked"))
-            .hint("unset HF_HUB_OFFLINE, or fetch it once while there is a network")
-            .into()
+        Failure::new(
+            Kind::Io,
+            format!("{what} is not in {cache}, and the Hub is not asked"),
+        )
+        .hint("unset HF_HUB_OFFLINE, or fetch it once while there is a network")
+        .into()
     }
 
     fn listed(&self, entries: Result<Vec<RepoTreeEntry>, HFError>) -> Result<Vec<Listed>> {
@@ -283,8 +300,13 @@ impl<T: RepoType> Fetch<'_, T> {
             }
             discard(target);
         }
-        let message = format!("{}: {} came damaged twice: {damage}", self.doing.what, file.path);
-        Err(Failure::data(message).hint("check HF_ENDPOINT and proxies in between, and try again").into())
+        let message = format!(
+            "{}: {} came damaged twice: {damage}",
+            self.doing.what, file.path
+        );
+        Err(Failure::data(message)
+            .hint("check HF_ENDPOINT and proxies in between, and try again")
+            .into())
     }
 
     fn request(&self, commit: &str, file: &Listed, is_forced: bool) -> Result<()> {
@@ -294,12 +316,18 @@ impl<T: RepoType> Fetch<'_, T> {
             match request.progress(Said::new(self.say)).send() {
                 Ok(_) => return Ok(()),
                 Err(HFError::CacheLockTimeout { .. }) => {
-                    (self.say)(&format!("waiting for another process that fetches {}", file.path));
+                    (self.say)(&format!(
+                        "waiting for another process that fetches {}",
+                        file.path
+                    ));
                 }
                 Err(error) => return Err(self.doing.failed(&error)),
             }
         }
-        Err(anyhow!("another process has been fetching {} for too long", file.path))
+        Err(anyhow!(
+            "another process has been fetching {} for too long",
+            file.path
+        ))
     }
 
     /// What the revision means from now on, also offline.
@@ -318,12 +346,18 @@ fn check(pointer: &Path, size: u64) -> io::Result<Result<(), String>> {
     if found != size {
         return Ok(Err(format!("it has {found} bytes instead of {size}")));
     }
-    let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = blob
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let is_digest = name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digest = match name.len() {
         // Of a large file, and of a file that git keeps.
         64 if is_digest => hex(&digest_of::<Sha256>(&blob, b"")?),
-        40 if is_digest => hex(&digest_of::<Sha1>(&blob, format!("blob {size}\0").as_bytes())?),
+        40 if is_digest => hex(&digest_of::<Sha1>(
+            &blob,
+            format!("blob {size}\0").as_bytes(),
+        )?),
         _ => return Ok(Ok(())),
     };
     Ok(match digest == name.to_ascii_lowercase() {
@@ -377,13 +411,21 @@ impl ProgressHandler for Said {
         let ProgressEvent::Download(DownloadEvent::Progress { files }) = event else {
             return;
         };
-        let Some(file) = files.iter().find(|file| file.status == FileStatus::InProgress) else {
+        let Some(file) = files
+            .iter()
+            .find(|file| file.status == FileStatus::InProgress)
+        else {
             return;
         };
-        let Ok(mut last) = self.last.lock() else { return };
+        let Ok(mut last) = self.last.lock() else {
+            return;
+        };
         if last.elapsed() >= REPORT_EVERY {
             *last = Instant::now();
-            let (done, total) = (space::human(file.bytes_completed), space::human(file.total_bytes));
+            let (done, total) = (
+                space::human(file.bytes_completed),
+                space::human(file.total_bytes),
+            );
             (self.say)(&format!("{}: {done} of {total}", file.filename));
         }
     }
@@ -394,18 +436,34 @@ mod tests {
     use super::*;
 
     fn names(files: &[&str]) -> Vec<String> {
-        let listed = |path: &&str| Listed { path: (*path).to_owned(), size: 1 };
+        let listed = |path: &&str| Listed {
+            path: (*path).to_owned(),
+            size: 1,
+        };
         let listed: Vec<Listed> = files.iter().map(listed).collect();
-        model_files(&listed).into_iter().map(|file| file.path).collect()
+        model_files(&listed)
+            .into_iter()
+            .map(|file| file.path)
+            .collect()
     }
 
     #[test]
     fn of_a_model_only_what_is_loaded_is_fetched() {
-        let others = ["README.md", "tf_model.h5", "onnx/model.onnx", "optimizer.pt"];
+        let others = [
+            "README.md",
+            "tf_model.h5",
+            "onnx/model.onnx",
+            "optimizer.pt",
+        ];
         let all = |files: &[&'static str]| names(&[files, &others[..]].concat());
         for (files, expected) in [
             (
-                vec!["config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin"],
+                vec![
+                    "config.json",
+                    "vocab.txt",
+                    "model.safetensors",
+                    "pytorch_model.bin",
+                ],
                 vec!["config.json", "vocab.txt", "model.safetensors"],
             ),
             (
@@ -414,13 +472,25 @@ mod tests {
                     "model-00001-of-00002.safetensors",
                     "pytorch_model-00001-of-00002.bin",
                 ],
-                vec!["model.safetensors.index.json", "model-00001-of-00002.safetensors"],
+                vec![
+                    "model.safetensors.index.json",
+                    "model-00001-of-00002.safetensors",
+                ],
             ),
             (
-                vec!["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"],
-                vec!["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"],
+                vec![
+                    "pytorch_model.bin.index.json",
+                    "pytorch_model-00001-of-00002.bin",
+                ],
+                vec![
+                    "pytorch_model.bin.index.json",
+                    "pytorch_model-00001-of-00002.bin",
+                ],
             ),
-            (vec!["pytorch_model.bin", "tokenizer.json"], vec!["pytorch_model.bin", "tokenizer.json"]),
+            (
+                vec!["pytorch_model.bin", "tokenizer.json"],
+                vec!["pytorch_model.bin", "tokenizer.json"],
+            ),
         ] {
             assert_eq!(all(&files), expected);
         }
@@ -432,13 +502,20 @@ mod tests {
         // `git hash-object` and `sha256sum` of "hello\n".
         for (name, expected) in [
             ("ce013625030ba8dba906f756967f9e9ca394464a", true),
-            ("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", true),
+            (
+                "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+                true,
+            ),
             ("ce013625030ba8dba906f756967f9e9ca394464b", false),
             ("an-etag-of-another-kind", true),
         ] {
             let path = folder.path().join(name);
             fs::write(&path, "hello\n").expect("a file");
-            assert_eq!(check(&path, 6).expect("readable").is_ok(), expected, "{name}");
+            assert_eq!(
+                check(&path, 6).expect("readable").is_ok(),
+                expected,
+                "{name}"
+            );
             assert!(check(&path, 7).expect("readable").is_err());
         }
     }

@@ -12,6 +12,9 @@ use crate::error::{Failure, Kind};
 /// Characters of a server's own explanation that are shown.
 const MAX_EXPLANATION: usize = 300;
 
+/// The kind of a failure, what failed, what to do about it.
+type Explained = (Kind, String, Option<String>);
+
 /// What was being done.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doing<'a> {
@@ -32,85 +35,96 @@ impl Doing<'_> {
         anyhow::Error::from(failure).context(self.what.to_owned())
     }
 
-    fn explain(&self, error: &HFError) -> (Kind, String, Option<String>) {
-        let (repository, host) = (self.repository, &self.access.endpoint);
-        let no_token = self.access.token.is_none();
+    fn explain(&self, error: &HFError) -> Explained {
         match error {
-            HFError::AuthRequired { .. } if no_token => (
-                Kind::Policy,
-                format!("{repository} does not exist, or is private or gated and needs a token"),
-                Some("check the name; for a private one set HF_TOKEN or log in with `hf auth login`".to_owned()),
-            ),
-            HFError::AuthRequired { .. } => (
-                Kind::Policy,
-                format!("{host} does not accept the token"),
-                Some("it may be expired or revoked: make a new one, and set HF_TOKEN or log in with `hf auth login`".to_owned()),
-            ),
-            HFError::Forbidden { context } => (
-                Kind::Policy,
-                format!("the token may not do this with {repository}{}", said(context.server_message.as_deref())),
-                Some("use a token that may, or ask for access on the page of the repository".to_owned()),
-            ),
-            HFError::RevisionNotFound { context: Some(context), .. }
-                if context.error_code.as_deref() == Some("RepoNotFound") =>
-            {
-                self.no_repository()
-            }
+            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => self.explain_refusal(error),
+            HFError::RevisionNotFound {
+                context: Some(context),
+                ..
+            } if context.error_code.as_deref() == Some("RepoNotFound") => self.no_repository(),
             HFError::RepoNotFound { .. } => self.no_repository(),
             HFError::RevisionNotFound { revision, .. } => (
                 Kind::Usage,
-                format!("{repository} has no branch, tag or commit {revision}"),
+                format!(
+                    "{} has no branch, tag or commit {revision}",
+                    self.repository
+                ),
                 Some("check the revision".to_owned()),
             ),
             HFError::EntryNotFound { path, .. } => (
                 Kind::Usage,
-                format!("{repository} has no file {path}"),
+                format!("{} has no file {path}", self.repository),
                 Some("check the path".to_owned()),
-            ),
-            HFError::RateLimited { retry_after, .. } => {
-                let asked = retry_after.map(|wait| format!(" and asks to wait {} seconds", wait.as_secs()));
-                (
-                    Kind::Io,
-                    format!("{host} limits how often it may be asked{}", asked.unwrap_or_default()),
-                    Some("try again later; with a token the limits are higher".to_owned()),
-                )
-            }
-            HFError::Conflict { context } => (
-                Kind::Io,
-                format!("{repository} was changed by somebody else{}", said(context.server_message.as_deref())),
-                None,
-            ),
-            HFError::Http { context } => (
-                Kind::Io,
-                format!("{host} answered {}{}", context.status, said(context.server_message.as_deref())),
-                None,
             ),
             HFError::Request { source, .. } => self.explain_request(source),
             HFError::Io(error) => self.explain_io(error),
             HFError::Xet { source, .. } => self.explain_xet(&**source),
-            HFError::CacheLockTimeout { .. } => (
-                Kind::Io,
-                format!("another process keeps files of {repository} in {} locked", self.access.cache.display()),
-                None,
-            ),
             HFError::Json(_) | HFError::MalformedResponse { .. } => self.no_hub(),
-            other => (Kind::Io, redacted(&other.to_string()), None),
+            other => self.explain_answer(other),
         }
     }
 
-    fn no_repository(&self) -> (Kind, String, Option<String>) {
+    /// Who asks may not have it.
+    fn explain_refusal(&self, error: &HFError) -> Explained {
+        let (repository, host) = (self.repository, &self.access.endpoint);
+        let (message, hint) = match error {
+            HFError::Forbidden { context } => (
+                format!(
+                    "the token may not do this with {repository}{}",
+                    said(context.server_message.as_deref())
+                ),
+                "use a token that may, or ask for access on the page of the repository",
+            ),
+            _ if self.access.token.is_none() => (
+                format!("{repository} does not exist, or is private or gated and needs a token"),
+                "check the name; for a private one set HF_TOKEN or log in with `hf auth login`",
+            ),
+            _ => (
+                format!("{host} does not accept the token"),
+                "it may be expired or revoked: make a new one, and set HF_TOKEN or log in with `hf auth login`",
+            ),
+        };
+        (Kind::Policy, message, Some(hint.to_owned()))
+    }
+
+    /// Answers that say that something is wrong.
+    fn explain_answer(&self, error: &HFError) -> Explained {
+        let (repository, host) = (self.repository, &self.access.endpoint);
+        let mut hint = None;
+        let message = match error {
+            HFError::RateLimited { retry_after, .. } => {
+                hint = Some("try again later; with a token the limits are higher".to_owned());
+                let asked = retry_after.map(|wait| wait.as_secs());
+                let asked = asked.map(|wait| format!(" and asks to wait {wait} seconds"));
+                let asked = asked.unwrap_or_default();
+                format!("{host} limits how often it may be asked{asked}")
+            }
+            HFError::Conflict { context } => {
+                let said = said(context.server_message.as_deref());
+                format!("{repository} was changed by somebody else{said}")
+            }
+            HFError::Http { context } => {
+                let said = said(context.server_message.as_deref());
+                format!("{host} answered {}{said}", context.status)
+            }
+            other => redacted(&other.to_string()),
+        };
+        (Kind::Io, message, hint)
+    }
+
+    fn no_repository(&self) -> Explained {
         let (repository, host) = (self.repository, &self.access.endpoint);
         let message = format!("{repository} does not exist on {host}, or the token may not see it");
         (Kind::Usage, message, Some("check the name".to_owned()))
     }
 
-    fn no_hub(&self) -> (Kind, String, Option<String>) {
+    fn no_hub(&self) -> Explained {
         let message = format!("the answer of {} is not one of a Hub", self.access.endpoint);
         let hint = "check HF_ENDPOINT, and proxies in between";
         (Kind::Io, message, Some(hint.to_owned()))
     }
 
-    fn explain_request(&self, error: &reqwest::Error) -> (Kind, String, Option<String>) {
+    fn explain_request(&self, error: &reqwest::Error) -> Explained {
         let host = &self.access.endpoint;
         let cause = innermost(error);
         let message = if error.is_connect() {
@@ -125,7 +139,7 @@ impl Doing<'_> {
         (Kind::Io, message, Some("check the network".to_owned()))
     }
 
-    fn explain_io(&self, error: &io::Error) -> (Kind, String, Option<String>) {
+    fn explain_io(&self, error: &io::Error) -> Explained {
         let cache = self.access.cache.display();
         let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         if is_full.contains(&error.kind()) {
@@ -133,11 +147,15 @@ impl Doing<'_> {
             let message = format!("the volume of {cache} is full");
             return (Kind::Io, message, Some(hint.to_owned()));
         }
-        (Kind::Io, format!("a file could not be read or written ({cache} is the cache): {error}"), None)
+        (
+            Kind::Io,
+            format!("a file could not be read or written ({cache} is the cache): {error}"),
+            None,
+        )
     }
 
     /// Errors of the store for large files come as texts around those of the transport and the disk.
-    fn explain_xet(&self, error: &(dyn Error + 'static)) -> (Kind, String, Option<String>) {
+    fn explain_xet(&self, error: &(dyn Error + 'static)) -> Explained {
         let mut cause = Some(error);
         while let Some(found) = cause {
             if let Some(error) = found.downcast_ref::<io::Error>() {
@@ -146,7 +164,14 @@ impl Doing<'_> {
             cause = found.source();
         }
         let host = &self.access.endpoint;
-        (Kind::Io, format!("the store of large files of {host} failed: {}", redacted(&error.to_string())), None)
+        (
+            Kind::Io,
+            format!(
+                "the store of large files of {host} failed: {}",
+                redacted(&error.to_string())
+            ),
+            None,
+        )
     }
 }
 
@@ -160,7 +185,11 @@ pub(super) fn is_passing(error: &HFError) -> bool {
 }
 
 fn said(message: Option<&str>) -> String {
-    let shown: String = message.unwrap_or_default().chars().take(MAX_EXPLANATION).collect();
+    let shown: String = message
+        .unwrap_or_default()
+        .chars()
+        .take(MAX_EXPLANATION)
+        .collect();
     match shown.trim() {
         "" => String::new(),
         text => format!(": {}", redacted(text)),

@@ -66,9 +66,9 @@ pub struct Client {
 impl Client {
     /// Connects to nothing yet.
     pub fn new(access: Access) -> Result<Self> {
-        let agent = concat!("host/", env!("CARGO_PKG_VERSION"));
+        let product = concat!("host/", env!("CARGO_PKG_VERSION"));
         let transport = reqwest::Client::builder()
-            .user_agent(agent)
+            .user_agent(product)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .build()
@@ -76,7 +76,7 @@ impl Client {
         let mut builder = HFClient::builder()
             .endpoint(&access.endpoint)
             .cache_dir(&access.cache)
-            .user_agent(agent)
+            .user_agent(product)
             .client(transport)
             .retry_max_attempts(RETRIES);
         if let Some(token) = &access.token {

@@ -57,7 +57,10 @@ impl View {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+            files.push((
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            ));
         }
         files.sort();
         Ok(files)
@@ -95,7 +98,8 @@ mod tests {
         fs::write(path("new"), "new").expect("a file");
         fs::rename(path("new"), path("a")).expect("replaced");
         fs::remove_file(path("b")).expect("removed");
-        let read = |(name, path): (String, PathBuf)| (name, fs::read_to_string(path).expect("text"));
+        let read =
+            |(name, path): (String, PathBuf)| (name, fs::read_to_string(path).expect("text"));
         let files: Vec<_> = view.files().expect("files").into_iter().map(read).collect();
         let own = |name: &str| (name.to_owned(), name.to_owned());
         assert_eq!(files, [own("a"), own("b")]);

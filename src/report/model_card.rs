@@ -91,7 +91,9 @@ pub fn text(facts: &Facts, history: &[Map<String, Value>]) -> String {
     text.push_str(&format!("\n# {}\n\n", facts.name));
     text.push_str(&match &facts.base {
         Base::Hub(name) => {
-            format!("This model is a fine-tuned version of [{name}](https://huggingface.co/{name}) on ")
+            format!(
+                "This model is a fine-tuned version of [{name}](https://huggingface.co/{name}) on "
+            )
         }
         Base::Local => "This model is a fine-tuned version of a local model on ".to_owned(),
         Base::Scratch => "This model was trained from scratch on ".to_owned(),
@@ -111,7 +113,11 @@ pub fn text(facts: &Facts, history: &[Map<String, Value>]) -> String {
         text.push_str(&lines.join("\n"));
     }
     text.push('\n');
-    for section in ["Model description", "Intended uses & limitations", "Training and evaluation data"] {
+    for section in [
+        "Model description",
+        "Intended uses & limitations",
+        "Training and evaluation data",
+    ] {
         text.push_str(&format!("\n## {section}\n\nMore information needed\n"));
     }
     text.push_str("\n## Training procedure\n\n### Training hyperparameters\n");
@@ -120,7 +126,10 @@ pub fn text(facts: &Facts, history: &[Map<String, Value>]) -> String {
     if let Some(rows) = training_results(history) {
         text.push_str(&format!("\n### Training results\n\n{}\n", table(&rows)));
     }
-    text.push_str(&format!("\n### Framework versions\n\n{}", listed(&facts.versions, " ")));
+    text.push_str(&format!(
+        "\n### Framework versions\n\n{}",
+        listed(&facts.versions, " ")
+    ));
     text
 }
 
@@ -131,24 +140,46 @@ fn listed(entries: &[(&str, String)], between: &str) -> String {
 
 /// The last evaluation, its names as titles.
 fn last_results(history: &[Map<String, Value>]) -> Option<Values> {
-    let last = history.iter().rposition(|entry| entry.contains_key("eval_loss"));
+    let last = history
+        .iter()
+        .rposition(|entry| entry.contains_key("eval_loss"));
     // As the reference, which asks for more than the first entry.
     let entry = &history[last.filter(|last| *last > 0)?];
-    let is_result = |name: &str| !["runtime", "samples_per_second", "steps_per_second", "epoch", "step"].contains(&name);
-    let named = entry.iter().map(|(name, value)| (name.strip_prefix("eval_").unwrap_or(name), value));
-    Some(named.filter(|(name, _)| is_result(name)).map(|(name, value)| (title(name), value.clone())).collect())
+    let is_result = |name: &str| {
+        ![
+            "runtime",
+            "samples_per_second",
+            "steps_per_second",
+            "epoch",
+            "step",
+        ]
+        .contains(&name)
+    };
+    let named = entry
+        .iter()
+        .map(|(name, value)| (name.strip_prefix("eval_").unwrap_or(name), value));
+    Some(
+        named
+            .filter(|(name, _)| is_result(name))
+            .map(|(name, value)| (title(name), value.clone()))
+            .collect(),
+    )
 }
 
 /// One row for each evaluation during training; `None`: the run did not come to its end.
 fn training_results(history: &[Map<String, Value>]) -> Option<Vec<Values>> {
-    let end = history.iter().position(|entry| entry.contains_key("train_runtime"))?;
+    let end = history
+        .iter()
+        .position(|entry| entry.contains_key("train_runtime"))?;
     let mut rows = Vec::new();
     let mut loss = Value::from("No log");
     for entry in &history[..end] {
         if let Some(logged) = entry.get("loss") {
             loss = logged.clone();
         }
-        let Some(validation) = entry.get("eval_loss") else { continue };
+        let Some(validation) = entry.get("eval_loss") else {
+            continue;
+        };
         let value = |name: &str| entry.get(name).cloned().unwrap_or(Value::Null);
         let mut row: Values = vec![
             ("Training Loss".to_owned(), loss.clone()),
@@ -193,15 +224,24 @@ fn table(rows: &[Values]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let width = |(column, name): (usize, &String)| {
         let values = rows.iter().filter_map(|row| row.get(column));
-        values.chain([name]).map(|value| value.chars().count()).max().unwrap_or(0)
+        values
+            .chain([name])
+            .map(|value| value.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = names.iter().enumerate().map(width).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths);
-        let cells: String = cells.map(|(value, width)| format!("| {value:<width$} ")).collect();
+        let cells: String = cells
+            .map(|(value, width)| format!("| {value:<width$} "))
+            .collect();
         format!("{cells}|\n")
     };
-    let rule: String = widths.iter().map(|width| format!("|:{}:", "-".repeat(*width))).collect();
+    let rule: String = widths
+        .iter()
+        .map(|width| format!("|:{}:", "-".repeat(*width)))
+        .collect();
     let rows: String = rows.iter().map(line).collect();
     format!("{}{rule}|\n{rows}", line(&names))
 }
@@ -236,7 +276,9 @@ pub fn python(value: f64) -> String {
     }
     if magnitude == 0.0 || magnitude.is_infinite() || (1e-4..1e16).contains(&magnitude) {
         let text = value.to_string();
-        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let is_whole = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'-');
         return if is_whole { text + ".0" } else { text };
     }
     let text = format!("{value:e}");
@@ -286,7 +328,10 @@ fn metrics(results: Option<&Values>) -> Vec<(&'static str, &str, &Value)> {
 
 /// The results of the index: complete ones only, because the Hub takes no others.
 fn index(facts: &Facts, metrics: &[(&str, &str, &Value)]) -> String {
-    let Some((task, task_name)) = facts.task.filter(|_| !facts.datasets.is_empty() && !metrics.is_empty()) else {
+    let Some((task, task_name)) = facts
+        .task
+        .filter(|_| !facts.datasets.is_empty() && !metrics.is_empty())
+    else {
         return "  results: []\n".to_owned();
     };
     let mut text = "  results:\n".to_owned();
@@ -297,7 +342,9 @@ fn index(facts: &Facts, metrics: &[(&str, &str, &Value)]) -> String {
         ));
         for (tag, name, value) in metrics {
             let (name, value) = (scalar(name), number(value));
-            text.push_str(&format!("    - name: {name}\n      type: {tag}\n      value: {value}\n"));
+            text.push_str(&format!(
+                "    - name: {name}\n      type: {tag}\n      value: {value}\n"
+            ));
         }
     }
     text
@@ -309,7 +356,9 @@ fn number(value: &Value) -> String {
         Value::Number(number) if number.is_f64() => {
             let text = python(number.as_f64().unwrap_or(f64::NAN));
             match text.split_once('e') {
-                Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0e{exponent}"),
+                Some((digits, exponent)) if !digits.contains('.') => {
+                    format!("{digits}.0e{exponent}")
+                }
                 _ => text,
             }
         }
@@ -325,8 +374,11 @@ fn number(value: &Value) -> String {
 
 /// A text as YAML has it: as it is if nothing else can be meant, else in quotes.
 fn scalar(text: &str) -> String {
-    let is_plain_letter = |letter: char| letter.is_ascii_alphanumeric() || "-_./ ()".contains(letter);
-    let words = ["", "null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+    let is_plain_letter =
+        |letter: char| letter.is_ascii_alphanumeric() || "-_./ ()".contains(letter);
+    let words = [
+        "", "null", "true", "false", "yes", "no", "on", "off", "y", "n",
+    ];
     let is_plain = text.starts_with(|letter: char| letter.is_ascii_alphabetic())
         && !text.ends_with(' ')
         && text.chars().all(is_plain_letter)
@@ -359,7 +411,10 @@ mod tests {
                 ("seed", "42".to_owned()),
                 ("gradient_accumulation_steps", "2".to_owned()),
                 ("total_train_batch_size", "16".to_owned()),
-                ("optimizer", "Adam with betas=(0.9,0.999) and epsilon=1e-08".to_owned()),
+                (
+                    "optimizer",
+                    "Adam with betas=(0.9,0.999) and epsilon=1e-08".to_owned(),
+                ),
                 ("lr_scheduler_type", "linear".to_owned()),
                 ("num_epochs", python(3.0)),
             ],

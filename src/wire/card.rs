@@ -14,7 +14,9 @@ use crate::trainer::Trainer;
 pub(super) fn write(facts: &Facts, (run, trainer): (&Run, &Trainer)) -> Result<()> {
     let history = &trainer.state().log_history;
     if !model_card::write(&run.output_dir, facts, history)? {
-        output::note("the model card is left as it is, because its comment is gone: people have made it theirs");
+        output::note(
+            "the model card is left as it is, because its comment is gone: people have made it theirs",
+        );
     }
     Ok(())
 }
@@ -69,7 +71,10 @@ fn hyperparameters(run: &Run) -> Vec<(&'static str, String)> {
         values.push(("lr_scheduler_warmup_ratio", python(optimizer.warmup_ratio)));
     }
     if optimizer.warmup_steps != 0 {
-        values.push(("lr_scheduler_warmup_steps", optimizer.warmup_steps.to_string()));
+        values.push((
+            "lr_scheduler_warmup_steps",
+            optimizer.warmup_steps.to_string(),
+        ));
     }
     values.push(match train.max_steps {
         Some(steps) => ("training_steps", steps.to_string()),

@@ -143,7 +143,10 @@ struct Pusher {
 impl Pushing {
     /// Makes the repository. What stands in the way of uploads is known before the first step.
     pub(super) fn begin(run: &Run) -> Result<Self> {
-        let push = run.hub.as_ref().and_then(|hub| Some((hub, hub.push.clone()?)));
+        let push = run
+            .hub
+            .as_ref()
+            .and_then(|hub| Some((hub, hub.push.clone()?)));
         let Some((hub, push)) = push else {
             return Ok(Self { inner: None });
         };
@@ -168,7 +171,8 @@ impl Pushing {
     /// `save_model` was called.
     pub(super) fn model_saved(&self) {
         if let Some(pusher) = &self.inner {
-            pusher.push_model("Model save");
+            // Why it failed is counted; the last upload decides.
+            let _ = pusher.push_model("Model save");
         }
     }
 
@@ -178,24 +182,31 @@ impl Pushing {
         let Some(pusher) = &self.inner else {
             return Ok(());
         };
-        pusher.push_model("End of training");
+        let unmade = pusher.push_model("End of training").err();
         let repository = pusher.uploader.repository();
         if pusher.uploader.is_busy() {
             output::status(&format!("waiting for the uploads to {repository}"));
         }
         let is_interrupted = || interrupted.load(Ordering::Relaxed);
-        let why = match pusher.uploader.wait(PATIENCE, &is_interrupted) {
-            Waited::Done => pusher.uploader.account().failure,
-            Waited::Interrupted => Some("stopped by a signal".to_owned()),
-            Waited::Stalled => Some(format!("nothing moved for {} seconds", PATIENCE.as_secs())),
+        let (kind, why) = match pusher.uploader.wait(PATIENCE, &is_interrupted) {
+            Waited::Done => match unmade.or_else(|| pusher.uploader.account().failure) {
+                Some(why) => (Kind::Io, why),
+                None => return Ok(()),
+            },
+            Waited::Interrupted => (Kind::Stopped, "stopped by a signal".to_owned()),
+            Waited::Stalled => (
+                Kind::Io,
+                format!("nothing moved for {} seconds", PATIENCE.as_secs()),
+            ),
         };
-        let Some(why) = why else { return Ok(()) };
         let folder = pusher.output_dir.display();
-        let message =
-            format!("the model is trained and saved in {folder}, but its upload to {repository} failed: {why}");
-        Err(Failure::new(Kind::Io, message)
-            .hint(format!("upload it later, for example with `hf upload {repository} {folder} --exclude \"*/*\"`"))
-            .into())
+        let message = format!(
+            "the model is trained and saved in {folder}, but its upload to {repository} failed: {why}"
+        );
+        let remedy = format!(
+            "upload it later, for example with `hf upload {repository} {folder} --exclude \"*/*\"`"
+        );
+        Err(Failure::new(kind, message).hint(remedy).into())
     }
 
     /// What became of the uploads.
@@ -223,22 +234,34 @@ fn summary(repository: &str, account: &Account) -> String {
 
 impl Pusher {
     /// The top-level files of the output folder.
-    fn push_model(&self, message: &str) {
+    fn push_model(&self, message: &str) -> Result<(), String> {
         let view = View::new(&self.output_dir).and_then(|view| {
             view.add(&self.output_dir, is_uploaded)?;
             Ok(view)
         });
-        self.push(view, (None, message.to_owned()));
+        self.push(view, (None, message.to_owned()))
     }
 
-    fn push(&self, view: Result<View>, (folder, message): (Option<String>, String)) {
+    /// Puts an upload into the queue; why its files could not be set aside.
+    fn push(
+        &self,
+        view: Result<View>,
+        (folder, message): (Option<String>, String),
+    ) -> Result<(), String> {
         match view {
-            Ok(files) => self.uploader.push(Upload {
-                files,
-                folder,
-                message,
-            }),
-            Err(error) => self.uploader.fail(&told(&error)),
+            Ok(files) => {
+                self.uploader.push(Upload {
+                    files,
+                    folder,
+                    message,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let why = told(&error);
+                self.uploader.fail(&why);
+                Err(why)
+            }
         }
     }
 
@@ -268,13 +291,14 @@ impl Pusher {
             })?;
             Ok(view)
         });
-        self.push(model, (None, message.clone()));
+        // Failures are counted.
+        let _ = self.push(model, (None, message.clone()));
         if folder.is_some() {
             let whole = View::new(&self.output_dir).and_then(|view| {
                 view.add(checkpoint, |_| true)?;
                 Ok(view)
             });
-            self.push(whole, (folder, format!("{message}, checkpoint")));
+            let _ = self.push(whole, (folder, format!("{message}, checkpoint")));
         }
     }
 }
@@ -340,7 +364,11 @@ mod tests {
             (".lock", false, false),
             ("run.json", false, false),
         ] {
-            assert_eq!((is_uploaded(name), is_of_model(name)), (uploaded, of_model), "{name}");
+            assert_eq!(
+                (is_uploaded(name), is_of_model(name)),
+                (uploaded, of_model),
+                "{name}"
+            );
         }
     }
 

@@ -72,10 +72,7 @@ impl Callback for RunRecord {
 }
 
 /// Trains, saves, evaluates, predicts.
-pub(super) fn run(
-    (run, origin): (&Run, &Origin),
-    interrupted: Arc<AtomicBool>,
-) -> Result<Ending> {
+pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) -> Result<Ending> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
@@ -102,14 +99,7 @@ pub(super) fn run(
     } = ready;
     // The optimizer's moments are not needed any more after it.
     let outcome = attempts(run, &mut trainer, training, resume.as_deref());
-    let status = match &outcome {
-        Ok(Outcome {
-            end: End::Completed,
-            ..
-        }) => "completed",
-        Ok(_) => "stopped",
-        Err(_) => "failed",
-    };
+    let status = status_of(&outcome);
     trainer.finish_reports(status);
     let Outcome { end, metrics, .. } = outcome?;
     if let End::Interrupted(checkpoint) = end {
@@ -132,6 +122,18 @@ pub(super) fn run(
     pushing.summary();
     screen.finish()?;
     pushed.map(|()| Ending::Done)
+}
+
+/// What reports call the end of a run.
+fn status_of(outcome: &Result<Outcome>) -> &'static str {
+    match outcome {
+        Ok(Outcome {
+            end: End::Completed,
+            ..
+        }) => "completed",
+        Ok(_) => "stopped",
+        Err(_) => "failed",
+    }
 }
 
 /// Reads everything and builds the parts; what can be refused is refused here.

@@ -91,7 +91,8 @@ fn half_precision_is_checked_as_a_whole() {
 fn what_is_missing_is_named() {
     let host = project();
     let output = "output_dir: is missing; give a folder for checkpoints and results";
-    let model = "model: is missing; give a model folder, OWNER/NAME on the Hub, or a TorchScript file";
+    let model =
+        "model: is missing; give a model folder, OWNER/NAME on the Hub, or a TorchScript file";
     check(
         &host,
         "train",

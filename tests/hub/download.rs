@@ -16,7 +16,8 @@ fn a_model_and_rows_of_the_hub_train_as_local_ones() {
     let shown = project.succeeds(&format!("{REMOTE} --output_dir remote"));
     assert!(shown.contains("fetching acme/tiny (main): "), "{shown}");
     project.succeeds(&format!("{LOCAL} --output_dir local"));
-    let weights = |run: &str| fs::read(project.host.path(run).join("model.safetensors")).expect("weights");
+    let weights =
+        |run: &str| fs::read(project.host.path(run).join("model.safetensors")).expect("weights");
     assert_eq!(weights("remote"), weights("local"));
     // The layout of the Python client; what no run needs is not there.
     let cache = project.host.path("hf/hub/models--acme--tiny");
@@ -34,9 +35,26 @@ fn a_model_and_rows_of_the_hub_train_as_local_ones() {
     ] {
         assert!(card.contains(part), "{card}");
     }
+    let mut evaluate = project.host.command("evaluate");
+    evaluate
+        .env("HF_ENDPOINT", project.hub.url())
+        .env("HF_HOME", project.host.path("hf"))
+        .args([
+            "--model",
+            "acme/tiny",
+            "--validation_file",
+            "toy=hf://datasets/acme/toy/data/train.jsonl",
+            "--output_dir",
+            "evaluated",
+        ]);
+    let shown = project.host.succeeds(evaluate);
+    assert!(shown.contains("eval_toy_loss"), "{shown}");
     let published = project.json("remote/training_args.json");
     assert_eq!(published["model"], "acme/tiny");
-    assert_eq!(published["train_file"][0], "hf://datasets/acme/toy/data/train.jsonl");
+    assert_eq!(
+        published["train_file"][0],
+        "hf://datasets/acme/toy/data/train.jsonl"
+    );
 }
 
 #[test]
@@ -54,7 +72,10 @@ fn what_was_fetched_is_not_fetched_again_and_serves_without_a_network() {
     let mut unreachable = project.command(&format!("{REMOTE} --output_dir four"));
     unreachable.env("HF_ENDPOINT", "http://127.0.0.1:9");
     let shown = project.host.succeeds(unreachable);
-    assert!(shown.contains("http://127.0.0.1:9 cannot be reached"), "{shown}");
+    assert!(
+        shown.contains("http://127.0.0.1:9 cannot be reached"),
+        "{shown}"
+    );
     assert!(shown.contains("the copy in the cache is used"), "{shown}");
 }
 
@@ -64,8 +85,12 @@ fn a_revision_is_the_one_that_was_asked_for() {
     let other = fs::read_to_string(project.host.path("rows.jsonl")).expect("rows");
     let other: Vec<&str> = other.lines().take(4).collect();
     let other = other.join("\n").into_bytes();
-    project.hub.add("datasets/acme/toy", &[("data/train.jsonl", other)]);
-    project.hub.add("models/acme/tiny", &[("vocab.txt", b"[PAD]\n".to_vec())]);
+    project
+        .hub
+        .add("datasets/acme/toy", &[("data/train.jsonl", other)]);
+    project
+        .hub
+        .add("models/acme/tiny", &[("vocab.txt", b"[PAD]\n".to_vec())]);
     let first = commit_name(1);
     let words = format!(
         "--model acme/tiny --model_revision {first} --train_file hf://datasets/acme/toy@{first}/data/train.jsonl --output_dir out"
@@ -75,7 +100,8 @@ fn a_revision_is_the_one_that_was_asked_for() {
     let run = project.json("out/run.json");
     let path = run["model"]["path"].as_str().expect("a path");
     assert!(path.ends_with(&first), "{path}");
-    let newest = "--model acme/tiny --train_file hf://datasets/acme/toy/data/train.jsonl --output_dir new";
+    let newest =
+        "--model acme/tiny --train_file hf://datasets/acme/toy/data/train.jsonl --output_dir new";
     let shown = project.run(newest).stderr;
     assert!(!shown.contains("training: 12 rows"), "{shown}");
 }
@@ -88,20 +114,49 @@ fn a_tokenizer_may_come_from_the_hub() {
     for file in [vocabulary, tokenizer] {
         let _ = fs::remove_file(file);
     }
-    assert_ne!(project.run(&format!("{LOCAL} --output_dir none")).code, Some(0));
-    project.succeeds(&format!("{LOCAL} --tokenizer_name acme/tiny --output_dir out"));
+    assert_ne!(
+        project.run(&format!("{LOCAL} --output_dir none")).code,
+        Some(0)
+    );
+    project.succeeds(&format!(
+        "{LOCAL} --tokenizer_name acme/tiny --output_dir out"
+    ));
 }
 
 /// Which requests fail, how often, how; what is shown; the exit code.
-type Case = (usize, (&'static str, &'static str), Fault, &'static [&'static str], i32);
+type Case = (
+    usize,
+    (&'static str, &'static str),
+    Fault,
+    &'static [&'static str],
+    i32,
+);
 
 #[test]
 fn each_failure_of_a_download_has_its_message() {
     let busy = Answer::new(429, "").with("retry-after", 7);
     let cases: Vec<Case> = vec![
-        (9, ("GET", "/api/models"), Fault::Answer(busy), &["limits how often it may be asked and asks to wait 7 seconds"], 74),
-        (9, ("GET", "/api/models"), Fault::Answer(Answer::new(503, "")), &["answered 503 Service Unavailable"], 74),
-        (9, ("GET", "/api/models"), Fault::Answer(Answer::new(200, "<html>")), &["is not one of a Hub", "check HF_ENDPOINT"], 74),
+        (
+            9,
+            ("GET", "/api/models"),
+            Fault::Answer(busy),
+            &["limits how often it may be asked and asks to wait 7 seconds"],
+            74,
+        ),
+        (
+            9,
+            ("GET", "/api/models"),
+            Fault::Answer(Answer::new(503, "")),
+            &["answered 503 Service Unavailable"],
+            74,
+        ),
+        (
+            9,
+            ("GET", "/api/models"),
+            Fault::Answer(Answer::new(200, "<html>")),
+            &["is not one of a Hub", "check HF_ENDPOINT"],
+            74,
+        ),
         (
             9,
             ("GET", "/api/models"),
@@ -109,10 +164,22 @@ fn each_failure_of_a_download_has_its_message() {
             &["the token may not do this with acme/tiny: not on the list"],
             64,
         ),
-        (9, ("GET", "/api/models"), Fault::Answer(Answer::new(401, "")), &["does not accept the token", "make a new one"], 64),
+        (
+            9,
+            ("GET", "/api/models"),
+            Fault::Answer(Answer::new(401, "")),
+            &["does not accept the token", "make a new one"],
+            64,
+        ),
         (9, ("GET", "/api/models"), Fault::Reset, &["broke off"], 74),
         (9, ("HEAD", "/resolve/"), Fault::Reset, &["broke off"], 74),
-        (9, ("GET", "/model.safetensors"), Fault::Cut(1000), &["broke off"], 74),
+        (
+            9,
+            ("GET", "/model.safetensors"),
+            Fault::Cut(1000),
+            &["broke off"],
+            74,
+        ),
         (
             9,
             ("GET", "/model.safetensors"),
@@ -148,7 +215,9 @@ fn each_failure_of_a_download_has_its_message() {
 #[test]
 fn what_a_failed_download_left_serves_the_next_one() {
     let project = Project::new();
-    project.hub.plan(1, ("GET", "/model.safetensors"), Fault::Cut(1000));
+    project
+        .hub
+        .plan(1, ("GET", "/model.safetensors"), Fault::Cut(1000));
     let ended = project.run(&format!("{REMOTE} --output_dir out"));
     assert_eq!(ended.code, Some(74), "{}", ended.stderr);
     let configurations = project.hub.count("GET", "/config.json");
@@ -156,13 +225,21 @@ fn what_a_failed_download_left_serves_the_next_one() {
     assert_eq!(project.hub.count("GET", "/config.json"), configurations);
     // One that comes damaged once is fetched again.
     let project = Project::new();
-    project.hub.plan(1, ("GET", "/model.safetensors"), Fault::Damage);
+    project
+        .hub
+        .plan(1, ("GET", "/model.safetensors"), Fault::Damage);
     project.succeeds(&format!("{REMOTE} --output_dir out"));
     // Trouble that passes is not even seen.
     let project = Project::new();
-    project.hub.plan(2, ("GET", "/api/"), Fault::Answer(Answer::new(502, "")));
+    project
+        .hub
+        .plan(2, ("GET", "/api/"), Fault::Answer(Answer::new(502, "")));
     project.hub.plan(1, ("HEAD", "/resolve/"), Fault::Reset);
-    project.hub.plan(1, ("GET", "/resolve/"), Fault::Delay(Duration::from_millis(50)));
+    project.hub.plan(
+        1,
+        ("GET", "/resolve/"),
+        Fault::Delay(Duration::from_millis(50)),
+    );
     let shown = project.succeeds(&format!("{REMOTE} --output_dir out"));
     assert!(!shown.contains("warning"), "{shown}");
 }
@@ -170,8 +247,12 @@ fn what_a_failed_download_left_serves_the_next_one() {
 #[test]
 fn what_does_not_exist_is_said_so() {
     let project = Project::new();
-    project.hub.add("datasets/acme/more", &[("a.csv", b"x\n".to_vec())]);
-    project.hub.add("models/acme/empty", &[("README.md", b"# x\n".to_vec())]);
+    project
+        .hub
+        .add("datasets/acme/more", &[("a.csv", b"x\n".to_vec())]);
+    project
+        .hub
+        .add("models/acme/empty", &[("README.md", b"# x\n".to_vec())]);
     let data = "--train_file rows.jsonl";
     for (words, message, code) in [
         (
@@ -189,7 +270,11 @@ fn what_does_not_exist_is_said_so() {
             "fetching files of the data set acme/more (main): acme/more has no file b.csv",
             2,
         ),
-        (format!("--model acme/empty {data}"), "acme/empty holds no config.json, so it is no model", 65),
+        (
+            format!("--model acme/empty {data}"),
+            "acme/empty holds no config.json, so it is no model",
+            65,
+        ),
     ] {
         let ended = project.run(&format!("{words} --output_dir out"));
         assert_eq!(ended.code, Some(code), "{words}\n{}", ended.stderr);
@@ -197,14 +282,32 @@ fn what_does_not_exist_is_said_so() {
         assert!(ended.stderr.contains("\nhint: "), "{}", ended.stderr);
     }
     let mut stranger = project.command(&format!("--model acme/none {data} --output_dir out"));
-    let stranger = ended(&stranger.env_remove("HF_TOKEN").output().expect("the program runs"));
+    let stranger = ended(
+        &stranger
+            .env_remove("HF_TOKEN")
+            .output()
+            .expect("the program runs"),
+    );
     let message = "acme/none does not exist, or is private or gated and needs a token";
     assert!(stranger.stderr.contains(message), "{}", stranger.stderr);
     assert_eq!(stranger.code, Some(64));
     let mut offline = project.command(&format!("--model acme/tiny {data} --output_dir out"));
-    let offline = ended(&offline.env("HF_HUB_OFFLINE", "1").output().expect("the program runs"));
-    assert!(offline.stderr.contains("acme/tiny (main) is not in "), "{}", offline.stderr);
-    assert!(offline.stderr.contains("unset HF_HUB_OFFLINE"), "{}", offline.stderr);
+    let offline = ended(
+        &offline
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .expect("the program runs"),
+    );
+    assert!(
+        offline.stderr.contains("acme/tiny (main) is not in "),
+        "{}",
+        offline.stderr
+    );
+    assert!(
+        offline.stderr.contains("unset HF_HUB_OFFLINE"),
+        "{}",
+        offline.stderr
+    );
 }
 
 #[test]
@@ -232,14 +335,22 @@ fn a_full_disk_is_said_before_and_while_it_fills() {
         let train = project.command(&format!("{REMOTE} --output_dir out"));
         let script = format!("mkdir full && mount -t tmpfs -o {options} none full && exec \"$@\"");
         let mut command = in_namespaces(&script);
-        command.arg(train.get_program()).args(train.get_args()).current_dir(project.host.folder());
+        command
+            .arg(train.get_program())
+            .args(train.get_args())
+            .current_dir(project.host.folder());
         for (name, value) in train.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        let ended = ended(&command.env("HF_HUB_CACHE", project.host.path("full")).output().expect("runs"));
+        let ended = ended(
+            &command
+                .env("HF_HUB_CACHE", project.host.path("full"))
+                .output()
+                .expect("runs"),
+        );
         assert_eq!(ended.code, Some(74), "{}", ended.stderr);
         assert!(ended.stderr.contains(message), "{}", ended.stderr);
         assert!(ended.stderr.contains("HF_HUB_CACHE"), "{}", ended.stderr);

@@ -106,12 +106,16 @@ impl Server {
 
     /// The next `times` requests with this method and this part in their path meet a fault.
     pub fn plan(&self, times: usize, (method, part): (&'static str, &str), fault: Fault) {
-        self.shared.faults.lock().expect("unpoisoned").push(Planned {
-            method,
-            part: part.to_owned(),
-            times,
-            fault,
-        });
+        self.shared
+            .faults
+            .lock()
+            .expect("unpoisoned")
+            .push(Planned {
+                method,
+                part: part.to_owned(),
+                times,
+                fault,
+            });
     }
 
     /// All requests so far.
@@ -122,7 +126,8 @@ impl Server {
     /// How many requests had this method and this part in their path.
     pub fn count(&self, method: &str, part: &str) -> usize {
         let seen = self.seen();
-        let is_counted = |request: &&Request| request.method == method && request.path.contains(part);
+        let is_counted =
+            |request: &&Request| request.method == method && request.path.contains(part);
         seen.iter().filter(is_counted).count()
     }
 }
@@ -133,11 +138,17 @@ fn serve(
     handle: &dyn Fn(&Request) -> Answer,
 ) -> std::io::Result<()> {
     let request = read(&mut stream)?;
-    shared.seen.lock().expect("unpoisoned").push(request.clone());
+    shared
+        .seen
+        .lock()
+        .expect("unpoisoned")
+        .push(request.clone());
     let fault = {
         let mut faults = shared.faults.lock().expect("unpoisoned");
         let befallen = faults.iter_mut().find(|planned| {
-            planned.times > 0 && planned.method == request.method && request.path.contains(&planned.part)
+            planned.times > 0
+                && planned.method == request.method
+                && request.path.contains(&planned.part)
         });
         befallen.map(|planned| {
             planned.times -= 1;
@@ -162,7 +173,10 @@ fn serve(
         *byte ^= 0x55;
     }
     let mut head = format!("HTTP/1.1 {} Answer\r\nconnection: close\r\n", answer.status);
-    let has_length = answer.headers.iter().any(|(name, _)| name == "content-length");
+    let has_length = answer
+        .headers
+        .iter()
+        .any(|(name, _)| name == "content-length");
     if !has_length && answer.status != 304 {
         head.push_str(&format!("content-length: {length}\r\n"));
     }
@@ -182,16 +196,24 @@ fn read(stream: &mut TcpStream) -> std::io::Result<Request> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let mut body = Vec::new();
-    if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|value| value == "chunked")
+    {
         loop {
             let mut size = String::new();
             reader.read_line(&mut size)?;

@@ -34,15 +34,24 @@ impl Project {
         let files: Vec<(&str, Vec<u8>)> = files
             .iter()
             .map(|(name, content)| (name.as_str(), content.clone()))
-            .chain([("README.md", b"# Tiny\n".to_vec()), ("onnx/model.onnx", vec![0; 9])])
+            .chain([
+                ("README.md", b"# Tiny\n".to_vec()),
+                ("onnx/model.onnx", vec![0; 9]),
+            ])
             .collect();
         hub.add("models/acme/tiny", &files);
-        hub.state().repositories.get_mut("models/acme/tiny").expect("made").tags =
-            vec!["pytorch".to_owned(), "license:apache-2.0".to_owned()];
+        hub.state()
+            .repositories
+            .get_mut("models/acme/tiny")
+            .expect("made")
+            .tags = vec!["pytorch".to_owned(), "license:apache-2.0".to_owned()];
         let rows = fs::read_to_string(fixture("golden/toy/train.jsonl")).expect("rows");
         let rows: Vec<&str> = rows.lines().take(12).collect();
         let rows = rows.join("\n") + "\n";
-        hub.add("datasets/acme/toy", &[("data/train.jsonl", rows.clone().into_bytes())]);
+        hub.add(
+            "datasets/acme/toy",
+            &[("data/train.jsonl", rows.clone().into_bytes())],
+        );
         let host = Host::new();
         host.write("rows.jsonl", &rows);
         for (name, content) in &files {
@@ -65,7 +74,14 @@ impl Project {
             .env("HF_TOKEN", TOKEN)
             .env("HF_XET_CLIENT_RETRY_BASE_DELAY", "20ms")
             .env("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
-            .args(["--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--logging_steps", "2"])
+            .args([
+                "--num_train_epochs",
+                "1",
+                "--per_device_train_batch_size",
+                "2",
+                "--logging_steps",
+                "2",
+            ])
             .args(words.split_whitespace());
         command
     }
@@ -97,14 +113,19 @@ pub const LOCAL: &str = "--model model --train_file rows.jsonl";
 
 /// Whether a text stands in any file below a folder.
 pub fn holds(folder: &Path, text: &str) -> bool {
-    fs::read_dir(folder).expect("a folder").flatten().any(|entry| {
-        let path = entry.path();
-        match path.is_dir() {
-            true => holds(&path, text),
-            false => {
-                let content = fs::read(&path).unwrap_or_default();
-                content.windows(text.len()).any(|part| part == text.as_bytes())
+    fs::read_dir(folder)
+        .expect("a folder")
+        .flatten()
+        .any(|entry| {
+            let path = entry.path();
+            match path.is_dir() {
+                true => holds(&path, text),
+                false => {
+                    let content = fs::read(&path).unwrap_or_default();
+                    content
+                        .windows(text.len())
+                        .any(|part| part == text.as_bytes())
+                }
             }
-        }
-    })
+        })
 }

@@ -37,12 +37,18 @@ pub struct Repository {
 
 impl Repository {
     pub fn messages(&self) -> Vec<&str> {
-        self.commits.iter().map(|commit| commit.message.as_str()).collect()
+        self.commits
+            .iter()
+            .map(|commit| commit.message.as_str())
+            .collect()
     }
 
     pub fn names(&self) -> Vec<&str> {
         let last = self.commits.last();
-        last.into_iter().flat_map(|commit| commit.files.keys()).map(String::as_str).collect()
+        last.into_iter()
+            .flat_map(|commit| commit.files.keys())
+            .map(String::as_str)
+            .collect()
     }
 }
 
@@ -98,8 +104,16 @@ impl Hub {
     pub fn add(&self, name: &str, files: &[(&str, Vec<u8>)]) {
         let mut state = self.state();
         let repository = state.repositories.entry(name.to_owned()).or_default();
-        let mut all = repository.commits.last().map(|last| last.files.clone()).unwrap_or_default();
-        all.extend(files.iter().map(|(path, content)| ((*path).to_owned(), content.clone())));
+        let mut all = repository
+            .commits
+            .last()
+            .map(|last| last.files.clone())
+            .unwrap_or_default();
+        all.extend(
+            files
+                .iter()
+                .map(|(path, content)| ((*path).to_owned(), content.clone())),
+        );
         repository.commits.push(Commit {
             message: "initial".to_owned(),
             files: all,
@@ -108,7 +122,11 @@ impl Hub {
 
     pub fn repository(&self, name: &str) -> Repository {
         let state = self.state();
-        state.repositories.get(name).unwrap_or_else(|| panic!("no {name}")).clone()
+        state
+            .repositories
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .clone()
     }
 }
 
@@ -138,7 +156,9 @@ fn is_large(path: &str) -> bool {
 
 fn refused(status: u16, code: &str, message: &str) -> Answer {
     let body = json!({ "error": message }).to_string();
-    Answer::new(status, body).with("x-error-code", code).with("x-error-message", message)
+    Answer::new(status, body)
+        .with("x-error-code", code)
+        .with("x-error-message", message)
 }
 
 impl State {
@@ -146,11 +166,16 @@ impl State {
         let path = request.path.split('?').next().unwrap_or_default();
         let parts: Vec<String> = path.trim_matches('/').split('/').map(decoded).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let is_known = request.headers.get("authorization").map(String::as_str) == Some(&format!("Bearer {TOKEN}"));
+        let is_known = request.headers.get("authorization").map(String::as_str)
+            == Some(&format!("Bearer {TOKEN}"));
         match (request.method.as_str(), parts.as_slice()) {
-            ("GET", ["api", "whoami-v2"]) if is_known => Answer::json(&json!({ "type": "user", "name": USER })),
+            ("GET", ["api", "whoami-v2"]) if is_known => {
+                Answer::json(&json!({ "type": "user", "name": USER }))
+            }
             ("POST", ["api", "repos", "create"]) if is_known => self.create(request, address),
-            ("GET", ["api", kind, owner, name]) => self.info(&format!("{kind}/{owner}/{name}"), "main", is_known),
+            ("GET", ["api", kind, owner, name]) => {
+                self.info(&format!("{kind}/{owner}/{name}"), "main", is_known)
+            }
             ("GET", ["api", kind, owner, name, "revision", revision]) => {
                 self.info(&format!("{kind}/{owner}/{name}"), revision, is_known)
             }
@@ -163,22 +188,33 @@ impl State {
                 let is_wanted = |path: &str| wanted.iter().any(|wanted| wanted == path);
                 self.tree(&format!("{kind}/{owner}/{name}"), revision, &is_wanted)
             }
-            ("POST", ["api", "models", _, _, "preupload", "main"]) if is_known => preupload(request),
-            ("POST", [_, name, "info", "lfs", "objects", "batch"]) if is_known && name.ends_with(".git") => {
+            ("POST", ["api", "models", _, _, "preupload", "main"]) if is_known => {
+                preupload(request)
+            }
+            ("POST", [_, name, "info", "lfs", "objects", "batch"])
+                if is_known && name.ends_with(".git") =>
+            {
                 Answer::json(&json!({ "transfer": "xet", "objects": [] }))
             }
-            ("GET", ["api", _, _, _, "xet-write-token" | "xet-read-token", _]) => Answer::json(&json!({
-                "accessToken": "store", "exp": 4_000_000_000_u64, "casUrl": format!("http://{address}/cas"),
-            })),
+            ("GET", ["api", _, _, _, "xet-write-token" | "xet-read-token", _]) => {
+                Answer::json(&json!({
+                    "accessToken": "store", "exp": 4_000_000_000_u64, "casUrl": format!("http://{address}/cas"),
+                }))
+            }
             ("POST", ["api", "models", owner, name, "commit", "main"]) if is_known => {
                 self.commit(&format!("models/{owner}/{name}"), &request.body)
             }
-            ("HEAD" | "GET", ["datasets", owner, name, "resolve", revision, path @ ..]) => {
-                self.resolve((&format!("datasets/{owner}/{name}"), revision), &path.join("/"), is_known)
-            }
-            ("HEAD" | "GET", [owner, name, "resolve", revision, path @ ..]) => {
-                self.resolve((&format!("models/{owner}/{name}"), revision), &path.join("/"), is_known)
-            }
+            ("HEAD" | "GET", ["datasets", owner, name, "resolve", revision, path @ ..]) => self
+                .resolve(
+                    (&format!("datasets/{owner}/{name}"), revision),
+                    &path.join("/"),
+                    is_known,
+                ),
+            ("HEAD" | "GET", [owner, name, "resolve", revision, path @ ..]) => self.resolve(
+                (&format!("models/{owner}/{name}"), revision),
+                &path.join("/"),
+                is_known,
+            ),
             (_, ["cas", rest @ ..]) => self.store(request, rest, address),
             _ if !is_known => refused(401, "", "Invalid username or password."),
             _ => refused(404, "", "no such endpoint"),
@@ -194,21 +230,35 @@ impl State {
             return refused(409, "", "You already created this model repo");
         }
         let private = body["private"].as_bool().expect("a boolean");
-        self.repositories.insert(key, Repository { private, ..Repository::default() });
+        self.repositories.insert(
+            key,
+            Repository {
+                private,
+                ..Repository::default()
+            },
+        );
         Answer::json(&json!({ "url": format!("http://{address}/{name}") }))
     }
 
     /// The files of a revision and the name of its commit.
-    fn files(&self, name: &str, revision: &str) -> Result<(String, BTreeMap<String, Vec<u8>>), Answer> {
+    fn files(
+        &self,
+        name: &str,
+        revision: &str,
+    ) -> Result<(String, BTreeMap<String, Vec<u8>>), Answer> {
         let Some(repository) = self.repositories.get(name) else {
             return Err(refused(404, "RepoNotFound", "Repository not found"));
         };
-        let numbered = (1..=repository.commits.len()).find(|number| commit_name(*number) == revision);
+        let numbered =
+            (1..=repository.commits.len()).find(|number| commit_name(*number) == revision);
         let number = match revision {
             "main" => repository.commits.len(),
             _ => numbered.ok_or_else(|| refused(404, "RevisionNotFound", "Invalid rev id"))?,
         };
-        let files = repository.commits.get(number.wrapping_sub(1)).map(|commit| commit.files.clone());
+        let files = repository
+            .commits
+            .get(number.wrapping_sub(1))
+            .map(|commit| commit.files.clone());
         Ok((commit_name(number), files.unwrap_or_default()))
     }
 
@@ -269,8 +319,12 @@ impl State {
     }
 
     fn commit(&mut self, name: &str, body: &[u8]) -> Answer {
-        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let lines: Vec<Value> = lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect();
+        let lines = body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        let lines: Vec<Value> = lines
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .collect();
         let Some(repository) = self.repositories.get(name) else {
             return refused(404, "RepoNotFound", "Repository not found");
         };
@@ -306,9 +360,13 @@ impl State {
         for segment in segments {
             let object = &self.objects[&segment.object];
             let bounds = chunk_bounds(object);
-            let (start, end) = (bounds[segment.chunks.0 as usize], bounds[segment.chunks.1 as usize]);
+            let (start, end) = (
+                bounds[segment.chunks.0 as usize],
+                bounds[segment.chunks.1 as usize],
+            );
             let mut part = Cursor::new(&object[start..end]);
-            let (bytes, _) = xet_core_structures::xorb_object::deserialize_chunks(&mut part).expect("chunks");
+            let (bytes, _) =
+                xet_core_structures::xorb_object::deserialize_chunks(&mut part).expect("chunks");
             content.extend(bytes);
         }
         Some(content)
@@ -317,7 +375,8 @@ impl State {
     fn store(&mut self, request: &Request, parts: &[&str], address: SocketAddr) -> Answer {
         match (request.method.as_str(), parts) {
             ("POST", ["v1", "xorbs", _, name]) => {
-                self.objects.insert((*name).to_owned(), request.body.clone());
+                self.objects
+                    .insert((*name).to_owned(), request.body.clone());
                 Answer::json(&json!({ "was_inserted": true }))
             }
             ("POST", ["v1", "shards"]) => {
@@ -332,7 +391,8 @@ impl State {
 
     /// A shard says of which chunks files are made.
     fn register(&mut self, shard: &[u8]) {
-        let shard = MDBMinimalShard::from_reader(&mut Cursor::new(shard), true, true).expect("a shard");
+        let shard =
+            MDBMinimalShard::from_reader(&mut Cursor::new(shard), true, true).expect("a shard");
         for file in (0..shard.num_files()).filter_map(|index| shard.file(index)) {
             let segment = |index| {
                 let entry = file.entry(index);
@@ -343,7 +403,8 @@ impl State {
                 }
             };
             let name = file.file_hash().hex();
-            self.segments.insert(name.clone(), (0..file.num_entries()).map(segment).collect());
+            self.segments
+                .insert(name.clone(), (0..file.num_entries()).map(segment).collect());
             let metadata = file.metadata_ext().expect("the digest of the content");
             self.stored.insert(metadata.sha256.hex(), name);
         }
@@ -353,14 +414,18 @@ impl State {
         let Some(segments) = self.segments.get(name) else {
             return Answer::new(404, "");
         };
-        let range = |segment: &Segment| json!({ "start": segment.chunks.0, "end": segment.chunks.1 });
+        let range =
+            |segment: &Segment| json!({ "start": segment.chunks.0, "end": segment.chunks.1 });
         let terms = segments.iter().map(|segment| {
             json!({ "hash": segment.object, "unpacked_length": segment.bytes, "range": range(segment) })
         });
         let mut fetch: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for segment in segments {
             let bounds = chunk_bounds(&self.objects[&segment.object]);
-            let (start, end) = (bounds[segment.chunks.0 as usize], bounds[segment.chunks.1 as usize]);
+            let (start, end) = (
+                bounds[segment.chunks.0 as usize],
+                bounds[segment.chunks.1 as usize],
+            );
             fetch.entry(&segment.object).or_default().push(json!({
                 "range": range(segment),
                 "url": format!("http://{address}/cas/objects/{}?X-Signature=secret", segment.object),
@@ -373,8 +438,14 @@ impl State {
     }
 
     fn part_of_object(&self, name: &str, range: &str) -> Answer {
-        let (start, end) = range.trim_start_matches("bytes=").split_once('-').expect("a range");
-        let (start, end): (usize, usize) = (start.parse().expect("a number"), end.parse().expect("a number"));
+        let (start, end) = range
+            .trim_start_matches("bytes=")
+            .split_once('-')
+            .expect("a range");
+        let (start, end): (usize, usize) = (
+            start.parse().expect("a number"),
+            end.parse().expect("a number"),
+        );
         Answer::new(206, &self.objects[name][start..=end])
     }
 }
@@ -398,7 +469,12 @@ fn preupload(request: &Request) -> Answer {
         let mode = if is_large(path) { "lfs" } else { "regular" };
         json!({ "path": path, "uploadMode": mode })
     };
-    let files: Vec<Value> = body["files"].as_array().expect("files").iter().map(mode).collect();
+    let files: Vec<Value> = body["files"]
+        .as_array()
+        .expect("files")
+        .iter()
+        .map(mode)
+        .collect();
     Answer::json(&json!({ "files": files }))
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::super::findings::Place;
 use super::super::hub::{
     DatasetFile, Repository, Secret, TOKEN_VARIABLES, is_name, is_repository, is_revision,
 };
-use super::super::findings::Place;
 use super::super::run::{Hub, HubStrategy, Push};
 use super::super::setting::{Location, quoted};
 use super::Draft;
@@ -173,7 +173,7 @@ impl Draft<'_> {
     }
 
     fn pushes(&self) -> bool {
-        self.arguments.push_to_hub && self.is_training()
+        self.arguments.push_to_hub && self.is_training() && self.input.supplied.is_none()
     }
 
     fn token(&self) -> Option<Secret> {

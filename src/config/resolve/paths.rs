@@ -64,7 +64,10 @@ impl Draft<'_> {
             return;
         }
         let Some(written) = self.arguments.model.clone() else {
-            self.missing("model", "give a model folder, OWNER/NAME on the Hub, or a TorchScript file");
+            self.missing(
+                "model",
+                "give a model folder, OWNER/NAME on the Hub, or a TorchScript file",
+            );
             return;
         };
         if let Some(name) = self.on_hub(&written) {
@@ -232,7 +235,10 @@ impl Draft<'_> {
     fn check_readable(&mut self, field: &'static str, written: &Path) {
         if DatasetFile::is_meant(written) {
             if DatasetFile::parse(written).is_none() {
-                let text = format!("{} is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/PATH", shown(written));
+                let text = format!(
+                    "{} is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/PATH",
+                    shown(written)
+                );
                 self.wrong(field, text);
             }
             return;
