@@ -59,6 +59,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether it uploads to the Hub.
+    pub fn pushes(&self) -> bool {
+        self.hub.as_ref().is_some_and(|hub| hub.push.is_some())
+    }
+
     /// The run as it is saved: the token of the Hub and values of plugin settings that are called secrets are left out.
     pub fn published(&self) -> Self {
         let mut run = self.clone();

@@ -11,7 +11,7 @@ use crate::torch;
 use crate::trainer::Trainer;
 
 /// Writes the card, unless people have made the one that is there theirs.
-pub(super) fn write(facts: &Facts, (run, trainer): (&Run, &Trainer)) -> Result<()> {
+pub(crate) fn write(facts: &Facts, (run, trainer): (&Run, &Trainer)) -> Result<()> {
     let history = &trainer.state().log_history;
     if !model_card::write(&run.output_dir, facts, history)? {
         output::note(
@@ -22,7 +22,7 @@ pub(super) fn write(facts: &Facts, (run, trainer): (&Run, &Trainer)) -> Result<(
 }
 
 /// What is known before training.
-pub(super) fn facts(run: &Run, origin: &Origin, task: Option<Task>) -> Facts {
+pub(crate) fn facts(run: &Run, origin: &Origin, task: Option<Task>) -> Facts {
     let pushed = run.hub.as_ref().and_then(|hub| hub.push.as_ref());
     let name = match pushed {
         Some(push) => push.repository.rsplit('/').next().map(str::to_owned),
@@ -34,6 +34,8 @@ pub(super) fn facts(run: &Run, origin: &Origin, task: Option<Task>) -> Facts {
         name: name.or(folder).unwrap_or_default(),
         base: match &run.model.repository {
             Some(repository) => Base::Hub(repository.name.clone()),
+            // A program hands its model over.
+            None if run.model.path.as_os_str().is_empty() => Base::Scratch,
             None => Base::Local,
         },
         license: origin.license.clone(),

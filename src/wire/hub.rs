@@ -27,7 +27,7 @@ const LAST_CHECKPOINT: &str = "last-checkpoint";
 
 /// What the Hub says of where a model comes from.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// Licence of the model.
     pub license: Option<String>,
     /// Names of the data sets.
@@ -51,7 +51,7 @@ fn source(repository: &Repository) -> Source<'_> {
 }
 
 /// Brings what lies on the Hub into its cache; the run then names files of this machine only.
-pub(super) fn fetch(run: &Run) -> Result<(Run, Origin)> {
+pub(crate) fn fetch(run: &Run) -> Result<(Run, Origin)> {
     let (mut run, mut origin) = (run.clone(), Origin::default());
     let Some(hub) = &run.hub else {
         return Ok((run, origin));
@@ -128,7 +128,7 @@ fn fetch_data(run: &mut Run, client: &Client) -> Result<Vec<String>> {
 
 /// The uploads of a run; none if it asks for none.
 #[derive(Debug)]
-pub(super) struct Pushing {
+pub(crate) struct Pushing {
     inner: Option<Arc<Pusher>>,
 }
 
@@ -142,7 +142,7 @@ struct Pusher {
 
 impl Pushing {
     /// Makes the repository. What stands in the way of uploads is known before the first step.
-    pub(super) fn begin(run: &Run) -> Result<Self> {
+    pub(crate) fn begin(run: &Run) -> Result<Self> {
         let push = run
             .hub
             .as_ref()
@@ -163,32 +163,40 @@ impl Pushing {
     }
 
     /// What uploads checkpoints.
-    pub(super) fn callback(&self) -> Option<Box<dyn Callback>> {
+    pub(crate) fn callback(&self) -> Option<Box<dyn Callback>> {
         let pusher = self.inner.as_ref()?.clone();
         Some(Box::new(PushOnSave(pusher)))
     }
 
     /// `save_model` was called.
-    pub(super) fn model_saved(&self) {
+    pub(crate) fn model_saved(&self) {
         if let Some(pusher) = &self.inner {
             // Why it failed is counted; the last upload decides.
             let _ = pusher.push_model("Model save");
         }
     }
 
+    /// Waits for what is being uploaded.
+    pub(crate) fn wait(&self, interrupted: &AtomicBool) -> Waited {
+        let Some(pusher) = &self.inner else {
+            return Waited::Done;
+        };
+        if pusher.uploader.is_busy() {
+            let repository = pusher.uploader.repository();
+            output::status(&format!("waiting for the uploads to {repository}"));
+        }
+        let is_interrupted = || interrupted.load(Ordering::Relaxed);
+        pusher.uploader.wait(PATIENCE, &is_interrupted)
+    }
+
     /// The last upload, and the wait for all of them. That it failed is the failure of the command, because the upload is
     /// what it was asked for; all else is done then.
-    pub(super) fn finish(&self, interrupted: &AtomicBool) -> Result<()> {
+    pub(crate) fn finish(&self, interrupted: &AtomicBool) -> Result<()> {
         let Some(pusher) = &self.inner else {
             return Ok(());
         };
         let unmade = pusher.push_model("End of training").err();
-        let repository = pusher.uploader.repository();
-        if pusher.uploader.is_busy() {
-            output::status(&format!("waiting for the uploads to {repository}"));
-        }
-        let is_interrupted = || interrupted.load(Ordering::Relaxed);
-        let (kind, why) = match pusher.uploader.wait(PATIENCE, &is_interrupted) {
+        let (kind, why) = match self.wait(interrupted) {
             Waited::Done => match unmade.or_else(|| pusher.uploader.account().failure) {
                 Some(why) => (Kind::Io, why),
                 None => return Ok(()),
@@ -199,6 +207,7 @@ impl Pushing {
                 format!("nothing moved for {} seconds", PATIENCE.as_secs()),
             ),
         };
+        let repository = pusher.uploader.repository();
         let folder = pusher.output_dir.display();
         let message = format!(
             "the model is trained and saved in {folder}, but its upload to {repository} failed: {why}"
@@ -210,7 +219,7 @@ impl Pushing {
     }
 
     /// What became of the uploads.
-    pub(super) fn summary(&self) {
+    pub(crate) fn summary(&self) {
         if let Some(pusher) = &self.inner {
             let account = pusher.uploader.account();
             output::status(&summary(pusher.uploader.repository(), &account));

@@ -11,15 +11,15 @@ use crate::cli::output;
 use crate::config::run::{Command, Run};
 use crate::torch;
 
-mod card;
+pub(crate) mod card;
 mod collators;
 pub mod entry;
 mod evaluate;
 #[cfg(feature = "hub")]
-mod hub;
+pub(crate) mod hub;
 #[cfg(not(feature = "hub"))]
 #[path = "no_hub.rs"]
-mod hub;
+pub(crate) mod hub;
 pub(crate) mod inputs;
 pub(crate) mod parts;
 #[cfg(feature = "plugin")]

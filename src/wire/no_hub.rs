@@ -10,12 +10,12 @@ use crate::error::Failure;
 
 /// Nothing comes from there.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     pub license: Option<String>,
     pub datasets: Vec<String>,
 }
 
-pub(super) fn fetch(run: &Run) -> Result<(Run, Origin)> {
+pub(crate) fn fetch(run: &Run) -> Result<(Run, Origin)> {
     let message = "this build of host has no Hub client (it was made without the feature `hub`)";
     ensure!(run.hub.is_none(), Failure::usage(message));
     Ok((run.clone(), Origin::default()))
@@ -23,22 +23,24 @@ pub(super) fn fetch(run: &Run) -> Result<(Run, Origin)> {
 
 /// No uploads.
 #[derive(Debug)]
-pub(super) struct Pushing;
+pub(crate) struct Pushing;
 
 impl Pushing {
-    pub(super) fn begin(_run: &Run) -> Result<Self> {
+    pub(crate) fn begin(_run: &Run) -> Result<Self> {
         Ok(Self)
     }
 
-    pub(super) fn callback(&self) -> Option<Box<dyn Callback>> {
+    pub(crate) fn callback(&self) -> Option<Box<dyn Callback>> {
         None
     }
 
-    pub(super) fn model_saved(&self) {}
+    pub(crate) fn model_saved(&self) {}
 
-    pub(super) fn finish(&self, _interrupted: &AtomicBool) -> Result<()> {
+    pub(crate) fn wait(&self, _interrupted: &AtomicBool) {}
+
+    pub(crate) fn finish(&self, _interrupted: &AtomicBool) -> Result<()> {
         Ok(())
     }
 
-    pub(super) fn summary(&self) {}
+    pub(crate) fn summary(&self) {}
 }

@@ -6,13 +6,21 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+
+use host::api::{ModelSource, Resume};
+use host::config::hub::{HubSurroundings, Secret};
+use host::config::surroundings::Surroundings;
+use host::data::{Example, Table, Value};
 use host::hub::upload::{Upload, Uploader, Waited};
 use host::hub::view::View;
 use host::hub::{Access, Client};
+use host::{Trainer, TrainerParts, TrainingArguments};
 
 use super::http::{Answer, Fault};
 use super::server::{Hub, TOKEN};
 use super::{LOCAL, Project, at_once};
+use crate::loop_behaviour::stage::Line;
 use crate::support::{Ended, ended};
 
 const PUSH: &str =
@@ -534,4 +542,60 @@ fn uploads_need_a_network_and_an_address_without_secrets() {
         assert!(!ended.stderr.contains(":pw@"), "{}", ended.stderr);
     }
     assert!(project.hub.seen().is_empty());
+}
+
+#[test]
+fn a_program_uploads_as_the_command_does() {
+    let _alone = crate::loop_behaviour::stage::alone();
+    let (hub, folder) = (Hub::start(), tempfile::tempdir().expect("a folder"));
+    let surroundings = Surroundings {
+        hub: HubSurroundings {
+            endpoint: hub.url(),
+            cache: Some(folder.path().join("cache")),
+            token: Some(Secret::new(TOKEN)),
+            offline: false,
+        },
+        ..Surroundings::read().expect("readable")
+    };
+    let row = |index: u8| Example {
+        columns: vec![
+            ("x".into(), Value::Float(index.into())),
+            ("label".into(), Value::Float(1.0)),
+        ],
+    };
+    let rows = Table::from_examples(&(0..8).map(row).collect::<Vec<_>>()).expect("rows");
+    let args = TrainingArguments {
+        output_dir: Some(folder.path().join("line")),
+        num_train_epochs: 2.0,
+        save_strategy: "epoch".into(),
+        disable_tqdm: Some(true),
+        push_to_hub: true,
+        hub_always_push: true,
+        ..TrainingArguments::default()
+    };
+    let model = ModelSource::Model(Box::new(Line::new("x")));
+    let mut trainer = Trainer::new(TrainerParts {
+        train_dataset: Some(Arc::new(rows)),
+        surroundings: Some(surroundings),
+        ..TrainerParts::new(model, args)
+    })
+    .expect("a trainer");
+    trainer.train(Resume::No).expect("trained");
+    let in_progress = [
+        "Training in progress, epoch 1",
+        "Training in progress, epoch 2",
+    ];
+    assert_eq!(hub.repository("models/ada/line").messages(), in_progress);
+    trainer.save_model().expect("saved");
+    trainer.push_to_hub().expect("uploaded");
+    let repository = hub.repository("models/ada/line");
+    assert_eq!(
+        repository.messages()[2..],
+        ["Model save", "End of training"]
+    );
+    let card = String::from_utf8(repository.commits[3].files["README.md"].clone()).expect("text");
+    assert!(
+        card.contains("\n# line\n\nThis model was trained from scratch on an unknown dataset.")
+    );
+    assert!(!super::holds(folder.path(), TOKEN));
 }

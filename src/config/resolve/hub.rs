@@ -173,7 +173,7 @@ impl Draft<'_> {
     }
 
     fn pushes(&self) -> bool {
-        self.arguments.push_to_hub && self.is_training() && self.input.supplied.is_none()
+        self.arguments.push_to_hub && self.is_training()
     }
 
     fn token(&self) -> Option<Secret> {

@@ -33,7 +33,6 @@ const FOR_THE_COMMAND: &[&str] = &[
     "label_column",
     "resume_from_checkpoint",
     "model_revision",
-    "push_to_hub",
 ];
 
 /// Endings of TorchScript files.
