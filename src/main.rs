@@ -20,10 +20,13 @@ mod error;
 #[cfg(feature = "plugin")]
 #[allow(dead_code, reason = "the library uses what this executable does not")]
 mod plugin {
+    pub mod capability;
     mod hook;
     pub mod inspect;
     mod limits;
     mod manifest;
+    mod origin;
+    mod requests;
     mod text;
 }
 

@@ -1,7 +1,8 @@
-//! A TOML configuration file: the arguments flat at the top level, and `[[plugins]]` tables with `path` and `config`.
+//! A TOML configuration file: the arguments flat at the top level, and `[[plugins]]` tables with `path`, `config` and
+//! `grant`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Map, Number, Value};
@@ -123,52 +124,60 @@ impl Source<'_> {
     }
 
     fn plugin(&self, table: &DeTable<'_>, place: Place, input: &mut Input) {
-        let (mut plugin_path, mut plugin_config) = (None, Map::new());
+        let mut plugin = PluginTable {
+            path: PathBuf::new(),
+            config: Map::new(),
+            grants: Vec::new(),
+            place,
+        };
         for (key, value) in table {
-            let found = value.get_ref();
-            let text = match (key.get_ref().as_ref(), found) {
-                ("path", DeValue::String(path)) => {
-                    plugin_path = Some(self.folder().join(path.as_ref()));
-                    continue;
-                }
-                ("config", DeValue::Table(_)) => match json(found) {
-                    Some(Value::Object(config)) => {
-                        plugin_config = config;
-                        continue;
-                    }
-                    _ => "plugins.config: has a number that is not finite or too large".to_owned(),
-                },
-                ("path", _) => format!(
-                    "plugins.path: expected a string, found {}",
-                    found.type_str()
-                ),
-                ("config", _) => format!(
-                    "plugins.config: expected a table, found {}",
-                    found.type_str()
-                ),
-                (name, _) => format!(
-                    "plugins: unknown key {}; there are `path` and `config`",
-                    quoted(name)
-                ),
-            };
-            input
-                .findings
-                .elsewhere(&self.place(key.span().start), &text);
-        }
-        match plugin_path {
-            Some(path) => input.plugins.push(PluginTable {
-                path,
-                config: plugin_config,
-                place,
-            }),
-            None if table.get("path").is_none() => {
-                input.findings.elsewhere(
-                    &place,
-                    "plugins: `path` is missing; name the component file",
-                );
+            if let Err(text) = self.plugin_key(key.get_ref(), value.get_ref(), &mut plugin) {
+                let place = self.place(key.span().start);
+                input.findings.elsewhere(&place, &text);
             }
-            None => {}
         }
+        match table.get("path") {
+            Some(path) if path.get_ref().is_str() => input.plugins.push(plugin),
+            Some(_) => {}
+            None => {
+                let text = "plugins: `path` is missing; name the component file";
+                input.findings.elsewhere(&plugin.place, text);
+            }
+        }
+    }
+
+    fn plugin_key(
+        &self,
+        key: &str,
+        value: &DeValue<'_>,
+        plugin: &mut PluginTable,
+    ) -> Result<(), String> {
+        let expected =
+            |what: &str| format!("plugins.{key}: expected {what}, found {}", value.type_str());
+        match key {
+            "path" => {
+                let path = value.as_str().ok_or_else(|| expected("a string"))?;
+                plugin.path = self.folder().join(path);
+            }
+            "config" if !value.is_table() => return Err(expected("a table")),
+            "config" => match json(value) {
+                Some(Value::Object(config)) => plugin.config = config,
+                _ => {
+                    let text = "plugins.config: has a number that is not finite or too large";
+                    return Err(text.to_owned());
+                }
+            },
+            "grant" => {
+                plugin.grants = strings(value).ok_or_else(|| expected("an array of strings"))?;
+            }
+            name => {
+                return Err(format!(
+                    "plugins: unknown key {}; there are `path`, `config` and `grant`",
+                    quoted(name)
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +204,12 @@ fn token(value: &DeValue<'_>) -> Option<Token> {
         DeValue::Float(number) => Some(Token::Number(number.as_str().to_owned())),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
+}
+
+/// The strings of an array; `None` if it holds anything else.
+fn strings(value: &DeValue<'_>) -> Option<Vec<String>> {
+    let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+    value.as_array()?.iter().map(text).collect()
 }
 
 /// The value as a plugin sees it, dates as strings; `None` for a number that JSON cannot hold.

@@ -46,6 +46,8 @@ pub struct PluginTable {
     pub path: PathBuf,
     /// Its configuration.
     pub config: Map<String, Value>,
+    /// Capabilities it is given.
+    pub grants: Vec<String>,
     /// Where the table begins.
     pub place: Place,
 }

@@ -121,6 +121,7 @@ const PROOFS: &[(&str, &str)] = &[
     ("plugin", "loop_behaviour/files::a_plugin_replaces_the_built_in_metric"),
     ("plugin_config", "bad_input/plugins::a_configuration_that_does_not_fit_is_refused"),
     ("plugin_limit", "plugin/limits::a_limit_is_told_with_the_setting_that_raises_it"),
+    ("plugin_grant", "bad_input/capabilities::a_missing_grant_stops_the_run_before_it_starts"),
     ("no_plugins", "config/resolve::plugins_of_file_and_command_line_are_joined"),
     ("use_cpu", "fidelity/golden::base"),
     ("no_cuda", "config/resolve::deprecated_arguments_take_effect_through_their_successors"),

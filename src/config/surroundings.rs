@@ -9,6 +9,12 @@ use anyhow::{Context, Result};
 
 use super::hub::{DatasetFile, HubSurroundings};
 
+/// An environment variable that a plugin was granted. Not part of [`Surroundings`], because values may be secrets and
+/// belong into no file.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The process's surroundings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {

@@ -33,6 +33,8 @@ wasmtime::component::bindgen!({
             export trainer:plugin/metrics@0.1.0;
             export trainer:plugin/whole-metrics@0.1.0;
             export trainer:plugin/logits@0.1.0;
+            export trainer:plugin/report-run@0.1.0;
+            export trainer:plugin/report-scalars@0.1.0;
         }
     ",
     imports: { default: trappable },

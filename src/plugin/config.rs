@@ -4,13 +4,50 @@ use anyhow::Result;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value};
 
+use super::capability::Capability;
 use super::limits::nearest;
 use super::manifest::Manifest;
+use super::requests::Request;
 use super::text::printable;
 use crate::error::Failure;
 
 /// Depth to which defaults are filled in; a schema may refer to nothing but itself.
 const MAX_DEPTH: usize = 16;
+
+/// Fills settings that the user did not give from environment variables: those that the schema names with the annotation
+/// `environment` and that the plugin asks for, so that the user sees and grants them.
+pub(super) fn from_variables(
+    manifest: Option<&Manifest>,
+    requests: &[Request],
+    variable: Option<fn(&str) -> Option<String>>,
+    given: &mut Map<String, Value>,
+) {
+    let schema = manifest.and_then(|manifest| manifest.config.as_ref());
+    let properties = schema.and_then(|schema| schema["properties"].as_object());
+    let (Some(properties), Some(variable)) = (properties, variable) else {
+        return;
+    };
+    for (key, property) in properties {
+        let Some(name) = property["environment"].as_str() else {
+            continue;
+        };
+        let asked = requests
+            .iter()
+            .any(|request| request.capability == Capability::Variable(name.to_owned()));
+        let value = if asked && !given.contains_key(key) {
+            variable(name)
+        } else {
+            None
+        };
+        if let Some(text) = value {
+            let is_text = property["type"] == "string";
+            let read = (!is_text)
+                .then(|| serde_json::from_str(&text).ok())
+                .flatten();
+            given.insert(key.clone(), read.unwrap_or_else(|| Value::from(text)));
+        }
+    }
+}
 
 /// The configuration as the plugin gets it.
 pub(super) fn resolve(

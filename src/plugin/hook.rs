@@ -36,11 +36,15 @@ pub enum Hook {
     MetricsDrop,
     WholeMetrics,
     Preprocess,
+    ReportStart,
+    ReportParams,
+    ReportScalars,
+    ReportFinish,
 }
 
 impl Hook {
     /// How many there are.
-    pub(super) const COUNT: usize = Hook::Preprocess as usize + 1;
+    pub(super) const COUNT: usize = Hook::ReportFinish as usize + 1;
 
     /// Interface and function.
     pub fn name(self) -> &'static str {
@@ -69,6 +73,10 @@ impl Hook {
             Hook::MetricsDrop => "metrics.drop",
             Hook::WholeMetrics => "whole-metrics.compute-metrics",
             Hook::Preprocess => "logits.preprocess",
+            Hook::ReportStart => "report-run.start",
+            Hook::ReportParams => "report-run.params",
+            Hook::ReportScalars => "report-scalars.scalars",
+            Hook::ReportFinish => "report-run.finish",
         }
     }
 
@@ -78,6 +86,9 @@ impl Hook {
             Hook::Instantiate | Hook::Init => Limit::InitTime,
             Hook::StepBegin | Hook::StepEnd | Hook::SubstepEnd | Hook::PredictionStep => {
                 Limit::StepTime
+            }
+            Hook::ReportStart | Hook::ReportParams | Hook::ReportScalars | Hook::ReportFinish => {
+                Limit::ReportTime
             }
             _ => Limit::Time,
         }
@@ -103,6 +114,8 @@ pub(super) const CALLED: &[&str] = &[
     "metrics",
     "whole-metrics",
     "logits",
+    "report-run",
+    "report-scalars",
 ];
 
 /// Interfaces that go with a hook but are none by themselves.
@@ -115,8 +128,6 @@ pub(super) const NOT_YET_CALLED: &[&str] = &[
     "fault-hooks",
     "collator",
     "loss",
-    "report-run",
-    "report-scalars",
     "report-text",
     "report-tables",
     "report-artifacts",

@@ -41,6 +41,8 @@ struct Indices {
     metrics: Option<hooks::metrics::GuestIndices>,
     whole_metrics: Option<hooks::whole_metrics::GuestIndices>,
     logits: Option<hooks::logits::GuestIndices>,
+    report_run: Option<hooks::report_run::GuestIndices>,
+    report_scalars: Option<hooks::report_scalars::GuestIndices>,
 }
 
 /// The functions of one instance that can be called.
@@ -58,6 +60,8 @@ pub(super) struct Hooks {
     pub metrics: Option<hooks::metrics::Guest>,
     pub whole_metrics: Option<hooks::whole_metrics::Guest>,
     pub logits: Option<hooks::logits::Guest>,
+    pub report_run: Option<hooks::report_run::Guest>,
+    pub report_scalars: Option<hooks::report_scalars::Guest>,
 }
 
 /// Finds an interface in a component: `None` if it is not exported, an error if it is not as the contract says.
@@ -102,6 +106,8 @@ impl Indices {
             metrics: find!(pre, metrics, "metrics"),
             whole_metrics: find!(pre, whole_metrics, "whole-metrics"),
             logits: find!(pre, logits, "logits"),
+            report_run: find!(pre, report_run, "report-run"),
+            report_scalars: find!(pre, report_scalars, "report-scalars"),
         })
     }
 
@@ -113,12 +119,13 @@ impl Indices {
         let lifecycle = self.lifecycle.load(&mut *store, instance)?;
         Ok(
             load!(self, store, instance, lifecycle; stateful, train, epoch, step, substep, eval,
-            prediction_step, log, checkpoint, metrics, whole_metrics, logits),
+            prediction_step, log, checkpoint, metrics, whole_metrics, logits, report_run, report_scalars),
         )
     }
 }
 
 /// A component that is linked and can be given stores.
+#[derive(Clone)]
 pub(super) struct Linked {
     engine: &'static Engine,
     pre: InstancePre<State>,
@@ -163,6 +170,7 @@ impl Linked {
 fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use bindings::trainer::host;
     wasi::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(linker)?;
     host::types::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     host::log::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     host::tensor::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
@@ -191,6 +199,8 @@ pub(super) struct Instance {
     traps: u64,
     /// The newest state that is known, for a checkpoint or a fresh store, and the version of the plugin that made it.
     saved: Option<Saved>,
+    /// Fresh stores that the kind of hook allows, whatever the limit.
+    least_restarts: u64,
     /// Of stores that are gone.
     past: Past,
 }
@@ -220,6 +230,7 @@ impl Instance {
             durations: Durations::default(),
             traps: 0,
             saved: None,
+            least_restarts: 0,
             past: Past::default(),
         };
         instance.renew()?;
@@ -228,6 +239,11 @@ impl Instance {
 
     pub(super) fn name(&self) -> &str {
         &self.linked.facts.name
+    }
+
+    /// What another instance of the same plugin is made of.
+    pub(super) fn linked(&self) -> &Linked {
+        &self.linked
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -246,7 +262,17 @@ impl Instance {
 
     /// Whether a trap may still be answered with a fresh store.
     pub(super) fn can_restart(&self) -> bool {
-        self.restarts() < self.linked.facts.limits.restarts
+        self.restarts() < self.max_restarts()
+    }
+
+    /// At least so many fresh stores are allowed; whether there is still one.
+    pub(super) fn allow_restarts(&mut self, least: u64) -> bool {
+        self.least_restarts = least;
+        self.can_restart()
+    }
+
+    fn max_restarts(&self) -> u64 {
+        self.linked.facts.limits.restarts.max(self.least_restarts)
     }
 
     fn restarts(&self) -> u64 {
@@ -274,7 +300,7 @@ impl Instance {
             return Ok(());
         }
         if !self.can_restart() {
-            let (name, restarts) = (self.name(), self.linked.facts.limits.restarts);
+            let (name, restarts) = (self.name(), self.max_restarts());
             let text = format!(
                 "plugin `{name}`: was stopped {} times; the limit `restarts` is {restarts}",
                 self.traps
@@ -386,7 +412,14 @@ impl Instance {
             facts,
             ..
         } = &self.linked;
-        let mut store = Store::new(engine, State::new(facts.clone()));
+        let state = State::new(facts.clone()).map_err(|error| {
+            let text = format!(
+                "plugin `{}`: its folders cannot be opened: {error:#}",
+                facts.name
+            );
+            Failure::new(Kind::Io, text)
+        })?;
+        let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(usize::try_from(facts.limits.transfer).unwrap_or(usize::MAX));
         store.set_epoch_deadline(ticks(facts.limits.init_time));
@@ -428,7 +461,9 @@ impl Instance {
                 .refuse(hook, "the plugin is not running".to_owned())
                 .into());
         };
-        store.set_epoch_deadline(ticks(time_of(&self.linked.facts.limits, hook)));
+        let time = time_of(&self.linked.facts.limits, hook);
+        store.set_epoch_deadline(ticks(time));
+        store.data_mut().begin_call(time);
         // What guests compute is never part of a graph; a loss hook will be the exception.
         let returned = tch::no_grad(|| body(store, hooks));
         match returned {
@@ -483,6 +518,7 @@ fn time_of(limits: &Limits, hook: Hook) -> Duration {
     match hook.time_limit() {
         Limit::InitTime => limits.init_time,
         Limit::StepTime => limits.step_time,
+        Limit::ReportTime => limits.report_time,
         _ => limits.time,
     }
 }

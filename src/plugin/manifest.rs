@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::hook;
 use super::limits::{Bytes, Limit, Limits, nearest, parse_bytes};
+use super::requests::Requests;
 use super::text::printable;
 use crate::error::{Failure, Kind};
 
@@ -16,8 +17,6 @@ use crate::error::{Failure, Kind};
 pub const SECTION: &str = "trainer:manifest";
 /// A longer section is refused.
 const MAX_LENGTH: usize = 1 << 20;
-/// The only request that needs no further grant: the user who names a callback lets it control the run.
-const CONTROL: &str = "control";
 
 /// What a plugin says about itself. Everything here is a wish or a name, never a grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,9 +37,9 @@ pub struct Manifest {
     /// Where it comes from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// Capabilities it asks for, by name; empty lists ask for nothing.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub requests: Map<String, Value>,
+    /// Capabilities it asks for.
+    #[serde(default, skip_serializing_if = "asks_nothing")]
+    pub requests: Requests,
     /// What it needs at least, by the names of the limits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, String>,
@@ -50,6 +49,10 @@ pub struct Manifest {
     /// Metrics it returns or emits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
+}
+
+fn asks_nothing(requests: &Requests) -> bool {
+    *requests == Requests::default()
 }
 
 /// A metric as a dashboard needs to know it.
@@ -102,13 +105,13 @@ impl Manifest {
                 );
             }
         }
+        self.requests.list()?;
         Ok(())
     }
 
-    /// Whether this program speaks the plugin's version and lets it have what it asks for.
+    /// Whether this program speaks the plugin's version and the limits are enough for it.
     pub(super) fn admit(&self, name: &str, limits: &Limits) -> Result<()> {
         self.check_api(name)?;
-        self.check_requests(name)?;
         self.check_needs(name, limits)
     }
 
@@ -134,36 +137,6 @@ impl Manifest {
                 self.id
             ))
             .into())
-    }
-
-    fn check_requests(&self, name: &str) -> Result<()> {
-        let asks = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => false,
-            Value::Array(items) => !items.is_empty(),
-            Value::Object(items) => !items.is_empty(),
-            _ => true,
-        };
-        let asked: Vec<String> = self
-            .requests
-            .iter()
-            .filter(|(capability, value)| *capability != CONTROL && asks(value))
-            .map(|(capability, value)| {
-                format!(
-                    "{} {}",
-                    printable(capability, 64),
-                    printable(&value.to_string(), 256)
-                )
-            })
-            .collect();
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let text = format!(
-            "plugin `{name}` asks for {}, which has not been granted",
-            asked.join(", ")
-        );
-        let hint = "this version grants no capabilities: use a plugin that only computes";
-        Err(Failure::new(Kind::Policy, text).hint(hint).into())
     }
 
     fn check_needs(&self, name: &str, limits: &Limits) -> Result<()> {
@@ -197,7 +170,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::{hints_of, kind_of};
 
     fn manifest(change: impl FnOnce(&mut Value)) -> Result<Manifest> {
         let mut value = json!({"id": "host/acc", "version": "0.1.0", "api": "0.1"});
@@ -218,26 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_but_not_granted_is_a_matter_of_policy() {
-        let manifest = manifest(|value| {
-            value["requests"] = json!({"net": [{"origin": "https://example.org"}]})
-        })
-        .expect("valid");
-        let error = manifest
-            .admit("acc", &Limits::default())
-            .expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            "plugin `acc` asks for net [{\"origin\":\"https://example.org\"}], which has not been granted"
-        );
-        assert_eq!((kind_of(&error), hints_of(&error).len()), (Kind::Policy, 1));
-    }
-
-    #[test]
     fn what_cannot_be_is_refused_with_the_reason() {
         for (key, value, text) in [
             ("id", json!("a\u{1b}b"), "`id` is `a\\u{1b}b`"),
             ("colour", json!("red"), "unknown field `colour`"),
+            ("requests", json!({"nte": []}), "unknown field `nte`"),
+            (
+                "requests",
+                json!({"clock": ""}),
+                "`clock` is asked for without a reason",
+            ),
             ("api", json!("0.2"), "this program speaks 0.1"),
             (
                 "limits",

@@ -7,17 +7,21 @@
 //! ```
 //! `plugin` implements traits of `metric` and `callback` and is named by nothing but the command line.
 
+mod allowed;
 mod artifact;
 mod batch;
 mod bindings;
 mod cache;
 mod callback;
+pub mod capability;
 mod compile;
 mod config;
 mod context;
+mod egress;
 mod engine;
 mod fault;
 mod hook;
+mod http;
 pub mod inspect;
 mod instance;
 mod limits;
@@ -26,6 +30,9 @@ mod logits;
 pub mod manifest;
 mod meter;
 mod metric;
+mod origin;
+mod reports;
+mod requests;
 mod rng;
 mod state;
 mod tensor;
@@ -41,6 +48,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+pub use capability::Grants;
 pub use compile::{COMPILE_ARGUMENT, compile_child};
 pub use context::Declared;
 pub use limits::{Bytes, Limit, Limits};
@@ -48,6 +56,8 @@ pub use usage::Usage;
 
 use crate::callback::Callback;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::report::{self, Delivery, Destination, Reporter};
+use allowed::Allowed;
 use instance::{Instance, Linked};
 use manifest::Manifest;
 use state::Facts;
@@ -63,10 +73,12 @@ pub struct Spec {
     pub config: Map<String, Value>,
     /// What it may use.
     pub limits: Limits,
+    /// What it may do beyond computing.
+    pub grants: Grants,
 }
 
 /// What all plugins of a run have in common.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// The run's seed.
     pub seed: u64,
@@ -81,6 +93,19 @@ pub struct Environment {
     /// A program that answers [`COMPILE_ARGUMENT`] with [`compile_child`]; `None`: compile in this process, without
     /// limits on its time and memory.
     pub compiler: Option<PathBuf>,
+    /// Where the run writes: `output` in capabilities is a folder of the plugin's own in it.
+    pub output_dir: PathBuf,
+    /// Where records for dashboards belong.
+    pub logging_dir: PathBuf,
+    /// Environment variables and secrets are looked up here; `None`: there are none.
+    pub variable: Option<fn(&str) -> Option<String>>,
+}
+
+impl Environment {
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variable.and_then(|variable| variable(name))
+    }
 }
 
 /// A plugin that has been loaded. Its hooks share one guest, and with it its state.
@@ -116,7 +141,20 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;
     }
-    let config = config::resolve(name, manifest.as_ref(), &spec.config)?;
+    let requests = match &manifest {
+        Some(manifest) => manifest.requests.list()?,
+        None => Vec::new(),
+    };
+    let mut given = spec.config.clone();
+    config::from_variables(
+        manifest.as_ref(),
+        &requests,
+        environment.variable,
+        &mut given,
+    );
+    let capabilities = capability::admit(name, &requests, &spec.grants, &given)?;
+    let config = config::resolve(name, manifest.as_ref(), &given)?;
+    let allowed = Allowed::new(name, manifest.as_ref(), &capabilities, &given, environment)?;
     let engine = engine::engine()?;
     let code = compile::compiled(&compile::Job {
         name,
@@ -127,7 +165,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         cache: environment.cache_dir.as_deref(),
     })?;
     let component = engine::load(engine, &code)?;
-    let facts = facts(spec, environment, manifest.as_ref());
+    let facts = facts(spec, environment, manifest.as_ref(), allowed);
     let instance = Instance::start(Linked::new(engine, &component, facts, config.to_string())?)?;
     Ok(Plugin {
         instance: Rc::new(RefCell::new(instance)),
@@ -137,7 +175,12 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     })
 }
 
-fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) -> Facts {
+fn facts(
+    spec: &Spec,
+    environment: &Environment,
+    manifest: Option<&Manifest>,
+    allowed: Allowed,
+) -> Facts {
     let id = manifest.map_or_else(|| spec.name.clone(), |manifest| manifest.id.clone());
     Facts {
         random_key: rng::key(environment.seed, &id, environment.rank),
@@ -150,6 +193,7 @@ fn facts(spec: &Spec, environment: &Environment, manifest: Option<&Manifest>) ->
         world_size: environment.world_size.max(1),
         arguments: environment.arguments.clone(),
         limits: spec.limits.clone(),
+        allowed,
     }
 }
 
@@ -195,6 +239,32 @@ impl Plugin {
         } else {
             Vec::new()
         }
+    }
+
+    /// The reporter it provides, if any: on a thread of its own, with an instance of its own.
+    pub fn reporters(&self, settings: &report::Settings) -> Result<Vec<Box<dyn Reporter>>> {
+        let Some(destination) = self.destination()? else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![Box::new(Delivery::begin(
+            settings.clone(),
+            destination,
+        )?)])
+    }
+
+    /// Where its reports go, if it has a reporter.
+    pub fn destination(&self) -> Result<Option<Box<dyn Destination>>> {
+        let instance = self.instance.borrow();
+        if !instance.hooks().is_some_and(reports::Reports::exported) {
+            return Ok(None);
+        }
+        let own = Instance::start(instance.linked().clone())?;
+        Ok(Some(Box::new(reports::Reports::new(own))))
+    }
+
+    /// Its name in this run.
+    pub fn name(&self) -> String {
+        self.instance.borrow().name().to_owned()
     }
 
     /// Metrics it announced in `init`.
@@ -245,6 +315,7 @@ impl Spec {
             name,
             config: Map::new(),
             limits: Limits::default(),
+            grants: Grants::default(),
         }
     }
 }

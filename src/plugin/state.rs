@@ -1,15 +1,18 @@
 //! What one store holds for its guest: the tensors it can reach, what the current call shows it, its log and its limits.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use super::allowed::Allowed;
 use super::artifact::Artifact;
 use super::batch::Batch;
 use super::bindings::trainer::host::types;
 use super::context::{Settings, View};
 use super::fault::{HostError, Violation};
+use super::http::Http;
 use super::limits::Limits;
 use super::log::Log;
 use super::meter::Meter;
@@ -33,12 +36,14 @@ pub(super) struct Facts {
     /// The training arguments by their Hugging Face names, without secrets.
     pub arguments: Map<String, Value>,
     pub limits: Limits,
+    pub allowed: Allowed,
 }
 
 /// The data of a store.
 pub(super) struct State {
     pub(super) facts: Arc<Facts>,
     pub(super) wasi: Wasi,
+    pub(super) http: Http,
     pub(super) meter: Meter,
     pub(super) tensors: Tensors,
     /// What `ctx` shows and what it was asked for.
@@ -50,9 +55,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(facts: Arc<Facts>) -> Self {
-        Self {
-            wasi: Wasi::new(&facts.random_key),
+    pub(super) fn new(facts: Arc<Facts>) -> wasmtime::Result<Self> {
+        Ok(Self {
+            wasi: Wasi::new(&facts.random_key, &facts.allowed)?,
+            http: Http::new(&facts),
             meter: Meter::new(&facts.limits),
             tensors: Tensors::new(&facts.limits),
             view: View::default(),
@@ -61,7 +67,15 @@ impl State {
             settings: Settings::default(),
             log: Log::new(&facts.name, &facts.limits),
             facts,
-        }
+        })
+    }
+
+    /// A call begins that may take so long.
+    pub(super) fn begin_call(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        self.wasi.begin_call(deadline);
+        // A guest that waits for an answer gets an error while it can still do something about it.
+        self.http.begin_call(deadline - time.mul_f64(0.1));
     }
 
     /// Forgets what belonged to the call, and hands what the guest printed to the log.
@@ -81,7 +95,8 @@ impl State {
     /// The first limit that was reached in this call.
     pub(super) fn take_violation(&mut self) -> Option<Violation> {
         let of_tensors = self.tensors.take_violation();
-        self.meter.take_violation().or(of_tensors)
+        let of_network = self.http.take_violation();
+        self.meter.take_violation().or(of_tensors).or(of_network)
     }
 }
 

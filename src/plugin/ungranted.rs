@@ -3,7 +3,7 @@
 
 use wasmtime::component::Resource;
 
-use super::bindings::trainer::host::{data, secrets, tokenizer};
+use super::bindings::trainer::host::{data, tokenizer};
 use super::fault::HostError;
 use super::state::State;
 use super::tensor;
@@ -42,12 +42,6 @@ impl tokenizer::Host for State {
         _: Resource<tensor::Handle>,
     ) -> Result<Resource<tensor::Handle>, HostError> {
         no_tokenizer()
-    }
-}
-
-impl secrets::Host for State {
-    fn available(&mut self, _: String) -> wasmtime::Result<bool> {
-        Ok(false)
     }
 }
 

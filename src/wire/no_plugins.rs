@@ -8,6 +8,7 @@ use crate::callback::Callback;
 use crate::config::run::Run;
 use crate::error::Failure;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::report::Reporter;
 
 /// No plugins.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ impl Plugins {
 
     pub(crate) fn callbacks(&self) -> Vec<Box<dyn Callback>> {
         Vec::new()
+    }
+
+    pub(crate) fn reporters(&self, _run: &Run, _resumes: bool) -> Result<Vec<Box<dyn Reporter>>> {
+        Ok(Vec::new())
     }
 
     pub(crate) fn close(&self) -> Result<()> {

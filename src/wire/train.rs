@@ -16,7 +16,7 @@ use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space}
 use crate::cli::output;
 use crate::config::run::{self, Resume, Run, Strategy};
 use crate::data::Loader;
-use crate::error::{Failure, Kind};
+use crate::error::{Failure, Kind, kind_of};
 use crate::model::{Model, Task};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
@@ -99,14 +99,6 @@ pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) 
     } = ready;
     // The optimizer's moments are not needed any more after it.
     let outcome = attempts(run, &mut trainer, training, resume.as_deref());
-    let status = status_of(&outcome);
-    trainer.finish_reports(status);
-    let Outcome { end, metrics, .. } = outcome?;
-    if let End::Interrupted(checkpoint) = end {
-        summary(&trainer, &plugins);
-        pushing.summary();
-        return Ok(Ending::Stopped(checkpoint));
-    }
     let mut screen = Screen::default();
     let finish = Finish {
         test,
@@ -114,24 +106,32 @@ pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) 
         card: card::facts(run, origin, task),
         pushing: &pushing,
     };
-    complete((run, &mut screen), &mut trainer, finish, metrics)?;
-    trainer.finish_reports(status);
-    plugins.close()?;
-    let pushed = pushing.finish(&interrupted);
+    let ending = outcome.and_then(|Outcome { end, metrics, .. }| match end {
+        End::Interrupted(checkpoint) => Ok(Ending::Stopped(checkpoint)),
+        End::Completed => {
+            complete((run, &mut screen), &mut trainer, finish, metrics)?;
+            Ok(Ending::Done)
+        }
+    });
+    trainer.finish_reports(status_of(&ending));
+    let ending = ending?;
+    let mut pushed = Ok(());
+    if matches!(ending, Ending::Done) {
+        plugins.close()?;
+        pushed = pushing.finish(&interrupted);
+    }
     summary(&trainer, &plugins);
     pushing.summary();
     screen.finish()?;
-    pushed.map(|()| Ending::Done)
+    pushed.map(|()| ending)
 }
 
 /// What reports call the end of a run.
-fn status_of(outcome: &Result<Outcome>) -> &'static str {
-    match outcome {
-        Ok(Outcome {
-            end: End::Completed,
-            ..
-        }) => "completed",
-        Ok(_) => "stopped",
+fn status_of(ending: &Result<Ending>) -> &'static str {
+    match ending {
+        Ok(Ending::Done) => "completed",
+        Ok(Ending::Stopped(_)) => "stopped",
+        Err(error) if kind_of(error) == Kind::Stopped => "stopped",
         Err(_) => "failed",
     }
 }
@@ -406,6 +406,9 @@ fn summary(trainer: &Trainer, plugins: &Plugins) {
             "{} stopped training at step {}: {}",
             change.by, change.step, change.reason
         ));
+    }
+    for line in trainer.report_summaries() {
+        output::status(&line);
     }
     show_usage(plugins, trainer.training_seconds());
 }

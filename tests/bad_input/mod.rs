@@ -1,5 +1,6 @@
 //! What comes from outside and is wrong, through the real program: one clear error, its exit code, nothing half-written.
 
+mod capabilities;
 mod config;
 mod data;
 mod folders;
@@ -91,7 +92,7 @@ impl<'a> Refusal<'a> {
 }
 
 /// The toy model and its data.
-fn project() -> Host {
+pub fn project() -> Host {
     let host = Host::new();
     copy(&fixture("golden/init_toy"), &host.path("model"));
     host.write("train.jsonl", ROWS);

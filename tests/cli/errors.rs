@@ -391,7 +391,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "--report_to wandb",
-        "report_to: `wandb` is not installed: reporters are plugins, and none is installed; use none",
+        "report_to: `wandb` is not installed: reporters are plugins; give it with --plugin, or use none",
     ),
     (
         "--report_to tensorbord",
@@ -739,7 +739,7 @@ fn errors_in_a_file_name_their_line() {
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nname = 1",
-            &["run.toml:3: plugins: unknown key `name`; there are `path` and `config`"],
+            &["run.toml:3: plugins: unknown key `name`; there are `path`, `config` and `grant`"],
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nconfig = { x = nan }",

@@ -1,11 +1,14 @@
 //! Plugins from outside: guests of `tests/guests` and `plugins`, loaded and driven through the traits that the loop uses.
 
+mod capabilities;
 mod compile;
 mod limits;
 mod load;
 mod recovery;
 mod sandbox;
+pub mod server;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -53,6 +56,28 @@ pub fn environment() -> Environment {
         compiler: Some(PathBuf::from(env!("CARGO_BIN_EXE_host-engine"))),
         ..Environment::default()
     }
+}
+
+/// A copy of a component in `folder` with another manifest: its own, changed. The section around the component counts,
+/// not the one that the toolchain put into the core module.
+pub fn with_manifest(component: &Path, folder: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let mut manifest = json!({"id": "test/changed", "version": "0.1.0", "api": "0.1"});
+    change(&mut manifest);
+    let mut payload = vec![16];
+    payload.extend(b"trainer:manifest");
+    payload.extend(manifest.to_string().into_bytes());
+    let mut bytes = fs::read(component).expect("a component");
+    bytes.push(0);
+    let mut rest = payload.len();
+    while rest > 0x7f {
+        bytes.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes.extend(payload);
+    let path = folder.join(component.file_name().expect("a file"));
+    fs::write(&path, bytes).expect("written");
+    path
 }
 
 /// A specification with configuration and limits as a user writes them.

@@ -13,6 +13,7 @@ pub mod host {
                 include trainer:host/imports@0.1.0;
                 import trainer:host/data@0.1.0;
                 import trainer:host/artifact@0.1.0;
+                import trainer:host/secrets@0.1.0;
             }
         ",
         generate_all,
@@ -114,4 +115,16 @@ hook!(
     "package trainer:sdk; world logits-hook { export trainer:plugin/logits@0.1.0; }",
     "trainer_sdk::hooks::logits",
     { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    report_run,
+    "package trainer:sdk; world report-run-hook { export trainer:plugin/report-run@0.1.0; }",
+    "trainer_sdk::hooks::report_run",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    report_scalars,
+    "package trainer:sdk; world report-scalars-hook { export trainer:plugin/report-scalars@0.1.0; }",
+    "trainer_sdk::hooks::report_scalars",
+    { "trainer:host/types@0.1.0": types }
 );

@@ -34,6 +34,8 @@ mod context;
 mod error;
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(feature = "http")]
+pub mod http;
 mod plugin;
 mod tensor;
 
@@ -42,7 +44,8 @@ pub use context::{Better, Checkpoint, Ctx, Level, Progress, Rng, Run, Setup, log
 pub use error::{Error, ErrorKind, Result};
 pub use plugin::{
     Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig,
-    Plugin, PredictionStepHooks, Stateful, StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
+    Plugin, PredictionStepHooks, Report, Scalar, Stateful, StepHooks, SubstepHooks, TrainHooks,
+    WholeMetrics,
 };
 pub use tensor::{Dtype, Tensor};
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::arguments::FIELDS;
 use super::super::run::{
     Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
-    Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
+    Optimizer, Plugin, ReportTo, Resume, Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{NamedPath, ResumeFrom, quoted};
 use super::paths::is_torchscript;
@@ -54,6 +54,7 @@ impl Draft<'_> {
             do_eval: arguments.do_eval,
             do_predict: arguments.do_predict,
             output_dir: self.absolute(arguments.output_dir.as_deref().context("no output_dir")?),
+            logging_dir: self.absolute(arguments.logging_dir.as_deref().context("no logging_dir")?),
             num_threads: count(arguments.num_threads)?.unwrap_or(self.surroundings.num_threads),
             arguments: self.published(),
         })
@@ -225,7 +226,16 @@ impl Draft<'_> {
                 .record_steps
                 .as_deref()
                 .map(|path| self.absolute(path)),
+            report_to: self.report_to(),
         })
+    }
+
+    fn report_to(&self) -> ReportTo {
+        match self.arguments.report_to.as_slice() {
+            [] => ReportTo::None,
+            [name] if name == "all" => ReportTo::All,
+            names => ReportTo::Named(names.to_vec()),
+        }
     }
 
     fn saving(&self) -> Result<Saving> {

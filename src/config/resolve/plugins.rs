@@ -13,16 +13,19 @@ use super::Draft;
 impl Draft<'_> {
     pub(super) fn plugins(&mut self) -> Vec<Plugin> {
         let input = self.input;
-        let given = input
-            .plugins
-            .iter()
-            .map(|table| (table.path.as_path(), table.config.clone()));
+        let given = input.plugins.iter().map(|table| {
+            (
+                table.path.as_path(),
+                table.config.clone(),
+                table.grants.clone(),
+            )
+        });
         let given = given.chain(
             input
                 .arguments
                 .plugin
                 .iter()
-                .map(|path| (path.as_path(), Default::default())),
+                .map(|path| (path.as_path(), Default::default(), Vec::new())),
         );
         if self.arguments.no_plugins {
             let count = given.count();
@@ -34,7 +37,7 @@ impl Draft<'_> {
         }
         let mut plugins: Vec<Plugin> = Vec::new();
         self.arguments.plugin.clear();
-        for (index, (written, config)) in given.enumerate() {
+        for (index, (written, config, grants)) in given.enumerate() {
             let path = self.absolute(written);
             if let Some(text) = missing(&path, written) {
                 match input.plugins.get(index) {
@@ -50,6 +53,7 @@ impl Draft<'_> {
                 name,
                 config,
                 limits: Default::default(),
+                grants,
             });
             self.arguments.plugin.push(written.to_path_buf());
         }
@@ -61,7 +65,7 @@ impl Draft<'_> {
     fn plugin_settings(&mut self, plugins: &mut [Plugin]) {
         let arguments = &self.input.arguments;
         for setting in &arguments.plugin_config {
-            match addressed(setting, plugins) {
+            match assignment(setting, plugins) {
                 Ok((index, key, value)) => {
                     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
                     plugins[index].config.insert(key.to_owned(), value);
@@ -69,8 +73,14 @@ impl Draft<'_> {
                 Err(text) => self.wrong("plugin_config", text),
             }
         }
+        for grant in &arguments.plugin_grant {
+            match addressed(grant, grant, plugins, "NAME.CAPABILITY") {
+                Ok((index, capability)) => plugins[index].grants.push(capability.to_owned()),
+                Err(text) => self.wrong("plugin_grant", text),
+            }
+        }
         for setting in &arguments.plugin_limit {
-            match addressed(setting, plugins) {
+            match assignment(setting, plugins) {
                 Ok((index, key, value)) => {
                     plugins[index]
                         .limits
@@ -112,14 +122,31 @@ fn unique_name(path: &Path, others: &[Plugin]) -> String {
         .unwrap_or(stem)
 }
 
-/// The plugin, key and value of `NAME.key=value`. Dashes and underscores of the name are the same: cargo turns one into
-/// the other.
-fn addressed<'a>(
-    setting: &'a str,
+/// The plugin, key and value of `NAME.key=value`.
+fn assignment<'a>(
+    written: &'a str,
     plugins: &[Plugin],
 ) -> Result<(usize, &'a str, &'a str), String> {
-    let form = || format!("{} has not the form NAME.key=value", quoted(setting));
-    let (target, value) = setting.split_once('=').ok_or_else(form)?;
+    const FORM: &str = "NAME.key=value";
+    let (target, value) = written
+        .split_once('=')
+        .ok_or_else(|| misshapen(written, FORM))?;
+    let (index, key) = addressed(written, target, plugins, FORM)?;
+    Ok((index, key, value))
+}
+
+fn misshapen(written: &str, form: &str) -> String {
+    format!("{} has not the form {form}", quoted(written))
+}
+
+/// The plugin that `NAME.rest` names, and the rest. Dashes and underscores of the name are the same: cargo turns one into
+/// the other.
+fn addressed<'a>(
+    written: &str,
+    target: &'a str,
+    plugins: &[Plugin],
+    form: &str,
+) -> Result<(usize, &'a str), String> {
     let plain = |name: &str| name.replace('-', "_");
     let is_meant = |name: &str| {
         let prefix = target.get(..name.len());
@@ -132,7 +159,9 @@ fn addressed<'a>(
         .enumerate()
         .filter(|(_, plugin)| is_meant(&plugin.name));
     let Some((index, plugin)) = meant.max_by_key(|(_, plugin)| plugin.name.len()) else {
-        let (name, _) = target.split_once('.').ok_or_else(form)?;
+        let (name, _) = target
+            .split_once('.')
+            .ok_or_else(|| misshapen(written, form))?;
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let remedy = match nearest(name, names.iter().copied()) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
@@ -141,11 +170,10 @@ fn addressed<'a>(
         };
         return Err(format!("no plugin is named {}; {remedy}", quoted(name)));
     };
-    let key = &target[plugin.name.len() + 1..];
-    if key.is_empty() {
-        return Err(form());
+    match &target[plugin.name.len() + 1..] {
+        "" => Err(misshapen(written, form)),
+        rest => Ok((index, rest)),
     }
-    Ok((index, key, value))
 }
 
 #[cfg(test)]
@@ -161,6 +189,7 @@ mod tests {
                 name,
                 config: Default::default(),
                 limits: Default::default(),
+                grants: Vec::new(),
             });
         }
         plugins
@@ -205,7 +234,7 @@ mod tests {
             ),
         ];
         for (setting, expected) in cases {
-            let result = addressed(setting, &plugins(&["early-stopping.wasm"]));
+            let result = assignment(setting, &plugins(&["early-stopping.wasm"]));
             assert_eq!(
                 result.as_ref().map_err(String::as_str),
                 expected.as_ref().map_err(|text| *text),

@@ -603,8 +603,9 @@ mod tests {
                 handles: 100_000,
                 ..Limits::default()
             },
+            allowed: crate::plugin::allowed::Allowed::default(),
         };
-        State::new(Arc::new(facts))
+        State::new(Arc::new(facts)).expect("nothing to open")
     }
 
     fn sample(kind: Kind, shape: &[i64]) -> Tensor {
