@@ -137,10 +137,7 @@ impl Trainer {
         let supplied = Supplied {
             evaluation_data: !parts.eval_dataset.is_empty(),
         };
-        let surroundings = match parts.surroundings {
-            Some(surroundings) => surroundings,
-            None => Surroundings::read()?,
-        };
+        let surroundings = parts.surroundings.map_or_else(Surroundings::read, Ok)?;
         let run = resolved(parts.args, supplied, &surroundings)?;
         let plugins = Plugins::load(&run, None)?;
         wire::set_modes(&run)?;
@@ -153,20 +150,13 @@ impl Trainer {
         let loaders = Loaders::new(&run, &*model, (parts.data_collator, parts.tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        let mut callbacks = plugins.callbacks();
-        callbacks.extend(parts.callbacks);
+        let callbacks = joined(plugins.callbacks(), parts.callbacks);
         let trainer_parts = Parts {
             loss: parts
                 .compute_loss
                 .unwrap_or_else(|| default_loss(&run, &*model)),
-            metrics: [plugins.metrics(), parts.compute_metrics]
-                .into_iter()
-                .flatten()
-                .collect(),
-            logits: [plugins.logits(), parts.preprocess_logits_for_metrics]
-                .into_iter()
-                .flatten()
-                .collect(),
+            metrics: joined(plugins.metrics(), parts.compute_metrics),
+            logits: joined(plugins.logits(), parts.preprocess_logits_for_metrics),
             callbacks: parts::callbacks(&run, callbacks),
             reporters: vec![Box::new(Curves::default())],
             evaluation,
@@ -182,10 +172,7 @@ impl Trainer {
         };
         let config = parts::config(&run, loaders.companions());
         let mut trainer = trainer::Trainer::new(config, trainer_parts)?;
-        let pushing = Pushing::begin(&run)?;
-        if let Some(callback) = pushing.callback() {
-            trainer.callbacks_mut().push(callback);
-        }
+        let pushing = Pushing::begin(&run, trainer.callbacks_mut())?;
         Ok(Self {
             trainer,
             supplied,
@@ -407,6 +394,11 @@ pub fn parameter_groups(
     weight_decay: f64,
 ) -> Vec<ParameterGroup> {
     groups::build(&train::members(model), learning_rate, weight_decay)
+}
+
+fn joined<T>(mut first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    first.extend(second);
+    first
 }
 
 /// The model's own loss, or label smoothing.

@@ -1,5 +1,7 @@
 //! Uploads: a thread of their own with a queue, so that training goes on, and an account of what became of them. A failed
 //! upload ends nothing: it is warned of once and counted.
+//!
+//! Large files go to the store that the Hub names (Xet); to a Hub without one the client sends them inside the commit.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

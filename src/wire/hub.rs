@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::callback::{self, Callback, Event, EventKind, TrainerState};
+use crate::callback::{self, Callback, Callbacks, Event, EventKind, TrainerState};
 use crate::checkpoint::layout;
 use crate::cli::output;
 use crate::config::hub::{DatasetFile, Repository};
@@ -141,8 +141,9 @@ struct Pusher {
 }
 
 impl Pushing {
-    /// Makes the repository. What stands in the way of uploads is known before the first step.
-    pub(crate) fn begin(run: &Run) -> Result<Self> {
+    /// Makes the repository, and a callback that uploads checkpoints. What stands in the way of uploads is known before the
+    /// first step.
+    pub(crate) fn begin(run: &Run, callbacks: &mut Callbacks) -> Result<Self> {
         let push = run
             .hub
             .as_ref()
@@ -152,20 +153,16 @@ impl Pushing {
         };
         let uploader = Uploader::begin(&client(hub)?, &push.repository, push.private)?;
         output::status(&format!("uploading to {}", uploader.page()));
+        let pusher = Arc::new(Pusher {
+            uploader,
+            push,
+            output_dir: run.output_dir.clone(),
+            save_strategy: run.saving.strategy,
+        });
+        callbacks.push(Box::new(PushOnSave(pusher.clone())));
         Ok(Self {
-            inner: Some(Arc::new(Pusher {
-                uploader,
-                push,
-                output_dir: run.output_dir.clone(),
-                save_strategy: run.saving.strategy,
-            })),
+            inner: Some(pusher),
         })
-    }
-
-    /// What uploads checkpoints.
-    pub(crate) fn callback(&self) -> Option<Box<dyn Callback>> {
-        let pusher = self.inner.as_ref()?.clone();
-        Some(Box::new(PushOnSave(pusher)))
     }
 
     /// `save_model` was called.

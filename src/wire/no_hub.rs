@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, ensure};
 
-use crate::callback::Callback;
+use crate::callback::Callbacks;
 use crate::config::run::Run;
 use crate::error::Failure;
 
@@ -26,12 +26,8 @@ pub(crate) fn fetch(run: &Run) -> Result<(Run, Origin)> {
 pub(crate) struct Pushing;
 
 impl Pushing {
-    pub(crate) fn begin(_run: &Run) -> Result<Self> {
+    pub(crate) fn begin(_run: &Run, _callbacks: &mut Callbacks) -> Result<Self> {
         Ok(Self)
-    }
-
-    pub(crate) fn callback(&self) -> Option<Box<dyn Callback>> {
-        None
     }
 
     pub(crate) fn model_saved(&self) {}

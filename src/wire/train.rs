@@ -84,10 +84,7 @@ pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) 
     };
     ready.trainer.callbacks_mut().push(Box::new(record));
     // The last thing that can be refused, because it leaves something behind.
-    let pushing = Pushing::begin(run)?;
-    if let Some(callback) = pushing.callback() {
-        ready.trainer.callbacks_mut().push(callback);
-    }
+    let pushing = Pushing::begin(run, ready.trainer.callbacks_mut())?;
     signals::watch(&interrupted)?;
     announce(run, &ready, resume.as_deref());
     let Ready {
