@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use host::config::hub::{HubSurroundings, Secret};
 use host::config::input::{self, Request};
 use host::config::resolve::{Resolved, resolve};
 use host::config::run::{Command, Run};
@@ -19,6 +20,12 @@ fn surroundings(folder: &Path) -> Surroundings {
         num_threads: 4,
         host_name: "box".to_owned(),
         now: 0,
+        hub: HubSurroundings {
+            endpoint: "https://hub.test".to_owned(),
+            cache: Some("/home/ada/hub".into()),
+            token: Some(Secret::new("hf_own")),
+            offline: false,
+        },
     }
 }
 
