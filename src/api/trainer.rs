@@ -27,8 +27,12 @@ use crate::optim::{LrScheduler, Optimizer, ParameterGroup, groups};
 use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
-use crate::wire::plugins::Plugins;
+use crate::wire::plugins::{self, Plugins};
 use crate::wire::{self, inputs, parts, train};
+
+const TWO_LOSSES: &str = "a plugin provides the hook `loss`, and compute_loss is set as well";
+const TWO_COLLATORS: &str =
+    "a plugin provides the hook `collator`, and data_collator is set as well";
 
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
@@ -140,15 +144,28 @@ impl Trainer {
             ModelSource::Init(mut make) => (make()?, Some(make)),
         };
         parts::prepare_model(&run, &mut *model)?;
-        let loaders = Loaders::new(&run, &*model, (parts.data_collator, parts.tokenizer));
+        let tokenizer = parts.tokenizer.map(Arc::new);
+        if let Some(tokenizer) = &tokenizer {
+            plugins.set_tokenizer(tokenizer);
+        }
+        let collators = match (parts.data_collator, plugins.collators()) {
+            (Some(_), Some(_)) => bail!(TWO_COLLATORS),
+            (Some(make), None) => Some(Box::new(move |_| make()) as plugins::MakeCollator),
+            (None, make) => make,
+        };
+        let label_names = run.model.label_names.clone();
+        let label_names = label_names.unwrap_or_else(|| model.label_names());
+        let loaders = Loaders::new(&run, &*model, (collators, tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let mut callbacks = plugins.callbacks();
         callbacks.extend(parts.callbacks);
         let trainer_parts = Parts {
-            loss: parts
-                .compute_loss
-                .unwrap_or_else(|| default_loss(&run, &*model)),
+            loss: match (parts.compute_loss, plugins.loss(label_names)) {
+                (Some(_), Some(_)) => bail!(TWO_LOSSES),
+                (Some(loss), None) | (None, Some(loss)) => loss,
+                (None, None) => default_loss(&run, &*model),
+            },
             metrics: [plugins.metrics(), parts.compute_metrics]
                 .into_iter()
                 .flatten()
@@ -215,6 +232,7 @@ impl Trainer {
         train::check_space(&self.run, self.trainer.model())?;
         let mut training = self.training()?;
         let outcome = self.trainer.train(&mut training, folder.as_deref());
+        let outcome = outcome.inspect_err(|error| self.trainer.fault(error));
         self.training = Some(training);
         let status = if outcome.is_ok() {
             "completed"
@@ -385,8 +403,9 @@ fn resolved(args: TrainingArguments, supplied: Supplied) -> Result<Run> {
 
 /// How rows become batches.
 struct Loaders {
-    collator: Option<MakeCollator>,
-    tokenizer: Option<Tokenizer>,
+    /// Told whether the rows are trained with.
+    collators: Option<plugins::MakeCollator>,
+    tokenizer: Option<Arc<Tokenizer>>,
     main_input: String,
     /// Columns that are kept; `None`: all.
     columns: Option<Vec<String>>,
@@ -396,7 +415,7 @@ impl Loaders {
     fn new(
         run: &Run,
         model: &dyn Model,
-        (collator, tokenizer): (Option<MakeCollator>, Option<Tokenizer>),
+        (collators, tokenizer): (Option<plugins::MakeCollator>, Option<Arc<Tokenizer>>),
     ) -> Self {
         let labels = run.model.label_names.clone();
         let names = || {
@@ -406,7 +425,7 @@ impl Loaders {
                 .collect()
         };
         Self {
-            collator,
+            collators,
             tokenizer,
             main_input: model.main_input().to_owned(),
             columns: run.data.remove_unused_columns.then(names),
@@ -434,9 +453,10 @@ impl Loaders {
         run: &Run,
         rows: Arc<dyn Dataset>,
         (sampler, batch_size): (Box<dyn Sampler>, usize),
+        is_training: bool,
     ) -> Result<Loader> {
-        let collator: Box<dyn Collator> = match (&self.collator, &self.tokenizer) {
-            (Some(make), _) => make(),
+        let collator: Box<dyn Collator> = match (&self.collators, &self.tokenizer) {
+            (Some(make), _) => make(is_training),
             (None, Some(tokenizer)) => Box::new(PaddingCollator::new(tokenizer.padding())),
             (None, None) => Box::new(DefaultCollator),
         };
@@ -460,7 +480,7 @@ impl Loaders {
             None
         };
         let sampler = inputs::train_sampler(run, lengths)?;
-        self.loader(run, rows, (sampler, run.train.batch_size))
+        self.loader(run, rows, (sampler, run.train.batch_size), true)
     }
 
     fn evaluation(
@@ -471,7 +491,7 @@ impl Loaders {
         let batch_size = run.evaluation.batch_size;
         let set = |(name, rows)| {
             let order: Box<dyn Sampler> = Box::new(Sequential);
-            let loader = self.loader(run, rows, (order, batch_size))?;
+            let loader = self.loader(run, rows, (order, batch_size), false)?;
             Ok(EvaluationSet {
                 name,
                 loader,

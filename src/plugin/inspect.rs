@@ -90,9 +90,14 @@ pub(super) fn examine(name: &str, bytes: &[u8]) -> Result<Anatomy> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Two lower-case digits for each byte.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes
         .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         })
@@ -454,9 +459,9 @@ mod tests {
                 "speaks version 0.2.0 of trainer:plugin/lifecycle",
             ),
             (
-                &[base, "trainer:plugin/collator@0.1.0"],
+                &[base, "trainer:plugin/report-run@0.1.0"],
                 &[],
-                "not supported by this version: collator",
+                "not supported by this version: report-run",
             ),
             (
                 &[base, "trainer:plugin/dream@0.1.0"],

@@ -1,6 +1,7 @@
 //! What one store holds for its guest: the tensors it can reach, what the current call shows it, its log and its limits.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -11,11 +12,14 @@ use super::batch::Batch;
 use super::bindings::trainer::host::types;
 use super::context::{Settings, View};
 use super::fault::{HostError, Violation};
+use super::features::Features;
+use super::hook::Hook;
 use super::limits::Limits;
 use super::log::Log;
 use super::meter::Meter;
 use super::tensor::Tensors;
 use super::wasi::Wasi;
+use crate::data::Tokenizer;
 
 /// What does not change while a plugin lives, whatever store it runs in.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(super) struct Facts {
     pub arguments: Map<String, Value>,
     pub limits: Limits,
     pub allowed: Allowed,
+    /// The run's tokenizer, once it has been read.
+    pub tokenizer: OnceLock<Arc<Tokenizer>>,
 }
 
 /// The data of a store.
@@ -46,9 +52,13 @@ pub(super) struct State {
     /// What `ctx` shows and what it was asked for.
     pub(super) view: View,
     pub(super) batch: Option<Batch>,
+    pub(super) features: Option<Features>,
     pub(super) artifact: Option<Artifact>,
     pub(super) settings: Settings,
     pub(super) log: Log,
+    /// The hook that is being called, and when it must be done.
+    pub(super) hook: Option<Hook>,
+    deadline: Option<Instant>,
 }
 
 impl State {
@@ -59,10 +69,29 @@ impl State {
             tensors: Tensors::new(&facts.limits),
             view: View::default(),
             batch: None,
+            features: None,
             artifact: None,
             settings: Settings::default(),
             log: Log::new(&facts.name, &facts.limits),
+            hook: None,
+            deadline: None,
             facts,
+        }
+    }
+
+    /// Notes which hook is called and how long it may take.
+    pub(super) fn begin_call(&mut self, hook: Hook, time: Duration) {
+        self.hook = Some(hook);
+        self.deadline = Instant::now().checked_add(time);
+    }
+
+    /// An epoch stops a guest, but not the host: what may take long here asks for itself.
+    pub(super) fn check_time(&self) -> Result<(), HostError> {
+        match self.deadline {
+            Some(deadline) if Instant::now() > deadline => {
+                Err(HostError::limit("the time of the call is used up"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -70,6 +99,8 @@ impl State {
     pub(super) fn end_call(&mut self) {
         self.tensors.end_call();
         self.batch = None;
+        self.features = None;
+        self.view.end();
         self.artifact = None;
         // A limit that the guest met and coped with is no longer of interest.
         let _ = self.take_violation();

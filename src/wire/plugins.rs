@@ -1,14 +1,21 @@
 //! The plugins of a run: loaded in order, handed to the trainer as the same boxes as built-ins, and their cost at the end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use crate::callback::Callback;
 use crate::config::run::Run;
 use crate::config::surroundings;
+use crate::data::{Collator, Tokenizer};
+use crate::error::Failure;
+use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
+
+/// Makes a collator for a loader of rows that are trained with, or that are evaluated.
+pub(crate) type MakeCollator = Box<dyn Fn(bool) -> Box<dyn Collator>>;
 
 /// Loaded plugins in call order.
 #[derive(Debug)]
@@ -48,9 +55,22 @@ impl Plugins {
             };
             plugin::load(&spec, &environment)
         };
-        Ok(Self {
-            loaded: run.plugins.iter().map(load).collect::<Result<_>>()?,
-        })
+        let loaded = run.plugins.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let names = |has: &dyn Fn(&Plugin) -> bool| {
+            let having = loaded.iter().filter(|plugin| has(plugin));
+            having.map(Plugin::name).collect::<Vec<_>>()
+        };
+        only_one(
+            &names(&|plugin| plugin.collators().is_some()),
+            ("collator", "--data_collator"),
+            run.data.collation.name.is_some(),
+        )?;
+        only_one(
+            &names(&Plugin::provides_loss),
+            ("loss", "--label_smoothing_factor"),
+            run.train.label_smoothing_factor != 0.0,
+        )?;
+        Ok(Self { loaded })
     }
 
     pub(crate) fn metrics(&self) -> Vec<Box<dyn Metric>> {
@@ -65,6 +85,25 @@ impl Plugins {
         self.loaded.iter().flat_map(Plugin::callbacks).collect()
     }
 
+    /// What makes the collators of loaders, told whether what they load is trained with.
+    pub(crate) fn collators(&self) -> Option<MakeCollator> {
+        let mut made = self.loaded.iter().filter_map(Plugin::collators);
+        let make = made.next()?;
+        Some(Box::new(make))
+    }
+
+    /// The loss, if a plugin has one, over labels of these names.
+    pub(crate) fn loss(&self, label_names: Vec<String>) -> Option<Box<dyn Loss>> {
+        let mut losses = self.loaded.iter();
+        losses.find_map(|plugin| plugin.loss(label_names.clone()))
+    }
+
+    pub(crate) fn set_tokenizer(&self, tokenizer: &Arc<Tokenizer>) {
+        for plugin in &self.loaded {
+            plugin.set_tokenizer(tokenizer.clone());
+        }
+    }
+
     /// The end of a run that ended well.
     pub(crate) fn close(&self) -> Result<()> {
         self.loaded.iter().try_for_each(Plugin::close)
@@ -77,6 +116,20 @@ impl Plugins {
             .map(|plugin| usage_line(&plugin.usage(), seconds))
             .collect()
     }
+}
+
+/// Refuses two plugins for what a run has one of, and a plugin beside the argument that does the same.
+fn only_one(names: &[&str], (hook, argument): (&str, &str), is_given: bool) -> Result<()> {
+    let message = match names {
+        [] | [_] if !is_given => return Ok(()),
+        [] => return Ok(()),
+        [name] => format!("plugin `{name}` provides the hook `{hook}`, and {argument} is set as well"),
+        [first, second, ..] => {
+            format!("plugins `{first}` and `{second}` both provide the hook `{hook}`")
+        }
+    };
+    let hint = format!("a run has one {hook}: leave one of them out");
+    Err(Failure::usage(message).hint(hint).into())
 }
 
 fn usage_line(usage: &Usage, seconds: f64) -> String {

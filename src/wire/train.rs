@@ -80,7 +80,8 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         num_rows,
     } = ready;
     // The optimizer's moments are not needed any more after it.
-    let outcome = attempts(run, &mut trainer, training, resume.as_deref());
+    let outcome = attempts(run, &mut trainer, training, resume.as_deref())
+        .inspect_err(|error| trainer.fault(error));
     let status = match &outcome {
         Ok(Outcome {
             end: End::Completed,
@@ -96,7 +97,8 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         return Ok(Ending::Stopped(checkpoint));
     }
     let mut screen = Screen::default();
-    complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)?;
+    complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)
+        .inspect_err(|error| trainer.fault(error))?;
     trainer.finish_reports(status);
     plugins.close()?;
     summary(&trainer, &plugins);
@@ -110,7 +112,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         validation: run.evaluation.strategy != Strategy::No || run.do_eval,
         test: run.do_predict,
     };
-    let mut inputs = inputs::read(run, wanted)?;
+    let mut inputs = inputs::read(run, wanted, plugins)?;
     check_space(run, &*inputs.model)?;
     let rows = inputs.sets.train.take();
     let rows = rows.context("the training set was not read")?;

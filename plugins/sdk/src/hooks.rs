@@ -13,6 +13,7 @@ pub mod host {
                 include trainer:host/imports@0.1.0;
                 import trainer:host/data@0.1.0;
                 import trainer:host/artifact@0.1.0;
+                import trainer:host/tokenizer@0.1.0;
             }
         ",
         generate_all,
@@ -113,5 +114,35 @@ hook!(
     logits,
     "package trainer:sdk; world logits-hook { export trainer:plugin/logits@0.1.0; }",
     "trainer_sdk::hooks::logits",
+    { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    optimizer,
+    "package trainer:sdk; world optimizer-only { export trainer:plugin/optimizer-hooks@0.1.0; }",
+    "trainer_sdk::hooks::optimizer",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    resume,
+    "package trainer:sdk; world resume-only { export trainer:plugin/resume-hooks@0.1.0; }",
+    "trainer_sdk::hooks::resume",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run, "trainer:host/artifact@0.1.0": artifact }
+);
+hook!(
+    fault,
+    "package trainer:sdk; world fault-only { export trainer:plugin/fault-hooks@0.1.0; }",
+    "trainer_sdk::hooks::fault",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    collator,
+    "package trainer:sdk; world collator-hook { export trainer:plugin/collator@0.1.0; }",
+    "trainer_sdk::hooks::collator",
+    { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/rng@0.1.0": rng, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    loss,
+    "package trainer:sdk; world loss-hook { export trainer:plugin/loss@0.1.0; }",
+    "trainer_sdk::hooks::loss",
     { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
 );

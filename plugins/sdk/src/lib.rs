@@ -32,17 +32,21 @@
 mod batch;
 mod context;
 mod error;
+mod features;
 #[doc(hidden)]
 pub mod hooks;
 mod plugin;
 mod tensor;
+pub mod tokenizer;
 
 pub use batch::Batch;
 pub use context::{Better, Checkpoint, Ctx, Level, Progress, Rng, Run, Setup, log};
 pub use error::{Error, ErrorKind, Result};
+pub use features::{Features, Padding};
 pub use plugin::{
-    Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig,
-    Plugin, PredictionStepHooks, Stateful, StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
+    Accumulator, CheckpointHooks, Collator, EpochHooks, EvalHooks, FaultHooks, LogHooks, Logits,
+    Loss, Metrics, NoConfig, OptimizerHooks, Plugin, PredictionStepHooks, ResumeHooks, Stateful,
+    StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
 };
 pub use tensor::{Dtype, Tensor};
 
@@ -50,6 +54,7 @@ pub use tensor::{Dtype, Tensor};
 #[doc(hidden)]
 pub mod private {
     pub use crate::batch::Batch;
-    pub use crate::context::{Checkpoint, Ctx, Run, Setup};
-    pub use crate::plugin::config;
+    pub use crate::context::{Checkpoint, Ctx, Rng, Run, Setup};
+    pub use crate::features::Features;
+    pub use crate::plugin::{config, named};
 }
