@@ -52,3 +52,49 @@ impl Loss for FocalLoss {
 
 trainer_sdk::manifest!("../manifest.json");
 trainer_sdk::export!(FocalLoss: loss);
+
+#[cfg(test)]
+mod tests {
+    use trainer_sdk::testing::{BatchParts, init};
+
+    use super::*;
+
+    fn loss(config: &str, logits: Tensor, labels: Tensor) -> Result<f64> {
+        let mut plugin = init::<FocalLoss>(config)?;
+        let batch = BatchParts::new(2).output("logits", logits).label("labels", labels);
+        plugin.compute_loss(&batch.view())?.item()
+    }
+
+    fn logits() -> Tensor {
+        // Probabilities 1/4, 3/4 and 1/2, 1/2.
+        let three = 3.0_f32.ln();
+        Tensor::from_float32(&[2, 2], &[0.0, three, 0.0, 0.0]).expect("a tensor")
+    }
+
+    fn labels(labels: [i64; 2]) -> Tensor {
+        Tensor::from_signed64(&[2], &labels).expect("a tensor")
+    }
+
+    #[test]
+    fn easy_examples_count_less() {
+        let config = |gamma: f64| format!("{{\"gamma\": {gamma}, \"ignore_index\": -100}}");
+        for gamma in [0.0, 0.5, 2.0] {
+            let value = loss(&config(gamma), logits(), labels([1, 0])).expect("a loss");
+            let example = |p: f64| -(1.0 - p).powf(gamma) * p.ln();
+            let expected = (example(0.75) + example(0.5)) / 2.0;
+            assert!((value - expected).abs() < 1e-6, "{gamma}: {value} {expected}");
+        }
+        let value = loss(&config(0.0), logits(), labels([-100, 1])).expect("a loss");
+        assert!((value - 2.0_f64.ln()).abs() < 1e-6, "{value}");
+    }
+
+    #[test]
+    fn what_is_no_classification_is_told() {
+        let config = "{\"gamma\": 2, \"ignore_index\": -100}";
+        let scores = Tensor::from_float32(&[2], &[0.5, 1.0]).expect("a tensor");
+        let error = loss(config, scores, labels([0, 1])).expect_err("no classes");
+        assert!(error.message.contains("are not those of a classifier"), "{error}");
+        let error = loss(config, logits(), labels([0, 2])).expect_err("no such class");
+        assert!(error.message.contains("out of bounds"), "{error}");
+    }
+}

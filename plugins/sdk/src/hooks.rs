@@ -1,9 +1,15 @@
 //! Bindings of the WIT packages: one module for what a plugin may call, one for each interface that it may provide. Each
-//! of the latter exports only what `export!` names, so that a component has the hooks of its author and no more.
+//! of the latter exports only what `export!` names, so that a component has the hooks of its author and no more. Where a
+//! plugin is built for something else than WebAssembly, to be tested, there is a host in memory instead.
 
 #![allow(missing_docs, clippy::all)]
 
 /// What every plugin may call.
+#[cfg(not(target_family = "wasm"))]
+pub use crate::mock as host;
+
+/// What every plugin may call.
+#[cfg(target_family = "wasm")]
 pub mod host {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -24,6 +30,7 @@ pub mod host {
 /// One interface: the module, its world, the module's path, and the interfaces whose types it uses.
 macro_rules! hook {
     ($module:ident, $world:literal, $bindings:literal, { $($wit:literal: $host:ident),+ $(,)? }) => {
+        #[cfg(target_family = "wasm")]
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../../wit",

@@ -35,8 +35,14 @@ mod error;
 mod features;
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod mock;
 mod plugin;
 mod tensor;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 pub mod tokenizer;
 
 pub use batch::Batch;

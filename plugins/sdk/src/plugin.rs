@@ -194,6 +194,7 @@ pub fn named(tensors: Vec<(String, Tensor)>) -> Vec<NamedTensor> {
 #[macro_export]
 macro_rules! manifest {
     ($path:literal) => {
+        #[cfg(target_family = "wasm")]
         const _: () = {
             const BYTES: &[u8] = include_bytes!($path);
             #[used]
@@ -209,6 +210,11 @@ macro_rules! manifest {
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
+        // Elsewhere it is made by tests.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&str) -> $crate::Result<$plugin> = $crate::testing::init::<$plugin>;
+
+        #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
                 static PLUGIN: ::std::cell::RefCell<::std::option::Option<$plugin>> = const { ::std::cell::RefCell::new(None) };

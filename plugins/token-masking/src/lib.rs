@@ -113,3 +113,53 @@ impl Collator for TokenMasking {
 
 trainer_sdk::manifest!("../manifest.json");
 trainer_sdk::export!(TokenMasking: collator);
+
+#[cfg(test)]
+mod tests {
+    use trainer_sdk::testing::{Cell, Rows, Stream, init, set_special};
+
+    use super::*;
+
+    fn rows(is_training: bool) -> Rows {
+        let ids = |ids: &[i64]| Cell::Ints(ids.to_vec());
+        Rows::new(is_training)
+            .column("input_ids", vec![ids(&[2, 7, 8, 9, 3]), ids(&[2, 7, 3])])
+            .column("attention_mask", vec![ids(&[1; 5]), ids(&[1; 3])])
+            .column("text", vec![Cell::Text("a b c".to_owned()), Cell::Text("a".to_owned())])
+            .column("label", vec![Cell::Int(1), Cell::Int(0)])
+    }
+
+    fn batch(probability: f64, is_training: bool) -> Result<Vec<(String, Tensor)>> {
+        let config = format!(
+            "{{\"probability\": {probability}, \"pad_to_multiple_of\": 0, \"left\": false}}"
+        );
+        let mut plugin = init::<TokenMasking>(&config)?;
+        plugin.collate(&rows(is_training).view(), &Stream::new(1).view())
+    }
+
+    #[test]
+    fn columns_are_padded_stacked_and_renamed() {
+        set_special(&[("pad", 0), ("cls", 2), ("sep", 3), ("mask", 4)]);
+        let batch = batch(1.0, false).expect("a batch");
+        let names: Vec<&str> = batch.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["input_ids", "attention_mask", "labels"]);
+        let ids = batch[0].1.read_signed64(0, 10).expect("numbers");
+        assert_eq!(ids, [2, 7, 8, 9, 3, 2, 7, 3, 0, 0]);
+        assert_eq!(batch[1].1.sum_all().and_then(|sum| sum.item()).expect("a sum"), 8.0);
+    }
+
+    #[test]
+    fn only_ordinary_tokens_are_hidden() {
+        set_special(&[("pad", 0), ("cls", 2), ("sep", 3), ("mask", 4)]);
+        let batch = batch(1.0, true).expect("a batch");
+        let ids = batch[0].1.read_signed64(0, 10).expect("numbers");
+        assert_eq!(ids, [2, 4, 4, 4, 3, 2, 4, 3, 0, 0]);
+    }
+
+    #[test]
+    fn a_tokenizer_without_a_mask_token_is_refused() {
+        set_special(&[("pad", 0)]);
+        let error = batch(0.5, true).expect_err("no mask");
+        assert_eq!(error.message, "the tokenizer has no mask token");
+    }
+}

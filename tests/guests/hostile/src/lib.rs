@@ -69,6 +69,9 @@ impl Hostile {
             *count += 1;
             return recorder::record(ctx, event, *count, numbers);
         }
+        if self.config.attack == "parameters" {
+            return attacks::context("parameters", ctx);
+        }
         match self.attack() {
             Some(attack) => attacks::context(&attack, ctx),
             None => Ok(()),
