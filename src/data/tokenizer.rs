@@ -233,15 +233,16 @@ impl Tokenizer {
     /// `None`: there is no such name.
     pub fn special_id(&self, name: &str) -> Option<Option<i64>> {
         let mut names = SPECIAL_NAMES.iter();
-        let position =
-            names.position(|setting| setting.strip_suffix("_token") == Some(name))?;
+        let position = names.position(|setting| setting.strip_suffix("_token") == Some(name))?;
         self.named_ids.get(position).copied()
     }
 
     /// The text of tokens; numbers below 0 are left out.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let known = ids.iter().filter(|id| **id >= 0);
-        let ids = known.map(|id| u32::try_from(*id)).collect::<Result<Vec<u32>, _>>();
+        let ids = known
+            .map(|id| u32::try_from(*id))
+            .collect::<Result<Vec<u32>, _>>();
         let ids = ids.context("a token number is too large")?;
         self.inner
             .decode(&ids, skip_special)

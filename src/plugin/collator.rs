@@ -8,7 +8,7 @@ use tch::Tensor;
 use wasmtime::component::Resource;
 
 use super::bindings::trainer::host::types::ErrorKind;
-use super::context::check_name;
+use super::context::check_named;
 use super::features::Features;
 use super::hook::Hook;
 use super::instance::{Instance, taken_back};
@@ -53,8 +53,7 @@ impl Collating {
             let stream = rng::Handle::of_batch(&state.facts.random_key, place);
             let stream = state.wasi.table.push(stream)?;
             let lent = Resource::new_borrow(stream.rep());
-            let returned =
-                collator.call_collate(&mut *store, Resource::new_borrow(0), lent)?;
+            let returned = collator.call_collate(&mut *store, Resource::new_borrow(0), lent)?;
             let state = store.data_mut();
             state.wasi.table.delete(stream)?;
             match returned {
@@ -75,19 +74,14 @@ impl Collating {
     }
 
     /// Names that can be shown, and one number of examples in all columns.
-    fn check(
-        &self,
-        instance: &Instance,
-        columns: &[(String, Tensor)],
-        rows: usize,
-    ) -> Result<()> {
+    fn check(&self, instance: &Instance, columns: &[(String, Tensor)], rows: usize) -> Result<()> {
         let refuse = |reason: String| Err(instance.refuse(Hook::Collate, reason).into());
         let Some((_, first)) = columns.first() else {
             return refuse("returned no column".to_owned());
         };
         let count = first.size().first().copied().unwrap_or(0);
         for (index, (name, tensor)) in columns.iter().enumerate() {
-            if let Err(reason) = check_name(name) {
+            if let Err(reason) = check_named("column", name) {
                 return refuse(reason);
             }
             if columns[..index].iter().any(|(other, _)| other == name) {
@@ -154,4 +148,3 @@ impl Collator for Collating {
         })
     }
 }
-

@@ -253,20 +253,25 @@ impl View {
     }
 }
 
-/// Whether a name that a plugin chose can be shown and stored.
+/// Whether the name of a metric that a plugin chose can be shown and stored.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
+    check_named("metric", name)
+}
+
+/// The same for the name of something else.
+pub(super) fn check_named(what: &str, name: &str) -> Result<(), String> {
     if name.is_empty() {
-        return Err("a metric has an empty name".to_owned());
+        return Err(format!("a {what} has an empty name"));
     }
     if name.len() > MAX_NAME {
         return Err(format!(
-            "the metric name `{}` is longer than {MAX_NAME} bytes",
+            "the {what} name `{}` is longer than {MAX_NAME} bytes",
             printable(name, 40)
         ));
     }
     if name.chars().any(is_unsafe) {
         return Err(format!(
-            "the metric name `{}` has control characters",
+            "the {what} name `{}` has control characters",
             printable(name, MAX_NAME)
         ));
     }

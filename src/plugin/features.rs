@@ -122,11 +122,18 @@ impl State {
 
 impl data::HostFeatures for State {
     fn len(&mut self, _: Resource<Handle>) -> wasmtime::Result<u64> {
-        Ok(self.features.as_ref().map_or(0, |rows| rows.rows.len() as u64))
+        Ok(self
+            .features
+            .as_ref()
+            .map_or(0, |rows| rows.rows.len() as u64))
     }
 
     fn columns(&mut self, _: Resource<Handle>) -> wasmtime::Result<Vec<String>> {
-        Ok(self.features.as_ref().map(Features::names).unwrap_or_default())
+        Ok(self
+            .features
+            .as_ref()
+            .map(Features::names)
+            .unwrap_or_default())
     }
 
     fn has(&mut self, _: Resource<Handle>, column: String) -> wasmtime::Result<bool> {
@@ -193,7 +200,12 @@ impl data::HostFeatures for State {
         }
     }
 
-    fn bytes(&mut self, _: Resource<Handle>, column: String, row: u64) -> Result<Vec<u8>, HostError> {
+    fn bytes(
+        &mut self,
+        _: Resource<Handle>,
+        column: String,
+        row: u64,
+    ) -> Result<Vec<u8>, HostError> {
         let bytes = match self.features()?.cell(&column, row)? {
             Value::Text(text) => text.clone().into_bytes(),
             Value::Int(number) => number.to_le_bytes().to_vec(),

@@ -141,11 +141,12 @@ impl Anatomy {
 
     /// Interfaces of our package that the component exports, without package and version.
     pub(super) fn hooks(&self) -> Vec<&str> {
-        self.exports
-            .iter()
-            .filter_map(|export| interface(export, "trainer:plugin/"))
-            .map(|(name, _)| name)
-            .collect()
+        let exports = self.exports.iter();
+        let ours = exports.filter_map(|export| interface(export, "trainer:plugin/"));
+        let mut hooks: Vec<&str> = ours.map(|(name, _)| name).collect();
+        // Toolchains order them as they like.
+        hooks.sort_unstable();
+        hooks
     }
 
     /// Whether this program can call it at all.

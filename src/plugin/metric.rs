@@ -121,7 +121,9 @@ impl Metric for Streaming {
         let mut instance = self.instance.borrow_mut();
         instance.call(Hook::MetricsMerge, |store, hooks| {
             let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
-            metrics.accumulator().call_merge(store, accumulator, partial)
+            metrics
+                .accumulator()
+                .call_merge(store, accumulator, partial)
         })
     }
 }

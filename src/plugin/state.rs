@@ -86,13 +86,19 @@ impl State {
     }
 
     /// An epoch stops a guest, but not the host: what may take long here asks for itself.
-    pub(super) fn check_time(&self) -> Result<(), HostError> {
-        match self.deadline {
-            Some(deadline) if Instant::now() > deadline => {
-                Err(HostError::limit("the time of the call is used up"))
-            }
-            _ => Ok(()),
+    pub(super) fn check_time(&mut self) -> Result<(), HostError> {
+        let (Some(deadline), Some(hook)) = (self.deadline, self.hook) else {
+            return Ok(());
+        };
+        if Instant::now() <= deadline {
+            return Ok(());
         }
+        self.tensors.note(Violation {
+            limit: hook.time_limit(),
+            wanted: "more time".to_owned(),
+            at_least: None,
+        });
+        Err(HostError::limit("the time of the call is used up"))
     }
 
     /// Forgets what belonged to the call, and hands what the guest printed to the log.

@@ -64,7 +64,11 @@ impl State {
         flat.f_contiguous()?
             .f_copy_data(&mut numbers, count as usize)?;
         if width == 0 {
-            let rows = if form.dims.len() == 1 { 1 } else { form.dims[0] };
+            let rows = if form.dims.len() == 1 {
+                1
+            } else {
+                form.dims[0]
+            };
             return Ok(vec![Vec::new(); rows as usize]);
         }
         Ok(numbers.chunks(width).map(<[i64]>::to_vec).collect())

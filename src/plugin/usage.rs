@@ -181,7 +181,9 @@ mod tests {
         let usage = sum.usage("x");
         assert_eq!((usage.calls, usage.peak_memory, usage.reads), (2, 128, 4));
         assert_eq!(usage.total, Duration::from_micros(1000));
-        assert!(usage.median < Duration::from_micros(110) && usage.p99 > Duration::from_micros(850));
+        assert!(
+            usage.median < Duration::from_micros(110) && usage.p99 > Duration::from_micros(850)
+        );
     }
 
     #[test]

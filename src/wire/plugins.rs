@@ -123,7 +123,9 @@ fn only_one(names: &[&str], (hook, argument): (&str, &str), is_given: bool) -> R
     let message = match names {
         [] | [_] if !is_given => return Ok(()),
         [] => return Ok(()),
-        [name] => format!("plugin `{name}` provides the hook `{hook}`, and {argument} is set as well"),
+        [name] => {
+            format!("plugin `{name}` provides the hook `{hook}`, and {argument} is set as well")
+        }
         [first, second, ..] => {
             format!("plugins `{first}` and `{second}` both provide the hook `{hook}`")
         }

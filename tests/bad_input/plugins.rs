@@ -310,11 +310,15 @@ fn plugins_are_called_in_the_order_of_the_run_file_and_then_of_the_command_line(
     for name in ["first", "second", "third"] {
         stopper(&host, name);
     }
-    for (file, line) in [(["first", "second"], "third"), (["third", "first"], "second")] {
+    for (file, line) in [
+        (["first", "second"], "third"),
+        (["third", "first"], "second"),
+    ] {
         let tables = file.map(|name| format!("[[plugins]]\npath = \"{name}.wasm\"\n"));
         fs::write(host.path("run.toml"), tables.concat()).expect("written");
-        let configured = ["first", "second", "third"]
-            .map(|name| format!("--plugin_config {name}.attack=stop --plugin_config {name}.call=4"));
+        let configured = ["first", "second", "third"].map(|name| {
+            format!("--plugin_config {name}.attack=stop --plugin_config {name}.call=4")
+        });
         let words = format!("{TRAIN} {} --plugin {line}.wasm", configured.join(" "));
         let shown = succeeds(&host, &words.replace("train ", "train run.toml "));
         // Who asks later finds that it was asked for.
@@ -328,7 +332,10 @@ fn plugins_are_called_in_the_order_of_the_run_file_and_then_of_the_command_line(
 #[test]
 fn a_fault_is_told_to_plugins_and_hidden_by_none() {
     for (attack, told) in [
-        ("tell", "plugin `hostile`: told of a fault: data: train.jsonl:2: "),
+        (
+            "tell",
+            "plugin `hostile`: told of a fault: data: train.jsonl:2: ",
+        ),
         (
             "worse-fault",
             "callback hostile failed at the end of a run that failed: \
@@ -336,7 +343,10 @@ fn a_fault_is_told_to_plugins_and_hidden_by_none() {
         ),
     ] {
         let host = project();
-        host.write("train.jsonl", "{\"input_x\": [1.0], \"label\": 1.0}\n{\"input_x\": [1.0, 2.0], \"label\": 1.0}\n");
+        host.write(
+            "train.jsonl",
+            "{\"input_x\": [1.0], \"label\": 1.0}\n{\"input_x\": [1.0, 2.0], \"label\": 1.0}\n",
+        );
         let model = crate::support::fixture("torchscript/regression.pt");
         let path = guest("hostile");
         let line = format!(
@@ -349,7 +359,10 @@ fn a_fault_is_told_to_plugins_and_hidden_by_none() {
         assert_eq!(ended.code, Some(DATA), "{}", ended.stderr);
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
         let errors = super::lines(&ended, "error: ");
-        assert!(errors.len() == 1 && errors[0].contains("train.jsonl:2"), "{errors:?}");
+        assert!(
+            errors.len() == 1 && errors[0].contains("train.jsonl:2"),
+            "{errors:?}"
+        );
     }
 }
 

@@ -52,14 +52,23 @@ impl Loss for Focal {
 fn batches() -> Vec<(Tensor, Tensor)> {
     let wave = |count: i64| (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7).sin() * 3.0;
     vec![
-        (wave(12).reshape([4, 3]), Tensor::from_slice(&[0_i64, 2, 1, 1])),
-        (wave(12).reshape([4, 3]), Tensor::from_slice(&[0_i64, -100, 1, -100])),
+        (
+            wave(12).reshape([4, 3]),
+            Tensor::from_slice(&[0_i64, 2, 1, 1]),
+        ),
+        (
+            wave(12).reshape([4, 3]),
+            Tensor::from_slice(&[0_i64, -100, 1, -100]),
+        ),
         (
             wave(30).reshape([2, 3, 5]),
             Tensor::from_slice2(&[[4_i64, -100, 0], [1, 2, -100]]),
         ),
         // Sure of the right class, where powers below one are steep.
-        (Tensor::from_slice2(&[[40.0_f32, -40.0], [1.0, 0.0]]), Tensor::from_slice(&[0_i64, 0])),
+        (
+            Tensor::from_slice2(&[[40.0_f32, -40.0], [1.0, 0.0]]),
+            Tensor::from_slice(&[0_i64, 0]),
+        ),
     ]
 }
 
@@ -84,7 +93,10 @@ fn check_alike(one: &mut dyn Loss, other: &mut dyn Loss) {
     for (logits, labels) in batches() {
         let (value, gradient) = graph(one, &logits, &labels);
         let (expected, expected_gradient) = graph(other, &logits, &labels);
-        assert!(value.allclose(&expected, 1e-6, 1e-7, false), "{value} {expected}");
+        assert!(
+            value.allclose(&expected, 1e-6, 1e-7, false),
+            "{value} {expected}"
+        );
         assert!(
             gradient.allclose(&expected_gradient, 1e-5, 1e-7, false),
             "{gradient} {expected_gradient}"
@@ -137,17 +149,20 @@ fn a_run_with_the_plugins_cross_entropy_ends_with_the_weights_of_the_built_in_on
     let host = Host::new();
     host.succeeds(run(&host, "native", ""));
     let shown = with_plugin(&host, "plugin", "--plugin_config focal_loss.gamma=0");
-    // 33 batches that are trained with, and 5 evaluations of 2; nothing was read.
-    assert!(shown.contains("plugin focal_loss: 43 calls"), "{shown}");
+    // 30 batches that are trained with, and 6 evaluations of 2; nothing was read.
+    assert!(shown.contains("plugin focal_loss: 42 calls"), "{shown}");
     assert!(shown.contains(", 0 reads, 0 traps"), "{shown}");
     let weights = |output: &str| {
         let path = host.path(output).join("model.safetensors");
-        host::checkpoint::load::read_tensors(&path).expect("weights").tensors
+        host::checkpoint::load::read_tensors(&path)
+            .expect("weights")
+            .tensors
     };
     for ((name, native), (_, plugin)) in weights("native").iter().zip(&weights("plugin")) {
         assert!(plugin.allclose(native, 1e-6, 1e-6, false), "{name}");
     }
     with_plugin(&host, "focal", "");
-    let bytes = |output: &str| fs::read(host.path(output).join("model.safetensors")).expect("weights");
+    let bytes =
+        |output: &str| fs::read(host.path(output).join("model.safetensors")).expect("weights");
     assert_ne!(bytes("focal"), bytes("plugin"));
 }

@@ -253,7 +253,9 @@ fn note(event: Event<'_>, context: &mut Context<'_>) {
     let parameters: Vec<_> = context.parameters.iter().collect();
     let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["a", "b"]);
-    let values = parameters.iter().map(|(_, tensor)| tensor.double_value(&[]));
+    let values = parameters
+        .iter()
+        .map(|(_, tensor)| tensor.double_value(&[]));
     let gradients = parameters.iter().map(|(_, tensor)| tensor.grad());
     let gradients = gradients.filter(tch::Tensor::defined);
     let gradients = gradients.map(|gradient| gradient.double_value(&[]));
@@ -278,10 +280,18 @@ fn parameters_and_their_gradients_are_seen_where_they_are() {
     let shown = SHOWN.take();
     let names: Vec<&str> = shown.iter().map(|(name, ..)| *name).collect();
     assert_eq!(names, ["begin", "substep", "before", "after", "end"]);
-    let gradients: Vec<usize> = shown.iter().map(|(.., gradients)| gradients.len()).collect();
+    let gradients: Vec<usize> = shown
+        .iter()
+        .map(|(.., gradients)| gradients.len())
+        .collect();
     assert_eq!(gradients, [0, 2, 2, 2, 0]);
     // Clipped, and the same after the step, which changes the weights.
-    let norm = shown[2].3.iter().map(|gradient| gradient.powi(2)).sum::<f64>().sqrt();
+    let norm = shown[2]
+        .3
+        .iter()
+        .map(|gradient| gradient.powi(2))
+        .sum::<f64>()
+        .sqrt();
     assert!((norm - 0.5).abs() < 1e-4, "{norm}");
     assert_eq!(shown[2].3, shown[3].3);
     assert_eq!((shown[0].2, shown[2].2), (0.0, 0.0));

@@ -3,7 +3,7 @@
 use std::fs;
 
 use host::error::{Kind, kind_of};
-use host::plugin::{Spec, inspect, load};
+use host::plugin::{Grants, Spec, inspect, load};
 use serde_json::json;
 
 use super::{environment, guest, official, spec, told};
@@ -121,13 +121,18 @@ fn a_configuration_is_checked_before_anything_runs() {
 fn a_request_without_a_grant_stops_before_the_start() {
     let mut bytes = fs::read(official("argmax")).expect("a plugin");
     // A custom section around the component outweighs the one inside.
-    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"net": [{"origin": "https://example.org"}]}});
+    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"clock": "tells the time"}});
     bytes.extend(custom_section(
         "trainer:manifest",
         manifest.to_string().as_bytes(),
     ));
     let (text, kind) = refused(&bytes);
-    assert!(text.contains("plugin `x` asks for net [{\"origin\":\"https://example.org\"}], which has not been granted"), "{text}");
+    assert!(
+        text.contains(
+            "plugin `x` asks for a capability that is not granted: `clock` (tells the time)"
+        ),
+        "{text}"
+    );
     assert_eq!(kind, Kind::Policy);
 }
 
@@ -189,15 +194,19 @@ fn every_plugin_of_this_project_loads_with_its_defaults_and_states_its_version()
     names.sort();
     assert_eq!(
         names,
-        ["argmax", "classification-metrics", "early-stopping"],
+        [
+            "argmax",
+            "classification-metrics",
+            "early-stopping",
+            "focal-loss",
+            "token-masking"
+        ],
         "a new plugin needs a test in tests/hooks"
     );
     for name in names {
-        let plugin = load(
-            &Spec::new(&official(&name.replace('-', "_"))),
-            &environment(),
-        )
-        .expect("loads");
+        let mut spec = Spec::new(&official(&name.replace('-', "_")));
+        spec.grants = Grants::parse(&["loss"]).expect("a capability");
+        let plugin = load(&spec, &environment()).expect("loads");
         let manifest = plugin.manifest().expect("a manifest");
         assert_eq!(
             (manifest.id.as_str(), manifest.version.as_str()),

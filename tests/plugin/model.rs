@@ -33,7 +33,9 @@ fn model() -> (Vec<String>, Vec<Tensor>) {
         tensor.set_requires_grad(true)
     };
     let tensors = vec![parameter(1.0), parameter(-2.0), parameter(3.0)];
-    (&tensors[0] * 5.0 + &tensors[1] * 7.0).sum(Kind::Float).backward();
+    (&tensors[0] * 5.0 + &tensors[1] * 7.0)
+        .sum(Kind::Float)
+        .backward();
     let names = ["w", "layer.0.bias", "v"].map(str::to_owned);
     (names.to_vec(), tensors)
 }
@@ -105,7 +107,8 @@ fn what_was_not_asked_for_or_is_no_pattern_is_refused() {
     ] {
         let plugin = granted(attack, &requests, grants);
         let mut callback = plugin.callbacks().remove(0);
-        let error = optimizer_step(&mut *callback, Parameters::new(&names, &tensors)).expect_err(text);
+        let error =
+            optimizer_step(&mut *callback, Parameters::new(&names, &tensors)).expect_err(text);
         let subject = "plugin `hostile`: optimizer-hooks.on-pre-optimizer-step, call 1: ";
         let shown = told(&error);
         assert!(shown.contains(subject) && shown.contains(text), "{shown}");
@@ -115,7 +118,11 @@ fn what_was_not_asked_for_or_is_no_pattern_is_refused() {
         manifest["requests"] = asks_for_both();
     });
     let error = load(&spec(&asking, &json!({}), &[]), &environment()).expect_err("not granted");
-    assert!(told(&error).contains("asks for 2 capabilities that are not granted"), "{}", told(&error));
+    assert!(
+        told(&error).contains("asks for 2 capabilities that are not granted"),
+        "{}",
+        told(&error)
+    );
 }
 
 #[test]
@@ -124,14 +131,27 @@ fn copies_of_parameters_count_and_handles_have_their_number() {
     let tensors: Vec<Tensor> = names.iter().map(|_| Tensor::from(1.0_f32)).collect();
     let plugin = granted("parameters", &asks_for_both(), &["parameters", "gradients"]);
     let mut callback = plugin.callbacks().remove(0);
-    let error = optimizer_step(&mut *callback, Parameters::new(&names, &tensors)).expect_err("many");
-    assert!(told(&error).contains("over the limit `handles` of 1024"), "{}", told(&error));
+    let error =
+        optimizer_step(&mut *callback, Parameters::new(&names, &tensors)).expect_err("many");
+    assert!(
+        told(&error).contains("over the limit `handles` of 1024"),
+        "{}",
+        told(&error)
+    );
 
     let large = vec![Tensor::zeros([80 << 20], (Kind::Float, Device::Cpu))];
-    let plugin = granted("kept-parameters", &asks_for_both(), &["parameters", "gradients"]);
+    let plugin = granted(
+        "kept-parameters",
+        &asks_for_both(),
+        &["parameters", "gradients"],
+    );
     let mut callback = plugin.callbacks().remove(0);
     let error = optimizer_step(&mut *callback, Parameters::new(&names, &large)).expect_err("large");
-    assert!(told(&error).contains("over the limit `tensors` of 256 MiB"), "{}", told(&error));
+    assert!(
+        told(&error).contains("over the limit `tensors` of 256 MiB"),
+        "{}",
+        told(&error)
+    );
 }
 
 /// A checkpoint, and what a plugin must not find from it.
@@ -154,7 +174,10 @@ fn a_checkpoint_is_read_file_by_file_and_nothing_beside_it() {
     let mut callback = plugin.callbacks().remove(0);
     let digest = |bytes: &[u8]| {
         let digest = Sha256::digest(bytes);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
     };
     let expected = [
         ("files".to_owned(), 2.0),
@@ -170,8 +193,13 @@ fn a_checkpoint_is_read_file_by_file_and_nothing_beside_it() {
     }
     let plugin = hostile("artifact", &[]).expect("loads");
     let mut callback = plugin.callbacks().remove(0);
-    let error = event(&mut *callback, Event::Resume(&checkpoint), 3, &mut Control::default())
-        .expect_err("not asked for");
+    let error = event(
+        &mut *callback,
+        Event::Resume(&checkpoint),
+        3,
+        &mut Control::default(),
+    )
+    .expect_err("not asked for");
     let expected = "plugin `hostile`: resume-hooks.on-resume, call 1: needs the capability `artifact:read`, which the \
                     plugin's manifest does not request (denied)";
     assert!(told(&error).contains(expected), "{}", told(&error));
@@ -185,18 +213,35 @@ fn a_large_checkpoint_is_read_within_the_limits() {
     // A hole: many bytes that take no room.
     let file = fs::File::create(checkpoint.join("weights")).expect("a file");
     file.set_len(1 << 40).expect("a hole");
-    let mut spec = spec(&guest("hostile"), &json!({"attack": "artifact"}), &[("time", "200ms")]);
+    let mut spec = spec(
+        &guest("hostile"),
+        &json!({"attack": "artifact"}),
+        &[("time", "200ms")],
+    );
     let changed = with_manifest(&guest("hostile"), folder.path(), |manifest| {
         manifest["requests"] = json!({"artifact-read": "hashes it"});
     });
     spec.path = changed;
-    spec.config = json!({"attack": "artifact", "call": 1, "every": 1}).as_object().expect("an object").clone();
+    spec.config = json!({"attack": "artifact", "call": 1, "every": 1})
+        .as_object()
+        .expect("an object")
+        .clone();
     spec.grants = Grants::parse(&["artifact:read"]).expect("a capability");
     let plugin = load(&spec, &environment()).expect("loads");
     let mut callback = plugin.callbacks().remove(0);
     let begin = std::time::Instant::now();
-    let error = event(&mut *callback, Event::Save(&checkpoint), 1, &mut Control::default()).expect_err("too long");
-    assert!(told(&error).contains("over the limit `time` of 200ms"), "{}", told(&error));
+    let error = event(
+        &mut *callback,
+        Event::Save(&checkpoint),
+        1,
+        &mut Control::default(),
+    )
+    .expect_err("too long");
+    assert!(
+        told(&error).contains("over the limit `time` of 200ms"),
+        "{}",
+        told(&error)
+    );
     assert!(begin.elapsed().as_secs() < 5);
 }
 
@@ -210,7 +255,10 @@ fn a_fault_is_told_and_a_plugin_that_is_the_fault_hears_nothing_of_it() {
     let mut callback = plugin.callbacks().remove(0);
     event(&mut *callback, fault, 2, &mut Control::default()).expect("told");
     let emitted = callback.take_emitted();
-    assert!(emitted.contains(&("fault/io".to_owned(), 16.0)), "{emitted:?}");
+    assert!(
+        emitted.contains(&("fault/io".to_owned(), 16.0)),
+        "{emitted:?}"
+    );
     let plugin = hostile("panic", &[]).expect("loads");
     let mut callback = plugin.callbacks().remove(0);
     event(&mut *callback, Event::StepEnd, 1, &mut Control::default()).expect_err("stopped");

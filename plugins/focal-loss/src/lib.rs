@@ -61,7 +61,9 @@ mod tests {
 
     fn loss(config: &str, logits: Tensor, labels: Tensor) -> Result<f64> {
         let mut plugin = init::<FocalLoss>(config)?;
-        let batch = BatchParts::new(2).output("logits", logits).label("labels", labels);
+        let batch = BatchParts::new(2)
+            .output("logits", logits)
+            .label("labels", labels);
         plugin.compute_loss(&batch.view())?.item()
     }
 
@@ -82,7 +84,10 @@ mod tests {
             let value = loss(&config(gamma), logits(), labels([1, 0])).expect("a loss");
             let example = |p: f64| -(1.0 - p).powf(gamma) * p.ln();
             let expected = (example(0.75) + example(0.5)) / 2.0;
-            assert!((value - expected).abs() < 1e-6, "{gamma}: {value} {expected}");
+            assert!(
+                (value - expected).abs() < 1e-6,
+                "{gamma}: {value} {expected}"
+            );
         }
         let value = loss(&config(0.0), logits(), labels([-100, 1])).expect("a loss");
         assert!((value - 2.0_f64.ln()).abs() < 1e-6, "{value}");
@@ -93,7 +98,10 @@ mod tests {
         let config = "{\"gamma\": 2, \"ignore_index\": -100}";
         let scores = Tensor::from_float32(&[2], &[0.5, 1.0]).expect("a tensor");
         let error = loss(config, scores, labels([0, 1])).expect_err("no classes");
-        assert!(error.message.contains("are not those of a classifier"), "{error}");
+        assert!(
+            error.message.contains("are not those of a classifier"),
+            "{error}"
+        );
         let error = loss(config, logits(), labels([0, 2])).expect_err("no such class");
         assert!(error.message.contains("out of bounds"), "{error}");
     }

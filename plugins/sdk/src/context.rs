@@ -201,7 +201,9 @@ impl<'a> Ctx<'a> {
 
 fn named(handles: Vec<(String, crate::hooks::host::tensor::Tensor)>) -> Vec<(String, Tensor)> {
     let handles = handles.into_iter();
-    handles.map(|(name, tensor)| (name, tensor.into())).collect()
+    handles
+        .map(|(name, tensor)| (name, tensor.into()))
+        .collect()
 }
 
 /// A stream of random numbers.

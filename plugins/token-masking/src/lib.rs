@@ -125,7 +125,10 @@ mod tests {
         Rows::new(is_training)
             .column("input_ids", vec![ids(&[2, 7, 8, 9, 3]), ids(&[2, 7, 3])])
             .column("attention_mask", vec![ids(&[1; 5]), ids(&[1; 3])])
-            .column("text", vec![Cell::Text("a b c".to_owned()), Cell::Text("a".to_owned())])
+            .column(
+                "text",
+                vec![Cell::Text("a b c".to_owned()), Cell::Text("a".to_owned())],
+            )
             .column("label", vec![Cell::Int(1), Cell::Int(0)])
     }
 
@@ -145,7 +148,14 @@ mod tests {
         assert_eq!(names, ["input_ids", "attention_mask", "labels"]);
         let ids = batch[0].1.read_signed64(0, 10).expect("numbers");
         assert_eq!(ids, [2, 7, 8, 9, 3, 2, 7, 3, 0, 0]);
-        assert_eq!(batch[1].1.sum_all().and_then(|sum| sum.item()).expect("a sum"), 8.0);
+        assert_eq!(
+            batch[1]
+                .1
+                .sum_all()
+                .and_then(|sum| sum.item())
+                .expect("a sum"),
+            8.0
+        );
     }
 
     #[test]

@@ -31,7 +31,11 @@ fn column<'a>(examples: &'a [Example], name: &'a str) -> impl Iterator<Item = &'
         let names = example.columns.iter();
         names.into_iter().position(|(known, _)| **known == *name)
     };
-    values(examples, examples.first().and_then(position).unwrap_or(0), name)
+    values(
+        examples,
+        examples.first().and_then(position).unwrap_or(0),
+        name,
+    )
 }
 
 /// Elements of the list in each row; a row that has none is an error.
@@ -79,7 +83,10 @@ pub fn padded(examples: &[Example], name: &str, fill: Fill) -> Result<Tensor> {
     let mut numbers = Numbers::with_capacity(examples.len() * length);
     for (position, value) in column(examples, name).enumerate() {
         if !is_numeric(value) {
-            return bad(position, format!("field {name:?} holds strings, not numbers"));
+            return bad(
+                position,
+                format!("field {name:?} holds strings, not numbers"),
+            );
         }
         let missing = length - row_length(value);
         let (before, after) = match fill.side {
@@ -125,10 +132,7 @@ mod tests {
                 ("text", Value::Text("a".into())),
             ])
         };
-        vec![
-            row(vec![1, 2, 3], vec![0.5], 4),
-            row(vec![5], vec![1.5], 6),
-        ]
+        vec![row(vec![1, 2, 3], vec![0.5], 4), row(vec![5], vec![1.5], 6)]
     }
 
     fn check(outline: &Outline, tensor: &Tensor, expected: &[f64]) {
@@ -137,7 +141,10 @@ mod tests {
         } else {
             Kind::Float
         };
-        assert_eq!((tensor.size(), tensor.kind()), (outline.shape.clone(), kind));
+        assert_eq!(
+            (tensor.size(), tensor.kind()),
+            (outline.shape.clone(), kind)
+        );
         let flat = tensor.reshape([-1]).to_kind(Kind::Double);
         assert_eq!(Vec::<f64>::try_from(flat).expect("numbers"), expected);
     }
@@ -150,9 +157,17 @@ mod tests {
             check(&stacked_outline(&rows, name), &tensor, &expected);
         }
         let filled = |value, to_multiple_of, side, expected: &[f64]| {
-            let fill = Fill { value, to_multiple_of, side };
+            let fill = Fill {
+                value,
+                to_multiple_of,
+                side,
+            };
             let outline = padded_outline(&rows, "ids", fill).expect("an outline");
-            check(&outline, &padded(&rows, "ids", fill).expect("a column"), expected);
+            check(
+                &outline,
+                &padded(&rows, "ids", fill).expect("a column"),
+                expected,
+            );
         };
         filled(9., 0, Side::Right, &[1., 2., 3., 5., 9., 9.]);
         filled(9., 4, Side::Left, &[9., 1., 2., 3., 9., 9., 9., 5.]);
@@ -162,12 +177,28 @@ mod tests {
     #[test]
     fn what_is_no_list_or_has_no_equal_length_is_named() {
         let rows = rows();
-        let fill = Fill { value: 0., to_multiple_of: 0, side: Side::Right };
+        let fill = Fill {
+            value: 0.,
+            to_multiple_of: 0,
+            side: Side::Right,
+        };
         for (error, text) in [
-            (stacked(&rows, "ids").expect_err("unequal"), "a list of 1; expected a list of 3"),
-            (stacked(&rows, "text").expect_err("strings"), "holds strings"),
-            (padded(&rows, "label", fill).expect_err("numbers"), "\"label\" is no list"),
-            (padded(&rows, "none", fill).expect_err("no column"), "\"none\" is no list"),
+            (
+                stacked(&rows, "ids").expect_err("unequal"),
+                "a list of 1; expected a list of 3",
+            ),
+            (
+                stacked(&rows, "text").expect_err("strings"),
+                "holds strings",
+            ),
+            (
+                padded(&rows, "label", fill).expect_err("numbers"),
+                "\"label\" is no list",
+            ),
+            (
+                padded(&rows, "none", fill).expect_err("no column"),
+                "\"none\" is no list",
+            ),
         ] {
             assert!(error.to_string().contains(text), "{error}");
         }

@@ -110,6 +110,11 @@ impl Tensors {
         self.violation.take()
     }
 
+    /// Notes a limit that something else of the call has reached, unless one was reached before.
+    pub(super) fn note(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
     /// Reads of elements so far.
     pub(super) fn reads(&self) -> u64 {
         self.reads

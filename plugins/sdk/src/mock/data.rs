@@ -99,7 +99,9 @@ pub struct Features {
 
 impl Features {
     pub fn len(&self) -> u64 {
-        self.columns.first().map_or(0, |(_, cells)| cells.len() as u64)
+        self.columns
+            .first()
+            .map_or(0, |(_, cells)| cells.len() as u64)
     }
 
     pub fn columns(&self) -> Vec<String> {
@@ -138,7 +140,11 @@ impl Features {
 
     fn dtype(&self, column: &str, is_whole: bool) -> Result<Dtype, Error> {
         let is_whole = is_whole && self.column(column)?.iter().all(Cell::is_whole);
-        Ok(if is_whole { Dtype::Signed64 } else { Dtype::Float32 })
+        Ok(if is_whole {
+            Dtype::Signed64
+        } else {
+            Dtype::Float32
+        })
     }
 
     pub fn stacked(&self, column: &str) -> Result<Tensor, Error> {
@@ -160,7 +166,13 @@ impl Features {
         Ok(lists.iter().map(|list| list.len() as u64).collect())
     }
 
-    pub fn padded(&self, column: &str, value: f64, to_multiple_of: u32, left: bool) -> Result<Tensor, Error> {
+    pub fn padded(
+        &self,
+        column: &str,
+        value: f64,
+        to_multiple_of: u32,
+        left: bool,
+    ) -> Result<Tensor, Error> {
         let lists = self.lists(column)?;
         let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
         let width = longest.next_multiple_of(to_multiple_of.max(1) as usize);

@@ -117,7 +117,12 @@ pub mod rng {
             (self.next_u64() >> 40) as f64 / (1_u64 << 24) as f64
         }
 
-        fn draw(&self, dtype: Dtype, shape: &[u64], value: impl Fn() -> f64) -> Result<Tensor, Error> {
+        fn draw(
+            &self,
+            dtype: Dtype,
+            shape: &[u64],
+            value: impl Fn() -> f64,
+        ) -> Result<Tensor, Error> {
             let count = shape.iter().product::<u64>();
             Tensor::of(dtype, shape, (0..count).map(|_| value()).collect())
         }
@@ -132,7 +137,9 @@ pub mod rng {
 
         pub fn integers(&self, shape: &[u64], low: i64, high: i64) -> Result<Tensor, Error> {
             let span = (high - low) as u64;
-            self.draw(Dtype::Signed64, shape, || (low + (self.next_u64() % span) as i64) as f64)
+            self.draw(Dtype::Signed64, shape, || {
+                (low + (self.next_u64() % span) as i64) as f64
+            })
         }
 
         pub fn permutation(&self, n: u64) -> Result<Tensor, Error> {
@@ -207,7 +214,9 @@ pub mod artifact {
 
         pub fn files(&self) -> Result<Vec<(String, u64)>, Error> {
             let files = self.files.iter();
-            Ok(files.map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
+            Ok(files
+                .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+                .collect())
         }
 
         pub fn sha256(&self, _file: &str) -> Result<String, Error> {

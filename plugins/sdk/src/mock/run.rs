@@ -141,9 +141,11 @@ impl Ctx {
     }
 
     pub fn rng(&self, purpose: &str) -> Rng {
-        let seed = purpose.bytes().fold(self.progress.global_step, |seed, byte| {
-            seed.wrapping_mul(31).wrapping_add(u64::from(byte))
-        });
+        let seed = purpose
+            .bytes()
+            .fold(self.progress.global_step, |seed, byte| {
+                seed.wrapping_mul(31).wrapping_add(u64::from(byte))
+            });
         Rng::new(seed)
     }
 
@@ -189,7 +191,10 @@ impl Ctx {
     }
 
     pub fn emit(&self, name: &str, value: f64) -> Result<(), Error> {
-        self.asked.borrow_mut().emitted.push((name.to_owned(), value));
+        self.asked
+            .borrow_mut()
+            .emitted
+            .push((name.to_owned(), value));
         Ok(())
     }
 

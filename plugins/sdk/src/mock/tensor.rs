@@ -103,7 +103,10 @@ impl Tensor {
     fn floating(&self) -> Result<&Self, Error> {
         match is_float(self.dtype) {
             true => Ok(self),
-            false => data(format!("needs a floating point tensor, not {:?}", self.dtype)),
+            false => data(format!(
+                "needs a floating point tensor, not {:?}",
+                self.dtype
+            )),
         }
     }
 
@@ -129,7 +132,9 @@ impl Tensor {
     fn broadcast(&self, other: &Self) -> Result<Vec<usize>, Error> {
         let rank = self.shape.len().max(other.shape.len());
         let extent = |shape: &[usize], dim: usize| {
-            (dim + shape.len()).checked_sub(rank).map_or(1, |index| shape[index])
+            (dim + shape.len())
+                .checked_sub(rank)
+                .map_or(1, |index| shape[index])
         };
         let both = |dim| match (extent(&self.shape, dim), extent(&other.shape, dim)) {
             (1, extent) | (extent, 1) => Some(extent),
@@ -137,13 +142,22 @@ impl Tensor {
         };
         match (0..rank).map(both).collect() {
             Some(shape) => Ok(shape),
-            None => data(format!("shapes {:?} and {:?} do not fit each other", self.shape, other.shape)),
+            None => data(format!(
+                "shapes {:?} and {:?} do not fit each other",
+                self.shape, other.shape
+            )),
         }
     }
 
     /// The type of an operation on two; a scalar counts only if its kind of number is a higher one.
     fn promoted(&self, other: &Self) -> Dtype {
-        let higher = |left: Dtype, right: Dtype| if rank(left) >= rank(right) { left } else { right };
+        let higher = |left: Dtype, right: Dtype| {
+            if rank(left) >= rank(right) {
+                left
+            } else {
+                right
+            }
+        };
         let (tensor, scalar) = match (self.shape.is_empty(), other.shape.is_empty()) {
             (false, true) => (self.dtype, other.dtype),
             (true, false) => (other.dtype, self.dtype),
@@ -162,7 +176,9 @@ impl Tensor {
     }
 
     fn compare(&self, other: &Self, operation: impl Fn(f64, f64) -> bool) -> Made {
-        self.zip(other, Dtype::Boolean, |left, right| f64::from(operation(left, right)))
+        self.zip(other, Dtype::Boolean, |left, right| {
+            f64::from(operation(left, right))
+        })
     }
 
     fn with_scalar(&self, rhs: f64, operation: impl Fn(f64, f64) -> f64) -> Made {
@@ -180,7 +196,10 @@ impl Tensor {
         let wrapped = if dim < 0 { dim + rank } else { dim };
         match (0..rank).contains(&wrapped) {
             true => Ok(wrapped as usize),
-            false => data(format!("there is no dimension {dim} in shape {:?}", self.shape)),
+            false => data(format!(
+                "there is no dimension {dim} in shape {:?}",
+                self.shape
+            )),
         }
     }
 
@@ -218,17 +237,28 @@ impl Tensor {
             if let Some(at) = other.get_mut(dim) {
                 *at = 0;
             }
-            let line = line_of.iter().position(|known| *known == other).unwrap_or(0);
+            let line = line_of
+                .iter()
+                .position(|known| *known == other)
+                .unwrap_or(0);
             lines[line][place]
         };
         let numbers = indices(&shape).map(number).collect();
         Self::made(dtype, shape, numbers)
     }
 
-    fn reduce(&self, dtype: Dtype, (dims, keep_dim): (&[i32], bool), fold: impl Fn(&[f64]) -> f64) -> Made {
+    fn reduce(
+        &self,
+        dtype: Dtype,
+        (dims, keep_dim): (&[i32], bool),
+        fold: impl Fn(&[f64]) -> f64,
+    ) -> Made {
         let dims = match dims.is_empty() {
             true => (0..self.shape.len()).collect::<Vec<_>>(),
-            false => dims.iter().map(|dim| self.dim(*dim)).collect::<Result<_, _>>()?,
+            false => dims
+                .iter()
+                .map(|dim| self.dim(*dim))
+                .collect::<Result<_, _>>()?,
         };
         let mut kept = self.shape.clone();
         for dim in &dims {
@@ -239,7 +269,8 @@ impl Tensor {
         let places = strides(&kept);
         let mut groups = vec![Vec::new(); kept.iter().product()];
         for index in indices(&self.shape) {
-            let place = |(dim, at): (usize, &usize)| if kept[dim] == 1 { 0 } else { at * places[dim] };
+            let place =
+                |(dim, at): (usize, &usize)| if kept[dim] == 1 { 0 } else { at * places[dim] };
             groups[index.iter().enumerate().map(place).sum::<usize>()].push(self.at(&index));
         }
         let shape = match keep_dim {
@@ -289,15 +320,25 @@ impl Tensor {
     pub fn narrow(&self, dim: i32, start: i64, len: u64) -> Made {
         let dim = self.dim(dim)?;
         let extent = self.shape.get(dim).copied().unwrap_or(0);
-        let from = if start < 0 { start + extent as i64 } else { start };
+        let from = if start < 0 {
+            start + extent as i64
+        } else {
+            start
+        };
         if from < 0 || from as u64 + len > extent as u64 {
-            return data(format!("elements {start} .. {start} + {len} are outside of {:?}", self.shape));
+            return data(format!(
+                "elements {start} .. {start} + {len} are outside of {:?}",
+                self.shape
+            ));
         }
         let mut shape = self.shape.clone();
         shape[dim] = len as usize;
         let number = |mut index: Vec<usize>| {
             index[dim] += from as usize;
-            let places = index.iter().zip(strides(&self.shape)).map(|(at, stride)| at * stride);
+            let places = index
+                .iter()
+                .zip(strides(&self.shape))
+                .map(|(at, stride)| at * stride);
             self.numbers[places.sum::<usize>()]
         };
         let numbers = indices(&shape).map(number).collect();
@@ -313,7 +354,11 @@ impl Tensor {
 
     pub fn reshape(&self, shape: &[i64]) -> Made {
         let known: i64 = shape.iter().filter(|extent| **extent >= 0).product();
-        let open = if known == 0 { 0 } else { self.numbers.len() as i64 / known };
+        let open = if known == 0 {
+            0
+        } else {
+            self.numbers.len() as i64 / known
+        };
         let extent = |extent: &i64| if *extent < 0 { open } else { *extent } as usize;
         let wanted: Vec<usize> = shape.iter().map(extent).collect();
         if wanted.iter().product::<usize>() != self.numbers.len() {
@@ -341,7 +386,11 @@ impl Tensor {
     }
 
     pub fn sum(&self, dims: &[i32], keep_dim: bool) -> Made {
-        let dtype = if is_float(self.dtype) { self.dtype } else { Dtype::Signed64 };
+        let dtype = if is_float(self.dtype) {
+            self.dtype
+        } else {
+            Dtype::Signed64
+        };
         self.reduce(dtype, (dims, keep_dim), |group| group.iter().sum())
     }
 
@@ -374,7 +423,13 @@ impl Tensor {
 
     pub fn argmax(&self, dim: i32) -> Made {
         let largest = |line: &[f64]| {
-            let better = |best: usize, index: usize| if line[index] > line[best] { index } else { best };
+            let better = |best: usize, index: usize| {
+                if line[index] > line[best] {
+                    index
+                } else {
+                    best
+                }
+            };
             (0..line.len()).fold(0, better) as f64
         };
         self.reduce(Dtype::Signed64, (&[self.dim(dim)? as i32], false), largest)
@@ -387,7 +442,10 @@ impl Tensor {
             let mut order: Vec<usize> = (0..line.len()).collect();
             order.sort_by(|left, right| line[*right].total_cmp(&line[*left]));
             if k as usize > order.len() {
-                return data(format!("{k} elements of dimension {dim} of {:?}", self.shape));
+                return data(format!(
+                    "{k} elements of dimension {dim} of {:?}",
+                    self.shape
+                ));
             }
             order.truncate(k as usize);
             values.push(order.iter().map(|place| line[*place]).collect());
@@ -398,7 +456,8 @@ impl Tensor {
     }
 
     pub fn count_non_finite(&self) -> Made {
-        let count = |group: &[f64]| group.iter().filter(|number| !number.is_finite()).count() as f64;
+        let count =
+            |group: &[f64]| group.iter().filter(|number| !number.is_finite()).count() as f64;
         self.reduce(Dtype::Signed64, (&[], false), count)
     }
 
@@ -436,7 +495,9 @@ impl Tensor {
         let lines = self.lines(dim).into_iter().map(|line| {
             let largest = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = line.iter().map(|number| (number - largest).exp()).sum();
-            line.iter().map(|number| number - largest - sum.ln()).collect()
+            line.iter()
+                .map(|number| number - largest - sum.ln())
+                .collect()
         });
         Ok(self.from_lines(self.dtype, dim, &lines.collect::<Vec<_>>()))
     }
@@ -475,31 +536,43 @@ impl Tensor {
 
     pub fn div(&self, rhs: &Tensor) -> Made {
         let dtype = self.promoted(rhs);
-        let dtype = if is_float(dtype) { dtype } else { Dtype::Float32 };
+        let dtype = if is_float(dtype) {
+            dtype
+        } else {
+            Dtype::Float32
+        };
         self.zip(rhs, dtype, |left, right| left / right)
     }
 
     pub fn matmul(&self, rhs: &Tensor) -> Made {
-        let ([rows, inner], [height, columns]) = (&self.floating()?.shape[..], &rhs.shape[..]) else {
+        let ([rows, inner], [height, columns]) = (&self.floating()?.shape[..], &rhs.shape[..])
+        else {
             return data("in memory, matmul is of two dimensions: test more with the host");
         };
         if inner != height || self.dtype != rhs.dtype {
-            return data(format!("matmul of shapes {:?} and {:?}", self.shape, rhs.shape));
+            return data(format!(
+                "matmul of shapes {:?} and {:?}",
+                self.shape, rhs.shape
+            ));
         }
         let shape = vec![*rows, *columns];
         let product = |index: Vec<usize>| {
-            (0..*inner).map(|at| self.at(&[index[0], at]) * rhs.at(&[at, index[1]])).sum()
+            (0..*inner)
+                .map(|at| self.at(&[index[0], at]) * rhs.at(&[at, index[1]]))
+                .sum()
         };
         let numbers = indices(&shape).map(product).collect();
         Ok(Self::made(self.dtype, shape, numbers))
     }
 
     pub fn pow_scalar(&self, exponent: f64) -> Made {
-        self.floating()?.map(self.dtype, |number| number.powf(exponent))
+        self.floating()?
+            .map(self.dtype, |number| number.powf(exponent))
     }
 
     pub fn clamp(&self, low: f64, high: f64) -> Made {
-        self.floating()?.map(self.dtype, |number| number.max(low).min(high))
+        self.floating()?
+            .map(self.dtype, |number| number.max(low).min(high))
     }
 
     pub fn add_scalar(&self, rhs: f64) -> Made {
@@ -543,7 +616,8 @@ impl Tensor {
     }
 
     pub fn where_self(&self, mask: &Tensor, otherwise: &Tensor) -> Made {
-        let shape = Self::made(Dtype::Boolean, self.broadcast(mask)?, Vec::new()).broadcast(otherwise)?;
+        let shape =
+            Self::made(Dtype::Boolean, self.broadcast(mask)?, Vec::new()).broadcast(otherwise)?;
         let chosen = |index: Vec<usize>| match mask.at(&index) {
             0.0 => otherwise.at(&index),
             _ => self.at(&index),
@@ -557,7 +631,10 @@ impl Tensor {
         let filled = filler.where_self(mask, self)?;
         match filled.shape == self.shape {
             true => Ok(filled),
-            false => data(format!("a mask of shape {:?} does not fit {:?}", mask.shape, self.shape)),
+            false => data(format!(
+                "a mask of shape {:?} does not fit {:?}",
+                mask.shape, self.shape
+            )),
         }
     }
 
@@ -568,7 +645,10 @@ impl Tensor {
             let wanted = index.at(&place);
             let mut place = place;
             if wanted < 0.0 || wanted as usize >= self.shape[dim] {
-                return data(format!("index {wanted} is out of bounds for dimension {dim} of {:?}", self.shape));
+                return data(format!(
+                    "index {wanted} is out of bounds for dimension {dim} of {:?}",
+                    self.shape
+                ));
             }
             place[dim] = wanted as usize;
             numbers.push(self.at(&place));
@@ -579,7 +659,10 @@ impl Tensor {
     pub fn item(&self) -> Result<f64, Error> {
         match self.numbers[..] {
             [number] => Ok(number),
-            _ => data(format!("a tensor of shape {:?} is not one value", self.shape)),
+            _ => data(format!(
+                "a tensor of shape {:?} is not one value",
+                self.shape
+            )),
         }
     }
 
@@ -587,12 +670,19 @@ impl Tensor {
         let (from, to) = (offset as usize, (offset + len) as usize);
         match self.numbers.get(from..to) {
             Some(part) => Ok(part),
-            None => data(format!("elements {offset} .. {offset} + {len} of {}", self.numbers.len())),
+            None => data(format!(
+                "elements {offset} .. {offset} + {len} of {}",
+                self.numbers.len()
+            )),
         }
     }
 
     pub fn read_float32(&self, offset: u64, len: u64) -> Result<Vec<f32>, Error> {
-        Ok(self.part(offset, len)?.iter().map(|number| *number as f32).collect())
+        Ok(self
+            .part(offset, len)?
+            .iter()
+            .map(|number| *number as f32)
+            .collect())
     }
 
     pub fn read_float64(&self, offset: u64, len: u64) -> Result<Vec<f64>, Error> {
@@ -600,20 +690,41 @@ impl Tensor {
     }
 
     pub fn read_signed64(&self, offset: u64, len: u64) -> Result<Vec<i64>, Error> {
-        Ok(self.part(offset, len)?.iter().map(|number| *number as i64).collect())
+        Ok(self
+            .part(offset, len)?
+            .iter()
+            .map(|number| *number as i64)
+            .collect())
     }
 
     pub fn read_bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
         let bytes: Vec<u8> = match self.dtype {
-            Dtype::Float32 => self.numbers.iter().flat_map(|number| (*number as f32).to_le_bytes()).collect(),
-            Dtype::Float64 => self.numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-            Dtype::Signed64 => self.numbers.iter().flat_map(|number| (*number as i64).to_le_bytes()).collect(),
-            Dtype::Boolean | Dtype::Unsigned8 => self.numbers.iter().map(|number| *number as u8).collect(),
+            Dtype::Float32 => self
+                .numbers
+                .iter()
+                .flat_map(|number| (*number as f32).to_le_bytes())
+                .collect(),
+            Dtype::Float64 => self
+                .numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect(),
+            Dtype::Signed64 => self
+                .numbers
+                .iter()
+                .flat_map(|number| (*number as i64).to_le_bytes())
+                .collect(),
+            Dtype::Boolean | Dtype::Unsigned8 => {
+                self.numbers.iter().map(|number| *number as u8).collect()
+            }
             other => return super::types::unsupported(format!("bytes of {other:?} in memory")),
         };
         match bytes.get(offset as usize..(offset + len) as usize) {
             Some(part) => Ok(part.to_vec()),
-            None => data(format!("bytes {offset} .. {offset} + {len} of {}", bytes.len())),
+            None => data(format!(
+                "bytes {offset} .. {offset} + {len} of {}",
+                bytes.len()
+            )),
         }
     }
 
@@ -623,7 +734,11 @@ impl Tensor {
 }
 
 pub fn from_float32(shape: &[u64], data: &[f32]) -> Made {
-    Tensor::of(Dtype::Float32, shape, data.iter().map(|number| f64::from(*number)).collect())
+    Tensor::of(
+        Dtype::Float32,
+        shape,
+        data.iter().map(|number| f64::from(*number)).collect(),
+    )
 }
 
 pub fn from_float64(shape: &[u64], data: &[f64]) -> Made {
@@ -631,20 +746,30 @@ pub fn from_float64(shape: &[u64], data: &[f64]) -> Made {
 }
 
 pub fn from_signed64(shape: &[u64], data: &[i64]) -> Made {
-    Tensor::of(Dtype::Signed64, shape, data.iter().map(|number| *number as f64).collect())
+    Tensor::of(
+        Dtype::Signed64,
+        shape,
+        data.iter().map(|number| *number as f64).collect(),
+    )
 }
 
 pub fn from_bytes(dtype: Dtype, shape: &[u64], bytes: &[u8]) -> Made {
     match dtype {
-        Dtype::Boolean | Dtype::Unsigned8 => {
-            Tensor::of(dtype, shape, bytes.iter().map(|byte| f64::from(*byte)).collect())
-        }
+        Dtype::Boolean | Dtype::Unsigned8 => Tensor::of(
+            dtype,
+            shape,
+            bytes.iter().map(|byte| f64::from(*byte)).collect(),
+        ),
         other => super::types::unsupported(format!("bytes of {other:?} in memory")),
     }
 }
 
 pub fn full(dtype: Dtype, shape: &[u64], value: f64) -> Made {
-    Tensor::of(dtype, shape, vec![value; shape.iter().product::<u64>() as usize])
+    Tensor::of(
+        dtype,
+        shape,
+        vec![value; shape.iter().product::<u64>() as usize],
+    )
 }
 
 pub fn cat(parts: &[&Tensor], dim: i32) -> Made {
@@ -657,12 +782,19 @@ pub fn cat(parts: &[&Tensor], dim: i32) -> Made {
     for part in &parts[1..] {
         let more = part.lines(dim);
         if more.len() != lines.len() {
-            return data(format!("shapes {:?} and {:?} cannot be joined", first.shape, part.shape));
+            return data(format!(
+                "shapes {:?} and {:?} cannot be joined",
+                first.shape, part.shape
+            ));
         }
         for (line, more) in lines.iter_mut().zip(more) {
             line.extend(more);
         }
-        dtype = if rank(part.dtype) > rank(dtype) { part.dtype } else { dtype };
+        dtype = if rank(part.dtype) > rank(dtype) {
+            part.dtype
+        } else {
+            dtype
+        };
     }
     Ok(first.from_lines(dtype, dim, &lines))
 }

@@ -72,7 +72,10 @@ impl Collator for Hostile {
                 vec![one("x", x)]
             }
             "draws" => vec![one("x", x), one("drawn", rng.uniform(&[rows])?)],
-            "counts" => vec![one("x", Tensor::full(Dtype::Signed64, &[rows], self.calls as f64)?)],
+            "counts" => vec![one(
+                "x",
+                Tensor::full(Dtype::Signed64, &[rows], self.calls as f64)?,
+            )],
             "no-column" => vec![one("x", features.stacked("nothing")?)],
             "bad-row" => vec![one("x", features.padded("ragged", Padding::default())?)],
             "far-row" => {
@@ -80,7 +83,10 @@ impl Collator for Hostile {
                 Vec::new()
             }
             "huge-padding" => {
-                let padding = Padding { to_multiple_of: u32::MAX, ..Padding::default() };
+                let padding = Padding {
+                    to_multiple_of: u32::MAX,
+                    ..Padding::default()
+                };
                 vec![one("x", features.padded("ids", padding)?)]
             }
             "columns" => return columns(features),
@@ -97,22 +103,46 @@ impl Collator for Hostile {
 fn columns(features: &Features<'_>) -> Result<Vec<(String, Tensor)>> {
     let rows = features.len();
     let names = features.columns().join(",");
-    let lengths: Vec<i64> = features.lengths("ids")?.iter().map(|length| *length as i64).collect();
+    let lengths: Vec<i64> = features
+        .lengths("ids")?
+        .iter()
+        .map(|length| *length as i64)
+        .collect();
     let mut texts = Vec::new();
     let mut numbers = Vec::new();
     for row in 0..rows {
         texts.push(features.text("text", row)?.len() as i64);
         let bytes = features.bytes("ids", row)?;
-        numbers.push(i64::from_le_bytes(bytes[..8].try_into().map_err(|_| Error::data("no number"))?));
+        numbers.push(i64::from_le_bytes(
+            bytes[..8]
+                .try_into()
+                .map_err(|_| Error::data("no number"))?,
+        ));
     }
-    if features.json("ids", 0)? != "[1,2]" || names != "x,ids,text,scores" || features.has("nothing") {
-        return Err(Error::fatal(format!("{names}: {}", features.json("ids", 0)?)));
+    if features.json("ids", 0)? != "[1,2]"
+        || names != "x,ids,text,scores"
+        || features.has("nothing")
+    {
+        return Err(Error::fatal(format!(
+            "{names}: {}",
+            features.json("ids", 0)?
+        )));
     }
     let whole = |numbers: &[i64]| Tensor::from_signed64(&[rows], numbers);
     Ok(vec![
         ("x".to_owned(), features.stacked("x")?),
         ("scores".to_owned(), features.stacked("scores")?),
-        ("ids".to_owned(), features.padded("ids", Padding { value: 9.0, to_multiple_of: 4, left: true })?),
+        (
+            "ids".to_owned(),
+            features.padded(
+                "ids",
+                Padding {
+                    value: 9.0,
+                    to_multiple_of: 4,
+                    left: true,
+                },
+            )?,
+        ),
         ("lengths".to_owned(), whole(&lengths)?),
         ("texts".to_owned(), whole(&texts)?),
         ("numbers".to_owned(), whole(&numbers)?),
@@ -125,8 +155,9 @@ fn columns(features: &Features<'_>) -> Result<Vec<(String, Tensor)>> {
 
 /// Text through the run's tokenizer and back.
 fn tokens(features: &Features<'_>) -> Result<Vec<(String, Tensor)>> {
-    let texts: Vec<String> =
-        (0..features.len()).map(|row| features.text("text", row)).collect::<Result<_>>()?;
+    let texts: Vec<String> = (0..features.len())
+        .map(|row| features.text("text", row))
+        .collect::<Result<_>>()?;
     let mut ids = Vec::new();
     for row in tokenizer::encode(&texts)? {
         let row = Tensor::from_signed64(&[1, row.len() as u64], &row)?;
@@ -143,7 +174,10 @@ fn tokens(features: &Features<'_>) -> Result<Vec<(String, Tensor)>> {
     let count = ids.len() as u64;
     Ok(vec![
         ("lengths".to_owned(), Tensor::from_signed64(&[count], &ids)?),
-        ("pad".to_owned(), Tensor::full(Dtype::Signed64, &[count], pad as f64)?),
+        (
+            "pad".to_owned(),
+            Tensor::full(Dtype::Signed64, &[count], pad as f64)?,
+        ),
     ])
 }
 

@@ -210,7 +210,10 @@ pub fn context(attack: &str, ctx: &Ctx<'_>) -> Result<()> {
 
 /// Does to parameters and gradients all that a tensor lets be done, and tells their number and size.
 fn read_model(ctx: &Ctx<'_>) -> Result<()> {
-    for (word, tensors) in [("parameters", ctx.parameters("*")?), ("gradients", ctx.gradients("*")?)] {
+    for (word, tensors) in [
+        ("parameters", ctx.parameters("*")?),
+        ("gradients", ctx.gradients("*")?),
+    ] {
         let mut size = 0.0;
         for (_, tensor) in &tensors {
             let _ = tensor.reshape(&[-1])?.exp()?.add_scalar(1e30)?.keep()?;
@@ -238,7 +241,16 @@ pub fn artifact(ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
             return Err(Error::fatal("something after the end"));
         }
     }
-    for name in ["../secret", "/etc/passwd", "link", "folder", ".", "", "folder/../../secret", "nul\0"] {
+    for name in [
+        "../secret",
+        "/etc/passwd",
+        "link",
+        "folder",
+        ".",
+        "",
+        "folder/../../secret",
+        "nul\0",
+    ] {
         if checkpoint.read(name, 0, 10).is_ok() || checkpoint.sha256(name).is_ok() {
             return Err(Error::fatal(format!("the checkpoint gave away {name}")));
         }
