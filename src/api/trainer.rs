@@ -30,10 +30,6 @@ use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Trainin
 use crate::wire::plugins::{self, Plugins};
 use crate::wire::{self, inputs, parts, train};
 
-const TWO_LOSSES: &str = "a plugin provides the hook `loss`, and compute_loss is set as well";
-const TWO_COLLATORS: &str =
-    "a plugin provides the hook `collator`, and data_collator is set as well";
-
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
 /// Makes a collator; each loader gets one of its own.
@@ -148,32 +144,16 @@ impl Trainer {
         if let Some(tokenizer) = &tokenizer {
             plugins.set_tokenizer(tokenizer);
         }
-        let collators = match (parts.data_collator, plugins.collators()) {
-            (Some(_), Some(_)) => bail!(TWO_COLLATORS),
-            (Some(make), None) => Some(Box::new(move |_| make()) as plugins::MakeCollator),
-            (None, make) => make,
-        };
-        let label_names = run.model.label_names.clone();
-        let label_names = label_names.unwrap_or_else(|| model.label_names());
+        let collators = collators(parts.data_collator, &plugins)?;
         let loaders = Loaders::new(&run, &*model, (collators, tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let mut callbacks = plugins.callbacks();
         callbacks.extend(parts.callbacks);
         let trainer_parts = Parts {
-            loss: match (parts.compute_loss, plugins.loss(label_names)) {
-                (Some(_), Some(_)) => bail!(TWO_LOSSES),
-                (Some(loss), None) | (None, Some(loss)) => loss,
-                (None, None) => default_loss(&run, &*model),
-            },
-            metrics: [plugins.metrics(), parts.compute_metrics]
-                .into_iter()
-                .flatten()
-                .collect(),
-            logits: [plugins.logits(), parts.preprocess_logits_for_metrics]
-                .into_iter()
-                .flatten()
-                .collect(),
+            loss: loss(parts.compute_loss, &plugins, (&run, &*model))?,
+            metrics: joined(plugins.metrics(), parts.compute_metrics),
+            logits: joined(plugins.logits(), parts.preprocess_logits_for_metrics),
             callbacks: parts::callbacks(&run, callbacks),
             reporters: vec![Box::new(Curves::default())],
             evaluation,
@@ -379,6 +359,46 @@ pub fn parameter_groups(
     weight_decay: f64,
 ) -> Vec<ParameterGroup> {
     groups::build(&train::members(model), learning_rate, weight_decay)
+}
+
+/// Those of plugins, then the program's.
+fn joined<T>(mut first: Vec<T>, then: Vec<T>) -> Vec<T> {
+    first.extend(then);
+    first
+}
+
+fn both(hook: &str, parameter: &str) -> anyhow::Error {
+    let message = format!("a plugin provides the hook `{hook}`, and {parameter} is set as well");
+    Failure::usage(message)
+        .hint(format!("a run has one {hook}: leave one of them out"))
+        .into()
+}
+
+/// The program's collator or that of a plugin; told whether rows are trained with.
+fn collators(
+    own: Option<MakeCollator>,
+    plugins: &Plugins,
+) -> Result<Option<plugins::MakeCollator>> {
+    match (own, plugins.collators()) {
+        (Some(_), Some(_)) => Err(both("collator", "data_collator")),
+        (Some(make), None) => Ok(Some(Box::new(move |_| make()))),
+        (None, make) => Ok(make),
+    }
+}
+
+/// The program's loss or that of a plugin, else the default one.
+fn loss(
+    own: Option<Box<dyn Loss>>,
+    plugins: &Plugins,
+    (run, model): (&Run, &dyn Model),
+) -> Result<Box<dyn Loss>> {
+    let label_names = run.model.label_names.clone();
+    let label_names = label_names.unwrap_or_else(|| model.label_names());
+    match (own, plugins.loss(label_names)) {
+        (Some(_), Some(_)) => Err(both("loss", "compute_loss")),
+        (Some(loss), None) | (None, Some(loss)) => Ok(loss),
+        (None, None) => Ok(default_loss(run, model)),
+    }
 }
 
 /// The model's own loss, or label smoothing.

@@ -261,6 +261,17 @@ fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Return
             store.data_mut().artifact = Some(Artifact::of(folder));
             hook.call_on_save(store, ctx, Resource::new_borrow(0))
         }),
+        Event::PreOptimizerStep | Event::OptimizerStep | Event::Resume(_) | Event::Fault(_) => {
+            dispatch_own(store, hooks, event)
+        }
+    };
+    outcome.unwrap_or(Ok(Ok::<(), GuestError>(())))
+}
+
+/// The same for the events that the reference does not have.
+fn dispatch_own(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Option<Returned<()>> {
+    let ctx = Resource::new_borrow(0);
+    match event {
         Event::PreOptimizerStep => hooks
             .optimizer
             .as_ref()
@@ -277,6 +288,6 @@ fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Return
             .fault
             .as_ref()
             .map(|hook| hook.call_on_fault(store, ctx, fault.kind, fault.message)),
-    };
-    outcome.unwrap_or(Ok(Ok::<(), GuestError>(())))
+        _ => None,
+    }
 }

@@ -198,7 +198,7 @@ fn the_optimizers_step_has_events_of_its_own() {
         ..Play::default()
     };
     let expected = "init_end train_begin epoch_begin step_begin substep_end \
-                    pre_optimizer_step optimizer_step step_end step_begin substep_end epoch_end log train_end";
+                    pre_optimizer_step optimizer_step step_end epoch_end log train_end";
     assert_eq!(play().run().events.join(" "), expected);
     // An update that is left out has none of them.
     let left_out = Play {

@@ -349,7 +349,7 @@ fn a_loss_that_is_none_is_refused() {
     ] {
         let plugin = hostile(attack, &[]);
         let mut loss = loss(&plugin);
-        loss.loss(&outputs(), &batch()).expect("the first batch");
+        let _ = loss.loss(&outputs(), &batch()).expect("the first batch");
         let error = loss
             .loss(&outputs(), &batch())
             .expect_err("of another batch");
@@ -412,7 +412,7 @@ fn state_is_saved_whatever_the_plugin_is() {
     let plugin = hostile("count", &[]);
     let mut loss = loss(&plugin);
     for _ in 0..3 {
-        loss.loss(&outputs(), &batch()).expect("a loss");
+        let _ = loss.loss(&outputs(), &batch()).expect("a loss");
     }
     let callbacks = plugin.callbacks();
     assert_eq!(callbacks.len(), 1, "checkpoints take state from callbacks");
