@@ -66,12 +66,23 @@ pub const MODEL_STAGING_PREFIX: &str = ".model-";
 pub const WRITING_PREFIX: &str = ".writing-";
 /// Prefix of a damaged checkpoint that was put aside.
 pub const QUARANTINE_PREFIX: &str = "damaged-checkpoint-";
+/// What reporters want to find again when a run is resumed.
+pub const REPORTS: &str = "reports.json";
+/// Folder of records that could not be delivered yet.
+pub const SPOOL: &str = "spool";
+/// Folder in which plugins have folders of their own.
+pub const PLUGINS: &str = "plugins";
 /// Loss and metric curves.
 pub const CURVES: &str = "curves.svg";
 /// Union of all `<split>_results.json`.
 pub const ALL_RESULTS: &str = "all_results.json";
 /// Predictions, one JSON object a line.
 pub const PREDICTIONS: &str = "predictions.jsonl";
+
+/// Records that wait for a reporter.
+pub fn spool(output_dir: &Path, reporter: &str) -> PathBuf {
+    output_dir.join(SPOOL).join(format!("{reporter}.jsonl"))
+}
 
 /// `<split>_results.json`.
 pub fn results(split: &str) -> String {

@@ -9,6 +9,8 @@ pub mod output;
 #[cfg(feature = "plugin")]
 mod plugin;
 mod predict;
+#[cfg(feature = "plugin")]
+pub mod report;
 mod start;
 mod train;
 
@@ -48,6 +50,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         command: plugin::command,
         run: plugin::run,
+    },
+    #[cfg(feature = "plugin")]
+    Subcommand {
+        command: report::command,
+        run: report::run,
     },
 ];
 

@@ -54,16 +54,17 @@ pub(super) fn start(command: Command, matches: &ArgMatches) -> Result<()> {
     for note in notes {
         output::note(&note);
     }
-    become_engine(&run)
+    become_engine(&run, &[])
 }
 
-/// Returns only if the engine could not be started.
-fn become_engine(run: &Run) -> Result<()> {
+/// Hands `run` to the engine, with further words for it. Returns only if the engine could not be started.
+pub(super) fn become_engine(run: &Run, words: &[&str]) -> Result<()> {
     let engine = engine_path()?;
     let file =
         inherited_file(&serde_json::to_vec(run).context("the run cannot be written as JSON")?)?;
     let mut process = process::Command::new(&engine);
     process.arg("--run-fd").arg(file.as_raw_fd().to_string());
+    process.args(words);
     // Spinning threads of idle operations take processors from the loader and from other runs.
     for (name, value) in [("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")] {
         if env::var_os(name).is_none() {

@@ -302,8 +302,8 @@ arguments! {
         log_level_replica: String = "warning".into(), listed(25).one_of(LOG_LEVELS);
         /// Let the first process of each machine log instead of only one; without effect in a single one.
         log_on_each_node: bool = true, listed(26);
-        /// Where records go besides the output folder: none, all, or names of installed reporters.
-        report_to: Option<Vec<String>> = None, listed(74);
+        /// Where records go besides the output folder: none, all reporters among the plugins, or these by name.
+        report_to: Vec<String> = vec!["all".into()], listed(74);
         /// Name of the run for reporters; absent: the output folder.
         run_name: Option<String> = None, listed(56);
         /// Plain lines instead of a progress bar; absent: by --log_level.

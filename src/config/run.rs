@@ -349,6 +349,33 @@ pub struct Logging {
     pub tokens_per_second: bool,
     /// Record of every batch and update in full precision.
     pub record_steps: Option<PathBuf>,
+    /// Which reporters among the plugins are told.
+    pub report_to: ReportTo,
+}
+
+/// `report_to` (field 74).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportTo {
+    /// All reporters of the run.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// These, by the names of their plugins.
+    Named(Vec<String>),
+}
+
+impl ReportTo {
+    /// Whether the reporter of a plugin is told. Dashes and underscores are the same.
+    pub fn includes(&self, plugin: &str) -> bool {
+        let plain = |name: &str| name.replace('-', "_");
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Named(names) => names.iter().any(|name| plain(name) == plain(plugin)),
+        }
+    }
 }
 
 impl Logging {

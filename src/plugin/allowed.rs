@@ -9,7 +9,8 @@ use super::Environment;
 use super::capability::{Capability, FOLDERS, setting_of};
 use super::manifest::Manifest;
 use super::origin::Origin;
-use super::requests::SecretRequest;
+use super::requests::{Requests, SecretRequest};
+use crate::checkpoint::layout;
 use crate::error::{Failure, Kind};
 
 /// Powers beyond computing; none by default.
@@ -40,11 +41,13 @@ pub(super) struct Folder {
 }
 
 /// An origin that may be reached.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reach {
     pub origin: Origin,
     /// Empty: all.
     pub methods: Vec<String>,
+    /// The user named the host in a setting, instead of the plugin's author in the manifest.
+    pub chosen_by_user: bool,
 }
 
 /// A secret; never shown, not even by `Debug`.
@@ -76,7 +79,6 @@ impl Allowed {
         environment: &Environment,
     ) -> Result<Self> {
         let mut allowed = Self::default();
-        let variable = |name: &str| environment.variable.and_then(|variable| variable(name));
         for capability in capabilities {
             match capability {
                 Capability::Loss => allowed.loss = true,
@@ -88,47 +90,59 @@ impl Allowed {
                 Capability::Clock => allowed.clock = true,
                 Capability::Random => allowed.random = true,
                 Capability::Variable(name) => {
-                    let value = variable(name);
+                    let value = environment.variable(name);
                     allowed
                         .variables
                         .extend(value.map(|value| (name.clone(), value)));
                 }
-                Capability::Read(_) | Capability::Write(_) | Capability::Secret(..) => {}
-                Capability::Net(origin, methods) => allowed.origins.push(Reach {
-                    origin: known(origin)?,
-                    methods: methods.clone(),
-                }),
+                // With more than their text, below.
+                Capability::Read(_)
+                | Capability::Write(_)
+                | Capability::Net(..)
+                | Capability::Secret(..) => {}
             }
         }
-        let Some(manifest) = manifest else {
-            return Ok(allowed);
-        };
-        let requests = &manifest.requests;
-        for (folders, write) in [(&requests.read, false), (&requests.write, true)] {
-            for request in folders {
-                let folder = folder(name, &request.folder, write, given, environment)?;
-                allowed.folders.extend(folder);
-            }
-        }
-        for request in &requests.secrets {
-            let origin = match setting_of(&request.origin) {
-                None => known(&request.origin)?,
-                Some(setting) => match given.get(setting).and_then(Value::as_str) {
-                    Some(url) => Origin::of_url(url).map_err(Failure::usage)?,
-                    None => continue,
-                },
-            };
-            let value = variable(&request.name);
-            allowed
-                .secrets
-                .extend(value.map(|value| Secret::new(request, origin, value)));
+        if let Some(manifest) = manifest {
+            allowed.add_places(name, &manifest.requests, given, environment)?;
         }
         Ok(allowed)
     }
 
-    /// Whether a folder is shared with the guest.
-    pub(super) fn has_folders(&self) -> bool {
-        !self.folders.is_empty()
+    /// Folders, origins and secrets, with what the user's settings stand for.
+    fn add_places(
+        &mut self,
+        name: &str,
+        requests: &Requests,
+        given: &Map<String, Value>,
+        environment: &Environment,
+    ) -> Result<()> {
+        for (folders, write) in [(&requests.read, false), (&requests.write, true)] {
+            for request in folders {
+                let folder = folder(name, &request.folder, write, given, environment)?;
+                self.folders.extend(folder);
+            }
+        }
+        for request in &requests.net {
+            if let Some(origin) = origin(&request.origin, given)? {
+                let mut methods = request.methods.clone();
+                methods
+                    .iter_mut()
+                    .for_each(|method| method.make_ascii_uppercase());
+                self.origins.push(Reach {
+                    origin,
+                    methods,
+                    chosen_by_user: setting_of(&request.origin).is_some(),
+                });
+            }
+        }
+        for request in &requests.secrets {
+            if let Some(origin) = origin(&request.origin, given)? {
+                let value = environment.variable(&request.name);
+                let secret = value.map(|value| Secret::new(request, origin, value));
+                self.secrets.extend(secret);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -144,10 +158,17 @@ impl Secret {
     }
 }
 
-fn known(origin: &str) -> Result<Origin> {
-    origin
-        .parse()
-        .map_err(|reason| Failure::usage(format!("`{origin}` is not an origin: {reason}")).into())
+/// What a request means by an origin; `None` if it names a setting that the user did not give.
+fn origin(asked: &str, given: &Map<String, Value>) -> Result<Option<Origin>> {
+    let read = match setting_of(asked) {
+        None => asked.parse(),
+        Some(setting) => match given.get(setting).and_then(Value::as_str) {
+            Some(url) => Origin::of_url(url),
+            None => return Ok(None),
+        },
+    };
+    let subject = |reason| Failure::usage(format!("`{asked}` is not an origin: {reason}"));
+    Ok(Some(read.map_err(subject)?))
 }
 
 fn folder(
@@ -163,7 +184,7 @@ fn folder(
             None => return Ok(None),
         },
         None if asked == FOLDERS[0] => {
-            let own = environment.output_dir.join("plugins").join(plugin);
+            let own = environment.output_dir.join(layout::PLUGINS).join(plugin);
             (own, asked)
         }
         None => (environment.logging_dir.clone(), asked),

@@ -38,6 +38,8 @@ wasmtime::component::bindgen!({
             export trainer:plugin/logits@0.1.0;
             export trainer:plugin/collator@0.1.0;
             export trainer:plugin/loss@0.1.0;
+            export trainer:plugin/report-run@0.1.0;
+            export trainer:plugin/report-scalars@0.1.0;
         }
     ",
     imports: { default: trappable },

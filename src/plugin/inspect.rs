@@ -249,11 +249,13 @@ impl Anatomy {
                     continue;
                 }
             }
-            // wasi:http is a capability; the rest of WASI 0.2 is linked, and empty.
+            // All of WASI 0.2 is linked, and empty but for what is granted.
             let empty = [
                 "wasi:cli/",
                 "wasi:clocks/",
                 "wasi:filesystem/",
+                "wasi:http/types@",
+                "wasi:http/outgoing-handler@",
                 "wasi:io/",
                 "wasi:random/",
                 "wasi:sockets/",
@@ -266,7 +268,7 @@ impl Anatomy {
                 printable(import, 128)
             );
             return Err(Failure::data(text)
-                .hint("a plugin may import trainer:host and WASI 0.2 without http")
+                .hint("a plugin may import trainer:host and WASI 0.2")
                 .into());
         }
         Ok(())

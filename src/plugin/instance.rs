@@ -21,7 +21,7 @@ use super::limits::{Limit, Limits};
 use super::state::{Facts, State};
 use super::tensor::Tensors;
 use super::text::printable;
-use super::usage::{Durations, Tally};
+use super::usage::{Durations, Tally, Usage};
 use super::wasi;
 use crate::error::{Failure, Kind};
 
@@ -49,6 +49,8 @@ struct Indices {
     logits: Option<hooks::logits::GuestIndices>,
     collator: Option<hooks::collator::GuestIndices>,
     loss: Option<hooks::loss::GuestIndices>,
+    report_run: Option<hooks::report_run::GuestIndices>,
+    report_scalars: Option<hooks::report_scalars::GuestIndices>,
 }
 
 /// The functions of one instance that can be called.
@@ -71,6 +73,8 @@ pub(super) struct Hooks {
     pub logits: Option<hooks::logits::Guest>,
     pub collator: Option<hooks::collator::Guest>,
     pub loss: Option<hooks::loss::Guest>,
+    pub report_run: Option<hooks::report_run::Guest>,
+    pub report_scalars: Option<hooks::report_scalars::Guest>,
 }
 
 impl Hooks {
@@ -127,6 +131,8 @@ impl Indices {
             logits: find!(pre, logits, "logits"),
             collator: find!(pre, collator, "collator"),
             loss: find!(pre, loss, "loss"),
+            report_run: find!(pre, report_run, "report-run"),
+            report_scalars: find!(pre, report_scalars, "report-scalars"),
         })
     }
 
@@ -139,7 +145,7 @@ impl Indices {
         Ok(
             load!(self, store, instance, lifecycle; stateful, train, epoch, step, substep, eval,
             prediction_step, log, optimizer, checkpoint, resume, fault, metrics, whole_metrics, logits,
-            collator, loss),
+            collator, loss, report_run, report_scalars),
         )
     }
 }
@@ -194,6 +200,7 @@ impl Linked {
 fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use bindings::trainer::host;
     wasi::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(linker)?;
     host::types::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     host::log::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     host::tensor::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
@@ -222,6 +229,8 @@ pub(super) struct Instance {
     traps: u64,
     /// The newest state that is known, for a checkpoint or a fresh store, and the version of the plugin that made it.
     saved: Option<Saved>,
+    /// Fresh stores that the kind of hook allows, whatever the limit.
+    least_restarts: u64,
     /// Of stores that are gone.
     past: Past,
 }
@@ -251,6 +260,7 @@ impl Instance {
             durations: Durations::default(),
             traps: 0,
             saved: None,
+            least_restarts: 0,
             past: Past::default(),
         };
         instance.renew()?;
@@ -277,7 +287,17 @@ impl Instance {
 
     /// Whether a trap may still be answered with a fresh store.
     pub(super) fn can_restart(&self) -> bool {
-        self.restarts() < self.linked.facts.limits.restarts
+        self.restarts() < self.max_restarts()
+    }
+
+    /// At least so many fresh stores are allowed; whether there is still one.
+    pub(super) fn allow_restarts(&mut self, least: u64) -> bool {
+        self.least_restarts = least;
+        self.can_restart()
+    }
+
+    fn max_restarts(&self) -> u64 {
+        self.linked.facts.limits.restarts.max(self.least_restarts)
     }
 
     fn restarts(&self) -> u64 {
@@ -305,7 +325,7 @@ impl Instance {
             return Ok(());
         }
         if !self.can_restart() {
-            let (name, restarts) = (self.name(), self.linked.facts.limits.restarts);
+            let (name, restarts) = (self.name(), self.max_restarts());
             let text = format!(
                 "plugin `{name}`: was stopped {} times; the limit `restarts` is {restarts}",
                 self.traps
@@ -404,6 +424,11 @@ impl Instance {
         }
     }
 
+    /// The same, summed up.
+    pub(super) fn usage(&self) -> Usage {
+        self.tally().usage(self.name())
+    }
+
     fn renew(&mut self) -> Result<()> {
         self.counts[Hook::Instantiate as usize] += 1;
         self.generation += 1;
@@ -415,7 +440,14 @@ impl Instance {
             facts,
             config,
         } = &*linked;
-        let mut store = Store::new(engine, State::new(facts.clone()));
+        let state = State::new(facts.clone()).map_err(|error| {
+            let text = format!(
+                "plugin `{}`: its folders cannot be opened: {error:#}",
+                facts.name
+            );
+            Failure::new(Kind::Io, text)
+        })?;
+        let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(usize::try_from(facts.limits.transfer).unwrap_or(usize::MAX));
         store.set_epoch_deadline(ticks(facts.limits.init_time));
@@ -531,6 +563,7 @@ fn time_of(limits: &Limits, hook: Hook) -> Duration {
     match hook.time_limit() {
         Limit::InitTime => limits.init_time,
         Limit::StepTime => limits.step_time,
+        Limit::ReportTime => limits.report_time,
         _ => limits.time,
     }
 }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub step_time: Duration,
     /// Time of any other call.
     pub time: Duration,
+    /// Time of a call of a reporter, which may wait for a server.
+    pub report_time: Duration,
     /// Time of instantiation and `init`.
     pub init_time: Duration,
     /// Tensor handles alive at once.
@@ -34,6 +36,8 @@ pub struct Limits {
     pub reads: u64,
     /// Bytes of lists and strings handed to the host by one call across the boundary.
     pub transfer: u64,
+    /// Bytes sent and received over HTTP in a call.
+    pub network: u64,
     /// Bytes of the state that a plugin puts into a checkpoint.
     pub state: u64,
     /// Names a metric may return.
@@ -58,11 +62,13 @@ impl Default for Limits {
             instances: 512,
             step_time: Duration::from_secs(1),
             time: Duration::from_secs(5),
+            report_time: Duration::from_secs(30),
             init_time: Duration::from_secs(10),
             handles: 1024,
             tensors: 256 * MIB,
             reads: 16 * MIB,
             transfer: 16 * MIB,
+            network: 16 * MIB,
             state: MIB,
             metrics: 1000,
             log_bytes: 64 * KIB,
@@ -83,11 +89,13 @@ pub enum Limit {
     Instances,
     StepTime,
     Time,
+    ReportTime,
     InitTime,
     Handles,
     Tensors,
     Reads,
     Transfer,
+    Network,
     State,
     Metrics,
     LogBytes,
@@ -99,17 +107,19 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Limit; 17] = [
+    pub const ALL: [Limit; 19] = [
         Limit::Memory,
         Limit::Tables,
         Limit::Instances,
         Limit::StepTime,
         Limit::Time,
+        Limit::ReportTime,
         Limit::InitTime,
         Limit::Handles,
         Limit::Tensors,
         Limit::Reads,
         Limit::Transfer,
+        Limit::Network,
         Limit::State,
         Limit::Metrics,
         Limit::LogBytes,
@@ -127,11 +137,13 @@ impl Limit {
             Limit::Instances => "instances",
             Limit::StepTime => "step_time",
             Limit::Time => "time",
+            Limit::ReportTime => "report_time",
             Limit::InitTime => "init_time",
             Limit::Handles => "handles",
             Limit::Tensors => "tensors",
             Limit::Reads => "reads",
             Limit::Transfer => "transfer",
+            Limit::Network => "network",
             Limit::State => "state",
             Limit::Metrics => "metrics",
             Limit::LogBytes => "log_bytes",
@@ -197,11 +209,13 @@ impl Limits {
             Limit::Instances => Field::Count(&mut self.instances),
             Limit::StepTime => Field::Time(&mut self.step_time),
             Limit::Time => Field::Time(&mut self.time),
+            Limit::ReportTime => Field::Time(&mut self.report_time),
             Limit::InitTime => Field::Time(&mut self.init_time),
             Limit::Handles => Field::Count(&mut self.handles),
             Limit::Tensors => Field::Bytes(&mut self.tensors),
             Limit::Reads => Field::Bytes(&mut self.reads),
             Limit::Transfer => Field::Bytes(&mut self.transfer),
+            Limit::Network => Field::Bytes(&mut self.network),
             Limit::State => Field::Bytes(&mut self.state),
             Limit::Metrics => Field::Count(&mut self.metrics),
             Limit::LogBytes => Field::Bytes(&mut self.log_bytes),

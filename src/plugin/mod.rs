@@ -20,10 +20,12 @@ mod collator;
 mod compile;
 mod config;
 mod context;
+mod egress;
 mod engine;
 mod fault;
 mod features;
 mod hook;
+mod http;
 pub mod inspect;
 mod instance;
 mod limits;
@@ -35,13 +37,13 @@ mod meter;
 mod metric;
 mod origin;
 mod pool;
+mod reports;
 mod requests;
 mod rng;
 mod state;
 mod tensor;
 mod text;
 mod tokenizer;
-mod ungranted;
 mod usage;
 mod wasi;
 
@@ -64,6 +66,7 @@ use crate::data::{Collator, Tokenizer};
 use crate::error::Failure;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::report::{self, Delivery, Destination, Reporter};
 use allowed::Allowed;
 use instance::{Instance, Linked};
 use manifest::Manifest;
@@ -107,6 +110,13 @@ pub struct Environment {
     pub logging_dir: PathBuf,
     /// Environment variables and secrets are looked up here; `None`: there are none.
     pub variable: Option<fn(&str) -> Option<String>>,
+}
+
+impl Environment {
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variable.and_then(|variable| variable(name))
+    }
 }
 
 /// A plugin that has been loaded. Its hooks share one guest, and with it its state.
@@ -298,6 +308,27 @@ impl Plugin {
         } else {
             Vec::new()
         }
+    }
+
+    /// The reporter it provides, if any: on a thread of its own, with an instance of its own.
+    pub fn reporters(&self, settings: &report::Settings) -> Result<Vec<Box<dyn Reporter>>> {
+        let Some(destination) = self.destination()? else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![Box::new(Delivery::begin(
+            settings.clone(),
+            destination,
+        )?)])
+    }
+
+    /// Where its reports go, if it has a reporter.
+    pub fn destination(&self) -> Result<Option<Box<dyn Destination>>> {
+        let instance = self.instance.borrow();
+        if !instance.hooks().is_some_and(reports::Reports::exported) {
+            return Ok(None);
+        }
+        let own = Instance::start(self.linked.clone())?;
+        Ok(Some(Box::new(reports::Reports::new(own))))
     }
 
     /// Metrics it announced in `init`.

@@ -14,6 +14,7 @@ use super::context::{Settings, View};
 use super::fault::{HostError, Violation};
 use super::features::Features;
 use super::hook::Hook;
+use super::http::Http;
 use super::limits::Limits;
 use super::log::Log;
 use super::meter::Meter;
@@ -47,6 +48,7 @@ pub(super) struct Facts {
 pub(super) struct State {
     pub(super) facts: Arc<Facts>,
     pub(super) wasi: Wasi,
+    pub(super) http: Http,
     pub(super) meter: Meter,
     pub(super) tensors: Tensors,
     /// What `ctx` shows and what it was asked for.
@@ -62,9 +64,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(facts: Arc<Facts>) -> Self {
-        Self {
-            wasi: Wasi::new(&facts.random_key),
+    pub(super) fn new(facts: Arc<Facts>) -> wasmtime::Result<Self> {
+        Ok(Self {
+            wasi: Wasi::new(&facts.random_key, &facts.allowed)?,
+            http: Http::new(&facts),
             meter: Meter::new(&facts.limits),
             tensors: Tensors::new(&facts.limits),
             view: View::default(),
@@ -76,13 +79,16 @@ impl State {
             hook: None,
             deadline: None,
             facts,
-        }
+        })
     }
 
-    /// Notes which hook is called and how long it may take.
+    /// A call of a hook begins that may take so long.
     pub(super) fn begin_call(&mut self, hook: Hook, time: Duration) {
-        self.hook = Some(hook);
-        self.deadline = Instant::now().checked_add(time);
+        let deadline = Instant::now() + time;
+        (self.hook, self.deadline) = (Some(hook), Some(deadline));
+        self.wasi.begin_call(deadline);
+        // A guest that waits for an answer gets an error while it can still do something about it.
+        self.http.begin_call(deadline - time.mul_f64(0.1));
     }
 
     /// An epoch stops a guest, but not the host: what may take long here asks for itself.
@@ -120,7 +126,8 @@ impl State {
     /// The first limit that was reached in this call.
     pub(super) fn take_violation(&mut self) -> Option<Violation> {
         let of_tensors = self.tensors.take_violation();
-        self.meter.take_violation().or(of_tensors)
+        let of_network = self.http.take_violation();
+        self.meter.take_violation().or(of_tensors).or(of_network)
     }
 }
 

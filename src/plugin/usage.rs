@@ -1,5 +1,6 @@
 //! What a plugin cost: counted at every call in constant time and memory, shown in one line at the end of a run.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Buckets per power of two: durations are known to within 6 %.
@@ -66,6 +67,22 @@ impl Tally {
             restarts: self.restarts,
             dropped_lines: self.dropped_lines,
         }
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} calls, {:.1} ms in all, median {:.1?}, p99 {:.1?}, memory {:.1} MiB, {} reads, {} traps",
+            self.calls,
+            self.total.as_secs_f64() * 1000.0,
+            self.median,
+            self.p99,
+            self.peak_memory as f64 / f64::from(1 << 20),
+            self.reads,
+            self.traps,
+        )
     }
 }
 

@@ -1,10 +1,11 @@
-//! WASI as a plugin sees it: present, because every language's runtime imports it, and empty. No environment, arguments,
-//! folders, sockets or standard input; a clock that only moves when it is asked; random bytes that follow from the seed.
+//! WASI as a plugin sees it: present, because every language's runtime imports it, and empty but for what was granted. No
+//! arguments, sockets or standard input; no environment, no folders, a clock that only moves when it is asked, random bytes
+//! that follow from the seed, unless the user granted `env`, `read`, `write`, `clock` or `random`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
@@ -13,8 +14,11 @@ use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{
     DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult, subscribe,
 };
-use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, WasiCtx};
+use wasmtime_wasi::{
+    Deterministic, FsPerms, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder,
+};
 
+use super::allowed::{Allowed, Folder};
 use super::state::State;
 
 /// Bytes of standard output and error that are kept, the newest of each.
@@ -32,47 +36,65 @@ pub(super) struct Wasi {
     pub(super) table: ResourceTable,
     clock: Clock,
     pub(super) output: Output,
+    deadline: Instant,
 }
 
 impl Wasi {
-    /// An empty world whose random bytes follow from `seed`.
-    pub(super) fn new(seed: &[u8; 32]) -> Self {
-        let clock = Clock::default();
+    /// A world with what is allowed in it, whose random bytes follow from `seed`. An error: a folder is gone.
+    pub(super) fn new(seed: &[u8; 32], allowed: &Allowed) -> wasmtime::Result<Self> {
+        let clock = if allowed.clock {
+            Clock::real()
+        } else {
+            Clock::default()
+        };
         let output = Output::default();
-        let mut random = vec![0; RANDOM_CYCLE];
-        blake3::Hasher::new_keyed(seed)
-            .update(b"wasi")
-            .finalize_xof()
-            .fill(&mut random);
         let mut builder = WasiCtx::builder();
-        builder.insecure_random_seed(insecure_seed(&random));
-        builder
-            .secure_random(Deterministic::new(random.clone()))
-            .insecure_random(Deterministic::new(random));
+        if !allowed.random {
+            seed_random(&mut builder, seed);
+        }
+        if !allowed.clock {
+            builder.wall_clock(clock.clone());
+        }
+        for (name, value) in &allowed.variables {
+            builder.env(name, value);
+        }
+        for Folder { host, guest, write } in &allowed.folders {
+            let permissions = if *write {
+                FsPerms::ReadWrite
+            } else {
+                FsPerms::ReadOnly
+            };
+            builder.preopened_dir(host, guest, permissions)?;
+        }
         builder.max_random_size(MAX_RANDOM);
         builder
-            .wall_clock(clock.clone())
-            .monotonic_clock(clock.clone());
-        builder
+            .monotonic_clock(clock.clone())
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         let mut table = ResourceTable::new();
         table.set_max_capacity(4096);
-        Self {
+        Ok(Self {
             context: builder.build(),
             table,
             clock,
             output,
-        }
+            deadline: Instant::now(),
+        })
     }
 
     fn virtual_view(&mut self) -> View<'_> {
         View {
             clock: &self.clock,
             output: &self.output,
+            deadline: self.deadline,
             table: &mut self.table,
         }
+    }
+
+    /// A call begins that ends then.
+    pub(super) fn begin_call(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 }
 
@@ -88,15 +110,38 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     Ok(())
 }
 
+fn seed_random(builder: &mut WasiCtxBuilder, seed: &[u8; 32]) {
+    let mut random = vec![0; RANDOM_CYCLE];
+    blake3::Hasher::new_keyed(seed)
+        .update(b"wasi")
+        .finalize_xof()
+        .fill(&mut random);
+    builder.insecure_random_seed(insecure_seed(&random));
+    builder
+        .secure_random(Deterministic::new(random.clone()))
+        .insecure_random(Deterministic::new(random));
+}
+
 /// Nanoseconds that have passed for the guest.
 #[derive(Clone, Debug, Default)]
-struct Clock(Arc<AtomicU64>);
+struct Clock {
+    virtual_nanos: Arc<AtomicU64>,
+    /// The real clock's zero, if the guest may see the real time.
+    begin: Option<Instant>,
+}
 
 impl Clock {
+    fn real() -> Self {
+        Self {
+            begin: Some(Instant::now()),
+            ..Self::default()
+        }
+    }
+
     fn advance(&self, nanos: u64) -> u64 {
-        let before = self.0.load(Ordering::Relaxed);
+        let before = self.virtual_nanos.load(Ordering::Relaxed);
         let now = before.saturating_add(nanos);
-        self.0.store(now, Ordering::Relaxed);
+        self.virtual_nanos.store(now, Ordering::Relaxed);
         now
     }
 }
@@ -117,7 +162,10 @@ impl HostMonotonicClock for Clock {
     }
 
     fn now(&self) -> u64 {
-        self.advance(TICK_NANOS)
+        match self.begin {
+            Some(begin) => u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            None => self.advance(TICK_NANOS),
+        }
     }
 }
 
@@ -130,14 +178,24 @@ impl HasData for Virtual {
 struct View<'a> {
     clock: &'a Clock,
     output: &'a Output,
+    deadline: Instant,
     table: &'a mut ResourceTable,
 }
 
 impl View<'_> {
-    /// Sleeping moves the clock and is over at once.
+    /// Sleeping moves the virtual clock and is over at once; with the real clock it waits, for so long as a call may take.
     fn sleep(&mut self, nanos: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.clock.advance(nanos);
-        let over = self.table.push(Over)?;
+        let until = match self.clock.begin {
+            Some(_) => {
+                let end = Instant::now().checked_add(Duration::from_nanos(nanos));
+                end.map_or(self.deadline, |end| end.min(self.deadline))
+            }
+            None => {
+                self.clock.advance(nanos);
+                Instant::now()
+            }
+        };
+        let over = self.table.push(Over(until))?;
         subscribe(self.table, over)
     }
 }
@@ -175,11 +233,16 @@ impl stderr::Host for View<'_> {
     }
 }
 
-struct Over;
+/// The end of a sleep.
+struct Over(Instant);
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Over {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        if self.0 > Instant::now() {
+            tokio::time::sleep_until(self.0.into()).await;
+        }
+    }
 }
 
 /// The newest bytes that the guest wrote to its standard output and error.
@@ -284,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_clock_moves_only_when_asked_and_by_sleeping() {
-        let mut wasi = Wasi::new(&[7; 32]);
+        let mut wasi = Wasi::new(&[7; 32], &Allowed::default()).expect("nothing to open");
         let mut view = wasi.virtual_view();
         let before = monotonic_clock::Host::now(&mut view).expect("a time");
         view.sleep(3_600_000_000_000).expect("a pollable");

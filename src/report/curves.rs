@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::Reporter;
+use super::{Reporter, Start};
 use crate::checkpoint::layout;
 use crate::checkpoint::save::atomic_write;
 
@@ -135,9 +135,9 @@ impl Reporter for Curves {
         "curves"
     }
 
-    fn start(&mut self, _arguments: &Value, history: &[Map<String, Value>]) -> Result<()> {
+    fn start(&mut self, start: &Start<'_>) -> Result<()> {
         *self = Self::default();
-        for entry in history {
+        for entry in start.history {
             let step = entry.get("step").and_then(Value::as_f64).unwrap_or(0.0);
             for (name, value) in entry {
                 if let Some(value) = value.as_f64() {

@@ -31,7 +31,7 @@ use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::model::Model;
 use crate::optim::{LrScheduler, Optimizer};
-use crate::report::{Reporter, StepRecord};
+use crate::report::{Reporter, Start, StepRecord};
 
 pub mod accumulation;
 mod attempts;
@@ -342,7 +342,15 @@ impl Trainer {
         self.training_seconds
     }
 
-    /// Tells the reporters that a run has ended. May be called again after a last evaluation.
+    /// What the reporters say about themselves at the end of a run.
+    pub fn report_summaries(&self) -> Vec<String> {
+        let reporters = self.parts.reporters.iter();
+        reporters
+            .filter_map(|reporter| reporter.summary())
+            .collect()
+    }
+
+    /// Tells the reporters that a run has ended.
     pub fn finish_reports(&mut self, status: &str) {
         let output_dir = &self.config.output_dir;
         report(&mut self.parts.reporters, "was not finished", |reporter| {
@@ -434,9 +442,14 @@ impl Trainer {
 
     /// Tells the reporters that training begins.
     fn start_reports(&mut self) {
-        let (arguments, history) = (&self.config.arguments, &self.state.log_history);
+        let model_config = self.parts.model.config();
+        let start = Start {
+            arguments: &self.config.arguments,
+            model_config: model_config.as_ref(),
+            history: &self.state.log_history,
+        };
         report(&mut self.parts.reporters, "was not started", |reporter| {
-            reporter.start(arguments, history)
+            reporter.start(&start)
         });
     }
 

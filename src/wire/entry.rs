@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Ending, run};
 use crate::cli::output;
@@ -44,8 +44,10 @@ fn answer(words: &[OsString]) -> ExitCode {
 }
 
 fn execute(words: &[OsString]) -> Result<Ending> {
-    let handed = match words {
-        [flag, number] if flag == "--run-fd" => read_run(&number.to_string_lossy())?,
+    let (handed, words) = match words {
+        [flag, number, words @ ..] if flag == "--run-fd" => {
+            (read_run(&number.to_string_lossy())?, words)
+        }
         _ => {
             return Err(Failure::usage("host-engine is started by host")
                 .hint("run `host train --help`")
@@ -53,6 +55,11 @@ fn execute(words: &[OsString]) -> Result<Ending> {
         }
     };
     output::log_to_stderr(&handed.logging.level);
+    #[cfg(feature = "plugin")]
+    if words == [crate::cli::report::FLUSH] {
+        return super::flush_reports(&handed).map(|()| Ending::Done);
+    }
+    ensure!(words.is_empty(), "host-engine does not know {words:?}");
     run(&handed)
 }
 

@@ -49,6 +49,21 @@ pub fn run(run: &Run) -> Result<Ending> {
     }
 }
 
+/// Delivers what the reporters of a run have left in its output folder.
+#[cfg(feature = "plugin")]
+fn flush_reports(run: &Run) -> Result<()> {
+    let _lock = crate::checkpoint::lock::OutputLock::acquire(&run.output_dir)?;
+    let waiting = plugins::waiting(run);
+    if waiting.is_empty() {
+        let folder = run.output_dir.display();
+        output::status(&format!("no records wait in {folder}"));
+    }
+    for line in plugins::flush(run, &waiting, Some(this_executable()?))? {
+        output::status(&line);
+    }
+    Ok(())
+}
+
 /// What libtorch keeps for the whole process: threads, TF32, determinism.
 pub(crate) fn set_modes(run: &Run) -> Result<()> {
     torch::set_num_threads(run.num_threads)?;

@@ -11,6 +11,7 @@ use crate::data::{Collator, Tokenizer};
 use crate::error::Failure;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::report::Reporter;
 
 /// As with plugins.
 pub(crate) type MakeCollator = Box<dyn Fn(bool) -> Box<dyn Collator>>;
@@ -48,6 +49,10 @@ impl Plugins {
     }
 
     pub(crate) fn set_tokenizer(&self, _tokenizer: &Arc<Tokenizer>) {}
+
+    pub(crate) fn reporters(&self, _run: &Run, _resumes: bool) -> Result<Vec<Box<dyn Reporter>>> {
+        Ok(Vec::new())
+    }
 
     pub(crate) fn close(&self) -> Result<()> {
         Ok(())

@@ -13,12 +13,12 @@ use super::progress::{Mode, Progress};
 use crate::amp::{DynamicScaler, Precision, Scaler};
 use crate::callback::{Callback, Callbacks, DefaultFlow, EarlyStopping, Schedule};
 use crate::cli::output;
-use crate::config::run::{Half, OnDiskFull, OnNonfinite, Run, Strategy};
+use crate::config::run::{Command, Half, OnDiskFull, OnNonfinite, Resume, Run, Strategy};
 use crate::error::Failure;
 use crate::loss::{self, LossSettings};
 use crate::metric::{Accuracy, Metric};
 use crate::model::{Model, ProblemType, Task};
-use crate::report::{Curves, StepRecord};
+use crate::report::{Curves, Reporter, StepRecord};
 use crate::trainer::{self, BestModel, EvaluationSet, Parts};
 
 /// The trainer's settings.
@@ -173,6 +173,11 @@ pub(super) fn assemble(
     if metrics.is_empty() {
         metrics = builtin_metrics(&inputs);
     }
+    let mut reporters: Vec<Box<dyn Reporter>> = vec![Box::new(Curves::default())];
+    if run.command == Command::Train {
+        let resumes = run.train.resume != Resume::No;
+        reporters.extend(plugins.reporters(run, resumes)?);
+    }
     let settings = LossSettings {
         task: inputs.task,
         problem_type: inputs.problem_type,
@@ -187,7 +192,7 @@ pub(super) fn assemble(
         metrics,
         logits: plugins.logits(),
         callbacks: callbacks(run, plugins.callbacks()),
-        reporters: vec![Box::new(Curves::default())],
+        reporters,
         evaluation,
         step_record: run
             .logging

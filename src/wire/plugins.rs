@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::callback::Callback;
+use crate::checkpoint::layout;
 use crate::config::run::Run;
 use crate::config::surroundings;
 use crate::data::{Collator, Tokenizer};
@@ -13,6 +15,10 @@ use crate::error::Failure;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
+use crate::report::{self, Reporter};
+
+/// How long the end of a run waits for each reporter.
+const FINISH_TIME: Duration = Duration::from_secs(30);
 
 /// Makes a collator for a loader of rows that are trained with, or that are evaluated.
 pub(crate) type MakeCollator = Box<dyn Fn(bool) -> Box<dyn Collator>>;
@@ -104,6 +110,18 @@ impl Plugins {
         }
     }
 
+    /// Reporters, each on a thread of its own. `resumes`: the run goes on with one that was stopped.
+    pub(crate) fn reporters(&self, run: &Run, resumes: bool) -> Result<Vec<Box<dyn Reporter>>> {
+        let mut reporters = Vec::new();
+        for plugin in &self.loaded {
+            let name = plugin.name();
+            if run.logging.report_to.includes(name) {
+                reporters.extend(plugin.reporters(&delivery(run, name, resumes))?);
+            }
+        }
+        Ok(reporters)
+    }
+
     /// The end of a run that ended well.
     pub(crate) fn close(&self) -> Result<()> {
         self.loaded.iter().try_for_each(Plugin::close)
@@ -134,22 +152,51 @@ fn only_one(names: &[&str], (hook, argument): (&str, &str), is_given: bool) -> R
     Err(Failure::usage(message).hint(hint).into())
 }
 
+/// The plugins of a run for whose reporters records wait.
+pub(crate) fn waiting(run: &Run) -> Vec<String> {
+    let names = run.plugins.iter().map(|plugin| plugin.name.clone());
+    names
+        .filter(|name| layout::spool(&run.output_dir, name).exists())
+        .collect()
+}
+
+/// Delivers these records; one line for each reporter.
+pub(crate) fn flush(
+    run: &Run,
+    waiting: &[String],
+    compiler: Option<PathBuf>,
+) -> Result<Vec<String>> {
+    let mut run = run.clone();
+    run.plugins.retain(|plugin| waiting.contains(&plugin.name));
+    let mut lines = Vec::new();
+    for plugin in &Plugins::load(&run, compiler)?.loaded {
+        let name = plugin.name();
+        let destination = plugin.destination()?;
+        let destination =
+            destination.with_context(|| format!("plugin `{name}` has no reporter"))?;
+        let delivered = report::flush(&delivery(&run, name, true), destination)?;
+        lines.push(format!("report {name}: {delivered} records delivered"));
+    }
+    Ok(lines)
+}
+
+/// Where the records for a reporter are kept, and how long it may hold up the end of a run.
+fn delivery(run: &Run, name: &str, resumes: bool) -> report::Settings {
+    report::Settings {
+        name: name.to_owned(),
+        spool: layout::spool(&run.output_dir, name),
+        tokens: run.output_dir.join(layout::REPORTS),
+        finish_time: FINISH_TIME,
+        resumes,
+    }
+}
+
 fn usage_line(usage: &Usage, seconds: f64) -> String {
-    let total = usage.total.as_secs_f64();
     let share = if seconds > 0.0 {
-        format!(" ({:.2} % of the time)", 100.0 * total / seconds)
+        let share = 100.0 * usage.total.as_secs_f64() / seconds;
+        format!(", {share:.2} % of the time")
     } else {
         String::new()
     };
-    format!(
-        "plugin {}: {} calls, {:.1} ms in all{share}, median {:.1?}, p99 {:.1?}, memory {:.1} MiB, {} reads, {} traps",
-        usage.name,
-        usage.calls,
-        total * 1000.0,
-        usage.median,
-        usage.p99,
-        usage.peak_memory as f64 / f64::from(1 << 20),
-        usage.reads,
-        usage.traps,
-    )
+    format!("plugin {}: {usage}{share}", usage.name)
 }

@@ -15,7 +15,7 @@ use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space}
 use crate::cli::output;
 use crate::config::run::{self, Resume, Run, Strategy};
 use crate::data::Loader;
-use crate::error::{Failure, Kind};
+use crate::error::{Failure, Kind, kind_of};
 use crate::model::Model;
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
@@ -80,29 +80,29 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         num_rows,
     } = ready;
     // The optimizer's moments are not needed any more after it.
-    let outcome = attempts(run, &mut trainer, training, resume.as_deref())
-        .inspect_err(|error| trainer.fault(error));
-    let status = match &outcome {
-        Ok(Outcome {
-            end: End::Completed,
-            ..
-        }) => "completed",
-        Ok(_) => "stopped",
-        Err(_) => "failed",
-    };
-    trainer.finish_reports(status);
-    let Outcome { end, metrics, .. } = outcome?;
-    if let End::Interrupted(checkpoint) = end {
-        summary(&trainer, &plugins);
-        return Ok(Ending::Stopped(checkpoint));
-    }
+    let outcome = attempts(run, &mut trainer, training, resume.as_deref());
     let mut screen = Screen::default();
-    complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)
-        .inspect_err(|error| trainer.fault(error))?;
-    trainer.finish_reports(status);
-    plugins.close()?;
+    let ending = outcome.and_then(|Outcome { end, metrics, .. }| match end {
+        End::Interrupted(checkpoint) => Ok(Ending::Stopped(checkpoint)),
+        End::Completed => {
+            complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)?;
+            Ok(Ending::Done)
+        }
+    });
+    let ending = ending.inspect_err(|error| trainer.fault(error));
+    trainer.finish_reports(match &ending {
+        Ok(Ending::Done) => "completed",
+        Ok(Ending::Stopped(_)) => "stopped",
+        Err(error) if kind_of(error) == Kind::Stopped => "stopped",
+        Err(_) => "failed",
+    });
+    let ending = ending?;
+    if matches!(ending, Ending::Done) {
+        plugins.close()?;
+    }
     summary(&trainer, &plugins);
-    screen.finish().map(|()| Ending::Done)
+    screen.finish()?;
+    Ok(ending)
 }
 
 /// Reads everything and builds the parts; what can be refused is refused here.
@@ -364,6 +364,9 @@ fn summary(trainer: &Trainer, plugins: &Plugins) {
             "{} stopped training at step {}: {}",
             change.by, change.step, change.reason
         ));
+    }
+    for line in trainer.report_summaries() {
+        output::status(&line);
     }
     show_usage(plugins, trainer.training_seconds());
 }

@@ -92,7 +92,7 @@ impl<'a> Refusal<'a> {
 }
 
 /// The toy model and its data.
-fn project() -> Host {
+pub fn project() -> Host {
     let host = Host::new();
     copy(&fixture("golden/init_toy"), &host.path("model"));
     host.write("train.jsonl", ROWS);

@@ -398,7 +398,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "--report_to wandb",
-        "report_to: `wandb` is not installed: reporters are plugins, and none is installed; use none",
+        "report_to: `wandb` is not installed: reporters are plugins; give it with --plugin, or use none",
     ),
     (
         "--report_to tensorbord",

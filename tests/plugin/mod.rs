@@ -1,12 +1,14 @@
 //! Plugins from outside: guests of `tests/guests` and `plugins`, loaded and driven through the traits that the loop uses.
 
 mod batches;
+mod capabilities;
 mod compile;
 mod limits;
 mod load;
 mod model;
 mod recovery;
 mod sandbox;
+pub mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -35,6 +35,14 @@ impl Error {
         }
     }
 
+    /// It may work when it is tried again.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Transient,
+            message: message.into(),
+        }
+    }
+
     /// Nothing more can be done.
     pub fn fatal(message: impl Into<String>) -> Self {
         Self {

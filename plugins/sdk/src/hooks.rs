@@ -20,6 +20,7 @@ pub mod host {
                 import trainer:host/data@0.1.0;
                 import trainer:host/artifact@0.1.0;
                 import trainer:host/tokenizer@0.1.0;
+                import trainer:host/secrets@0.1.0;
             }
         ",
         generate_all,
@@ -152,4 +153,16 @@ hook!(
     "package trainer:sdk; world loss-hook { export trainer:plugin/loss@0.1.0; }",
     "trainer_sdk::hooks::loss",
     { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    report_run,
+    "package trainer:sdk; world report-run-hook { export trainer:plugin/report-run@0.1.0; }",
+    "trainer_sdk::hooks::report_run",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    report_scalars,
+    "package trainer:sdk; world report-scalars-hook { export trainer:plugin/report-scalars@0.1.0; }",
+    "trainer_sdk::hooks::report_scalars",
+    { "trainer:host/types@0.1.0": types }
 );

@@ -35,6 +35,8 @@ mod error;
 mod features;
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(not(target_family = "wasm"))]
 #[doc(hidden)]
 #[allow(missing_docs)]
@@ -51,8 +53,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use features::{Features, Padding};
 pub use plugin::{
     Accumulator, CheckpointHooks, Collator, EpochHooks, EvalHooks, FaultHooks, LogHooks, Logits,
-    Loss, Metrics, NoConfig, OptimizerHooks, Plugin, PredictionStepHooks, ResumeHooks, Stateful,
-    StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
+    Loss, Metrics, NoConfig, OptimizerHooks, Plugin, PredictionStepHooks, Report, ResumeHooks,
+    Scalar, Stateful, StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
 };
 pub use tensor::{Dtype, Tensor};
 

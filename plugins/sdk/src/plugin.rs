@@ -92,6 +92,32 @@ pub trait Stateful: Plugin {
     fn restore_state(&mut self, version: &str, state: &[u8]) -> Result<()>;
 }
 
+/// Where the records of a run go. The host calls it on a thread of its own, with an instance of its own: what it waits for
+/// does not hold up training. An error of kind `Transient` is tried again later.
+pub trait Report: Plugin {
+    /// Before the first record. `time_ms` is in milliseconds since 1970, UTC. Returns a token that a resumed run hands back.
+    fn start(&mut self, run: &Run<'_>, time_ms: u64, resume_token: Option<&str>) -> Result<String>;
+    /// A JSON object with the training arguments, `args`, and the model's configuration, `model_config`.
+    fn params(&mut self, json: &str) -> Result<()>;
+    /// Values of the log history, in order.
+    fn scalars(&mut self, scalars: &[Scalar]) -> Result<()>;
+    /// The run ended with `completed`, `stopped` or `failed`.
+    fn finish(&mut self, time_ms: u64, status: &str) -> Result<()>;
+}
+
+/// One value of the log history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scalar {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Milliseconds since 1970, UTC.
+    pub time_ms: u64,
+    /// As in the log history, such as `eval_loss`.
+    pub name: String,
+    /// May be infinite or no number.
+    pub value: f64,
+}
+
 macro_rules! callback_traits {
     ($($(#[$doc:meta])* $trait:ident { $($(#[$method_doc:meta])* $method:ident($($argument:ident: $kind:ty),*);)+ })+) => {
         $($(#[$doc])* pub trait $trait: Plugin {
@@ -206,7 +232,7 @@ macro_rules! manifest {
 
 /// Makes a component of a type: `export!(EarlyStopping: train, eval);`. The hooks are `train`, `epoch`, `step`, `substep`,
 /// `optimizer`, `eval`, `prediction_step`, `log`, `checkpoint`, `resume`, `fault`, `metrics`, `whole_metrics`, `logits`,
-/// `collator` and `loss`, each with its trait, and `stateful` for a plugin whose state belongs into checkpoints.
+/// `collator`, `loss` and `report`, each with its trait, and `stateful` for a plugin whose state belongs into checkpoints.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
@@ -386,6 +412,43 @@ macro_rules! export_hook {
             }
         }
         $crate::hooks::whole_metrics::export!($exported with_types_in $crate::hooks::whole_metrics);
+    };
+    (report, $plugin:ty, $with:ident, $exported:ident) => {
+        impl $crate::hooks::report_run::report_run::Guest for $exported {
+            fn start(
+                run: &$crate::hooks::host::run::Run,
+                time_ms: u64,
+                resume_token: ::std::option::Option<::std::string::String>,
+            ) -> ::std::result::Result<::std::string::String, $crate::hooks::host::types::Error> {
+                let run = $crate::private::Run::new(run);
+                $with(|plugin| <$plugin as $crate::Report>::start(plugin, &run, time_ms, resume_token.as_deref()))
+            }
+
+            fn params(json: ::std::string::String) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
+                $with(|plugin| <$plugin as $crate::Report>::params(plugin, &json))
+            }
+
+            fn finish(
+                time_ms: u64,
+                status: ::std::string::String,
+            ) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
+                $with(|plugin| <$plugin as $crate::Report>::finish(plugin, time_ms, &status))
+            }
+        }
+
+        impl $crate::hooks::report_scalars::report_scalars::Guest for $exported {
+            fn scalars(
+                block: $crate::hooks::report_scalars::report_scalars::Block,
+            ) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
+                let rows = block.steps.into_iter().zip(block.times_ms).zip(block.names).zip(block.values);
+                let scalars: ::std::vec::Vec<$crate::Scalar> = rows
+                    .map(|(((step, time_ms), name), value)| $crate::Scalar { step, time_ms, name, value })
+                    .collect();
+                $with(|plugin| <$plugin as $crate::Report>::scalars(plugin, &scalars))
+            }
+        }
+        $crate::hooks::report_run::export!($exported with_types_in $crate::hooks::report_run);
+        $crate::hooks::report_scalars::export!($exported with_types_in $crate::hooks::report_scalars);
     };
     (logits, $plugin:ty, $with:ident, $exported:ident) => {
         impl $crate::hooks::logits::logits::Guest for $exported {

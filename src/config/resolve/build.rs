@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::arguments::FIELDS;
 use super::super::run::{
     Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
-    Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
+    Optimizer, Plugin, ReportTo, Resume, Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{NamedPath, ResumeFrom, quoted};
 use super::paths::is_torchscript;
@@ -222,7 +222,16 @@ impl Draft<'_> {
                 .record_steps
                 .as_deref()
                 .map(|path| self.absolute(path)),
+            report_to: self.report_to(),
         })
+    }
+
+    fn report_to(&self) -> ReportTo {
+        match self.arguments.report_to.as_slice() {
+            [] => ReportTo::None,
+            [name] if name == "all" => ReportTo::All,
+            names => ReportTo::Named(names.to_vec()),
+        }
     }
 
     fn saving(&self) -> Result<Saving> {

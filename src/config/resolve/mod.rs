@@ -158,7 +158,6 @@ impl Draft<'_> {
         arguments
             .disable_tqdm
             .get_or_insert(log_level_hides_progress);
-        arguments.report_to.get_or_insert_default();
         arguments.eval_delay.get_or_insert(Number(0.0));
         // Weights are always safetensors; an explicit false was refused.
         arguments.save_safetensors = true;

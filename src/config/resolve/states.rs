@@ -3,6 +3,7 @@
 use super::super::arguments::{Arguments, FIELDS};
 use super::super::field::{Choice, Field, State};
 use super::super::findings::nearest;
+use super::super::run::ReportTo;
 use super::super::setting::quoted;
 use super::Draft;
 
@@ -37,13 +38,12 @@ impl Draft<'_> {
         self.check_reporters();
     }
 
-    /// `none`, `all` (there are none) or names, which are refused until there are reporters to install.
+    /// `none`, `all` or names of plugins of this run.
     fn check_reporters(&mut self) {
-        let Some(names) = self.arguments.report_to.take() else {
-            return;
-        };
+        let names = self.arguments.report_to.clone();
         let is_special = |name: &String| name == "none" || name == "all";
         match names.iter().find(|name| is_special(name)) {
+            Some(name) if names.len() == 1 && name == "none" => self.arguments.report_to.clear(),
             Some(_) if names.len() == 1 => {}
             Some(name) => self.wrong(
                 "report_to",
@@ -54,13 +54,27 @@ impl Draft<'_> {
     }
 
     fn check_reporter(&mut self, name: &str) {
+        let tables = self.input.plugins.iter().map(|table| &table.path);
+        let given = tables.chain(&self.input.arguments.plugin);
+        let stems = given.filter_map(|path| path.file_stem());
+        let plugins: Vec<String> = stems
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .collect();
+        let named = ReportTo::Named(vec![name.to_owned()]);
+        if plugins.iter().any(|plugin| named.includes(plugin)) {
+            return;
+        }
         let shown = quoted(name);
+        let known = REPORTERS
+            .iter()
+            .copied()
+            .chain(plugins.iter().map(String::as_str));
         let text = if REPORTERS.contains(&name) {
             format!(
-                "{shown} is not installed: reporters are plugins, and none is installed; use none"
+                "{shown} is not installed: reporters are plugins; give it with --plugin, or use none"
             )
         } else {
-            let nearest = nearest(name, REPORTERS.iter().copied());
+            let nearest = nearest(name, known);
             let suggestion = nearest
                 .map(|nearest| format!(" (did you mean `{nearest}`?)"))
                 .unwrap_or_default();

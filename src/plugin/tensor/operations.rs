@@ -626,7 +626,7 @@ mod tests {
             allowed: crate::plugin::allowed::Allowed::default(),
             tokenizer: std::sync::OnceLock::new(),
         };
-        State::new(Arc::new(facts))
+        State::new(Arc::new(facts)).expect("nothing to open")
     }
 
     fn sample(kind: Kind, shape: &[i64]) -> Tensor {
