@@ -193,6 +193,13 @@ pub mod tokenizer {
     }
 }
 
+/// No secret is bound.
+pub mod secrets {
+    pub fn available(_name: &str) -> bool {
+        false
+    }
+}
+
 /// A checkpoint whose files a test gives.
 pub mod artifact {
     use super::types::{Error, data, unsupported};
