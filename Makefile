@@ -22,6 +22,7 @@ demo: build model plugins
 # The threads of libtorch sleep while they wait: tests run side by side.
 test: libtorch plugins guests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE cargo test --release
+	cd plugins && cargo test
 
 bench: build model plugins guests
 	cargo build --release --examples

@@ -30,6 +30,23 @@ pub enum Kind {
     Numeric = 77,
 }
 
+impl Kind {
+    /// One word, as plugins are told it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Usage => "usage",
+            Kind::Policy => "policy",
+            Kind::Data => "data",
+            Kind::Plugin => "plugin",
+            Kind::Internal => "internal",
+            Kind::Io => "io",
+            Kind::Stopped => "stopped",
+            Kind::Peer => "peer",
+            Kind::Numeric => "numeric",
+        }
+    }
+}
+
 /// A failure with a kind and, if there is one, a remedy.
 #[derive(Debug)]
 pub struct Failure {

@@ -58,9 +58,10 @@
 //!
 //! # A hook: one word, five places
 //!
-//! A hook (callback, metric, logits, later collator, report, loss) is one word used unchanged as trait (`src/<owner>/`),
+//! A hook (callback, metric, logits, collator, loss, report) is one word used unchanged as trait (`src/<owner>/`),
 //! built-ins beside it, WIT file (`wit/`), adapter (`src/plugin/<hook>.rs`) and conformance test (`tests/hooks/<hook>.rs`).
-//! The loop cannot tell a built-in from a component.
+//! The loop cannot tell a built-in from a component. A collator works on the loader's threads, where a component has an
+//! instance for each worker (`plugin/pool.rs`), a reporter on its own; all other hooks share one on the training thread.
 //!
 //! # Where to add what
 //!

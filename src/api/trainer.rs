@@ -28,7 +28,7 @@ use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
 use crate::wire::hub::{Origin, Pushing};
-use crate::wire::plugins::Plugins;
+use crate::wire::plugins::{self, Plugins};
 use crate::wire::{self, card, inputs, parts, train};
 
 /// Makes a model; called with the generators seeded.
@@ -147,14 +147,17 @@ impl Trainer {
             ModelSource::Init(mut make) => (make()?, Some(make)),
         };
         parts::prepare_model(&run, &mut *model)?;
-        let loaders = Loaders::new(&run, &*model, (parts.data_collator, parts.tokenizer));
+        let tokenizer = parts.tokenizer.map(Arc::new);
+        if let Some(tokenizer) = &tokenizer {
+            plugins.set_tokenizer(tokenizer);
+        }
+        let collators = collators(parts.data_collator, &plugins)?;
+        let loaders = Loaders::new(&run, &*model, (collators, tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let callbacks = joined(plugins.callbacks(), parts.callbacks);
         let trainer_parts = Parts {
-            loss: parts
-                .compute_loss
-                .unwrap_or_else(|| default_loss(&run, &*model)),
+            loss: loss(parts.compute_loss, &plugins, (&run, &*model))?,
             metrics: joined(plugins.metrics(), parts.compute_metrics),
             logits: joined(plugins.logits(), parts.preprocess_logits_for_metrics),
             callbacks: parts::callbacks(&run, callbacks),
@@ -220,6 +223,7 @@ impl Trainer {
         train::check_space(&self.run, self.trainer.model())?;
         let mut training = self.training()?;
         let outcome = self.trainer.train(&mut training, folder.as_deref());
+        let outcome = outcome.inspect_err(|error| self.trainer.fault(error));
         self.training = Some(training);
         let status = if outcome.is_ok() {
             "completed"
@@ -396,9 +400,44 @@ pub fn parameter_groups(
     groups::build(&train::members(model), learning_rate, weight_decay)
 }
 
-fn joined<T>(mut first: Vec<T>, second: Vec<T>) -> Vec<T> {
-    first.extend(second);
+/// Those of plugins, then the program's.
+fn joined<T>(mut first: Vec<T>, then: Vec<T>) -> Vec<T> {
+    first.extend(then);
     first
+}
+
+fn both(hook: &str, parameter: &str) -> anyhow::Error {
+    let message = format!("a plugin provides the hook `{hook}`, and {parameter} is set as well");
+    Failure::usage(message)
+        .hint(format!("a run has one {hook}: leave one of them out"))
+        .into()
+}
+
+/// The program's collator or that of a plugin; told whether rows are trained with.
+fn collators(
+    own: Option<MakeCollator>,
+    plugins: &Plugins,
+) -> Result<Option<plugins::MakeCollator>> {
+    match (own, plugins.collators()) {
+        (Some(_), Some(_)) => Err(both("collator", "data_collator")),
+        (Some(make), None) => Ok(Some(Box::new(move |_| make()))),
+        (None, make) => Ok(make),
+    }
+}
+
+/// The program's loss or that of a plugin, else the default one.
+fn loss(
+    own: Option<Box<dyn Loss>>,
+    plugins: &Plugins,
+    (run, model): (&Run, &dyn Model),
+) -> Result<Box<dyn Loss>> {
+    let label_names = run.model.label_names.clone();
+    let label_names = label_names.unwrap_or_else(|| model.label_names());
+    match (own, plugins.loss(label_names)) {
+        (Some(_), Some(_)) => Err(both("loss", "compute_loss")),
+        (Some(loss), None) | (None, Some(loss)) => Ok(loss),
+        (None, None) => Ok(default_loss(run, model)),
+    }
 }
 
 /// The model's own loss, or label smoothing.
@@ -427,8 +466,9 @@ fn resolved(
 
 /// How rows become batches.
 struct Loaders {
-    collator: Option<MakeCollator>,
-    tokenizer: Option<Tokenizer>,
+    /// Told whether the rows are trained with.
+    collators: Option<plugins::MakeCollator>,
+    tokenizer: Option<Arc<Tokenizer>>,
     main_input: String,
     /// Columns that are kept; `None`: all.
     columns: Option<Vec<String>>,
@@ -438,7 +478,7 @@ impl Loaders {
     fn new(
         run: &Run,
         model: &dyn Model,
-        (collator, tokenizer): (Option<MakeCollator>, Option<Tokenizer>),
+        (collators, tokenizer): (Option<plugins::MakeCollator>, Option<Arc<Tokenizer>>),
     ) -> Self {
         let labels = run.model.label_names.clone();
         let names = || {
@@ -448,7 +488,7 @@ impl Loaders {
                 .collect()
         };
         Self {
-            collator,
+            collators,
             tokenizer,
             main_input: model.main_input().to_owned(),
             columns: run.data.remove_unused_columns.then(names),
@@ -476,9 +516,10 @@ impl Loaders {
         run: &Run,
         rows: Arc<dyn Dataset>,
         (sampler, batch_size): (Box<dyn Sampler>, usize),
+        is_training: bool,
     ) -> Result<Loader> {
-        let collator: Box<dyn Collator> = match (&self.collator, &self.tokenizer) {
-            (Some(make), _) => make(),
+        let collator: Box<dyn Collator> = match (&self.collators, &self.tokenizer) {
+            (Some(make), _) => make(is_training),
             (None, Some(tokenizer)) => Box::new(PaddingCollator::new(tokenizer.padding())),
             (None, None) => Box::new(DefaultCollator),
         };
@@ -502,7 +543,7 @@ impl Loaders {
             None
         };
         let sampler = inputs::train_sampler(run, lengths)?;
-        self.loader(run, rows, (sampler, run.train.batch_size))
+        self.loader(run, rows, (sampler, run.train.batch_size), true)
     }
 
     fn evaluation(
@@ -513,7 +554,7 @@ impl Loaders {
         let batch_size = run.evaluation.batch_size;
         let set = |(name, rows)| {
             let order: Box<dyn Sampler> = Box::new(Sequential);
-            let loader = self.loader(run, rows, (order, batch_size))?;
+            let loader = self.loader(run, rows, (order, batch_size), false)?;
             Ok(EvaluationSet {
                 name,
                 loader,

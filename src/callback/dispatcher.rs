@@ -2,14 +2,21 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Callback, Context, Control, EVENT_KINDS, Event, EventKind, TrainerState};
+use super::{
+    Callback, Context, Control, EVENT_KINDS, Event, EventKind, Fault, OWN_EVENT_KINDS, Parameters,
+    TrainerState,
+};
+use crate::error::told;
+
+/// How many kinds of events there are.
+const KINDS: usize = EVENT_KINDS.len() + OWN_EVENT_KINDS.len();
 
 /// Callbacks in call order: default flow, reporters, the user's, progress last.
 #[derive(Default)]
 pub struct Callbacks {
     list: Vec<Box<dyn Callback>>,
     /// Indices into `list` per event kind, so that an event nobody wants costs nothing.
-    subscribers: [Vec<usize>; EVENT_KINDS.len()],
+    subscribers: [Vec<usize>; KINDS],
 }
 
 impl std::fmt::Debug for Callbacks {
@@ -34,6 +41,25 @@ pub struct View<'a> {
     pub elapsed_seconds: f64,
     /// Micro-batches so far.
     pub micro_step: u64,
+    /// What is trained.
+    pub parameters: Parameters<'a>,
+}
+
+impl<'a> View<'a> {
+    fn context<'c>(&self, control: &'c mut Control) -> Context<'c>
+    where
+        'a: 'c,
+    {
+        Context {
+            state: self.state,
+            control,
+            learning_rates: self.learning_rates,
+            gradient_norm: self.gradient_norm,
+            elapsed_seconds: self.elapsed_seconds,
+            micro_step: self.micro_step,
+            parameters: self.parameters,
+        }
+    }
 }
 
 impl Callbacks {
@@ -65,7 +91,7 @@ impl Callbacks {
     }
 
     fn subscribe(&mut self) {
-        for kind in EVENT_KINDS {
+        for kind in EVENT_KINDS.into_iter().chain(OWN_EVENT_KINDS) {
             let wanting = self.list.iter().enumerate();
             self.subscribers[kind as usize] = wanting
                 .filter(|(_, callback)| callback.wants(kind))
@@ -86,21 +112,30 @@ impl Callbacks {
         for &index in &self.subscribers[kind as usize] {
             let callback = &mut self.list[index];
             control.set_actor(callback.name(), view.state.global_step);
-            let mut context = Context {
-                state: view.state,
-                control,
-                learning_rates: view.learning_rates,
-                gradient_norm: view.gradient_norm,
-                elapsed_seconds: view.elapsed_seconds,
-                micro_step: view.micro_step,
-            };
             callback
-                .on_event(event, &mut context)
+                .on_event(event, &mut view.context(control))
                 .with_context(|| format!("callback {} failed at {kind:?}", callback.name()))?;
         }
         // What the loop itself sets from here on is nobody's wish.
         control.set_actor("", view.state.global_step);
         Ok(())
+    }
+
+    /// Tells all who want to know that the run ends with an error. A callback that fails at it is told of in the log: it hides
+    /// the error from nobody. Wishes have no effect any more.
+    pub fn fault(&mut self, fault: Fault<'_>, view: View<'_>) {
+        let mut control = Control::default();
+        for &index in &self.subscribers[EventKind::Fault as usize] {
+            let callback = &mut self.list[index];
+            let outcome = callback.on_event(Event::Fault(fault), &mut view.context(&mut control));
+            if let Err(error) = outcome {
+                let why = told(&error);
+                tracing::warn!(
+                    "callback {} failed at the end of a run that failed: {why}",
+                    callback.name()
+                );
+            }
+        }
     }
 
     /// Values that callbacks have collected for the next log entry, in call order.

@@ -102,7 +102,7 @@ impl Callback for EarlyStopping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::callback::{Control, TrainerState};
+    use crate::callback::{Control, Parameters, TrainerState};
 
     fn evaluated(
         callback: &mut EarlyStopping,
@@ -116,6 +116,7 @@ mod tests {
             gradient_norm: None,
             elapsed_seconds: 0.0,
             micro_step: 0,
+            parameters: Parameters::default(),
         };
         callback
             .on_event(Event::Evaluate(metrics), &mut context)

@@ -1,6 +1,7 @@
-//! Callbacks: the 13 events of the reference, the state they read and the wishes they express.
+//! Callbacks: the 13 events of the reference and four of our own, the state they read and the wishes they express.
 
 use anyhow::Result;
+use tch::Tensor;
 
 mod control;
 mod default_flow;
@@ -43,6 +44,23 @@ pub enum Event<'a> {
     Log(&'a [(String, f64)]),
     /// After each batch of an evaluation or prediction pass.
     PredictionStep,
+    /// Not of the reference: the gradients of a step are clipped, its update is about to be made.
+    PreOptimizerStep,
+    /// Not of the reference: the update of a step was made, its gradients are still there.
+    OptimizerStep,
+    /// Not of the reference: a run goes on from this checkpoint folder; before [`Event::TrainBegin`].
+    Resume(&'a std::path::Path),
+    /// Not of the reference: the run ends with an error.
+    Fault(Fault<'a>),
+}
+
+/// An error that ends a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault<'a> {
+    /// [`crate::error::Kind::name`].
+    pub kind: &'static str,
+    /// All of it as it is shown.
+    pub message: &'a str,
 }
 
 /// The events without their payload, for subscriptions.
@@ -63,9 +81,13 @@ pub enum EventKind {
     Save,
     Log,
     PredictionStep,
+    PreOptimizerStep,
+    OptimizerStep,
+    Resume,
+    Fault,
 }
 
-/// All kinds, in the order of their numbers.
+/// The kinds of the reference, in the order of their numbers.
 pub const EVENT_KINDS: [EventKind; 13] = [
     EventKind::InitEnd,
     EventKind::TrainBegin,
@@ -80,6 +102,14 @@ pub const EVENT_KINDS: [EventKind; 13] = [
     EventKind::Save,
     EventKind::Log,
     EventKind::PredictionStep,
+];
+
+/// The kinds that the reference does not have; their numbers follow.
+pub const OWN_EVENT_KINDS: [EventKind; 4] = [
+    EventKind::PreOptimizerStep,
+    EventKind::OptimizerStep,
+    EventKind::Resume,
+    EventKind::Fault,
 ];
 
 impl Event<'_> {
@@ -99,7 +129,31 @@ impl Event<'_> {
             Event::Save(_) => EventKind::Save,
             Event::Log(_) => EventKind::Log,
             Event::PredictionStep => EventKind::PredictionStep,
+            Event::PreOptimizerStep => EventKind::PreOptimizerStep,
+            Event::OptimizerStep => EventKind::OptimizerStep,
+            Event::Resume(_) => EventKind::Resume,
+            Event::Fault(_) => EventKind::Fault,
         }
+    }
+}
+
+/// Parameters by name, in model order; read only by agreement, as everything that shares a tensor. What has no gradient
+/// at the moment has an undefined one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parameters<'a> {
+    names: &'a [String],
+    tensors: &'a [Tensor],
+}
+
+impl<'a> Parameters<'a> {
+    /// One name for each tensor.
+    pub fn new(names: &'a [String], tensors: &'a [Tensor]) -> Self {
+        Self { names, tensors }
+    }
+
+    /// Name and tensor of each.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a Tensor)> {
+        self.names.iter().map(String::as_str).zip(self.tensors)
     }
 }
 
@@ -118,6 +172,8 @@ pub struct Context<'a> {
     pub elapsed_seconds: f64,
     /// The micro-batch within the run, for plugins' progress.
     pub micro_step: u64,
+    /// What is trained; in the events around the optimizer's step, the copies that it updates if there are such.
+    pub parameters: Parameters<'a>,
 }
 
 /// Observes a run and may stop it, or ask for logging, evaluation and saving.

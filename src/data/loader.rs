@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use super::maker::{Job, Maker, Source};
 use super::stream::{Convert, Pass, Stream};
 use super::workers::Crew;
-use super::{Batch, Collator, Dataset, Sampler};
+use super::{Batch, Collator, Dataset, Place, Sampler};
 use crate::error::Failure;
 use crate::torch::{
     Generator, default_generator_state, default_random_int64, set_default_generator_state,
@@ -448,14 +448,21 @@ impl<'a> Epoch<'a> {
             let order = self.loader.order(done);
             self.order = Some(order.context("making the order of an epoch")?);
         }
+        let place = Place {
+            epoch: self.base_seed,
+            batch: self.next,
+            worker: self.next % self.loader.workers.max(1),
+        };
         let job = match &mut self.order {
             Some(Order::Known(order)) => Job {
+                place,
                 rows: order.iter().skip(done).take(size).copied().collect(),
                 raw: None,
             },
             Some(Order::AsRead(pass)) => {
                 let raw = pass.read(size)?;
                 Job {
+                    place,
                     rows: (done..done + raw.rows()).collect(),
                     raw: Some(raw),
                 }

@@ -7,12 +7,14 @@ use anyhow::{Context, Error, Result};
 use super::collator::BadExample;
 use super::loader::LoadedBatch;
 use super::stream::Convert;
-use super::{Batch, Collator, Dataset, Table};
+use super::{Batch, Collator, Dataset, Place, Table};
 use crate::error::Failure;
 use crate::torch::Generator;
 
 /// What a batch is made of.
 pub(super) struct Job {
+    /// Where it stands.
+    pub place: Place,
     /// Their numbers.
     pub rows: Vec<usize>,
     /// The rows themselves, as read.
@@ -41,13 +43,13 @@ impl Maker {
 
     /// Makes a batch, with the numbers of `draws` if it needs any.
     pub fn make(&self, job: Job, draws: &mut Generator) -> Result<LoadedBatch> {
-        let Job { rows, raw } = job;
+        let Job { place, rows, raw } = job;
         let batch = match (&self.source, raw) {
-            (Source::Mapped(dataset), _) => self.collate(&**dataset, &rows, draws)?,
+            (Source::Mapped(dataset), _) => self.collate(&**dataset, (place, &rows), draws)?,
             (Source::Streamed(convert), Some(raw)) => {
                 let table = convert.convert(raw)?;
                 let positions: Vec<usize> = (0..rows.len()).collect();
-                self.collate(&table, &positions, draws)?
+                self.collate(&table, (place, &positions), draws)?
             }
             (Source::Streamed(_), None) => anyhow::bail!("a streamed batch without rows"),
         };
@@ -61,7 +63,7 @@ impl Maker {
     fn collate(
         &self,
         dataset: &dyn Dataset,
-        rows: &[usize],
+        (place, rows): (Place, &[usize]),
         draws: &mut Generator,
     ) -> Result<Batch> {
         let read = |row: &usize| {
@@ -69,7 +71,7 @@ impl Maker {
             dataset.get(*row).with_context(context)
         };
         let examples = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let batch = self.collator.collate(&examples, draws);
+        let batch = self.collator.collate_at(place, &examples, draws);
         batch.map_err(|error| explain(error, dataset, rows))
     }
 }

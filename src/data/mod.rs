@@ -119,11 +119,33 @@ pub trait Sampler: Send {
     }
 }
 
+/// Where a batch stands in a run: whatever follows from it alone is the same with any number of workers, and after
+/// resumption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The base seed of its epoch, or of its pass over an evaluation set.
+    pub epoch: i64,
+    /// Its number there.
+    pub batch: usize,
+    /// The worker that makes it; 0 if there are none.
+    pub worker: usize,
+}
+
 /// Turns examples into a batch. One instance serves all workers.
 pub trait Collator: Send + Sync {
     /// Columns become tensors with the batch as first dimension. What is random is drawn from `draws`: the default
     /// generator, or that of the worker.
     fn collate(&self, examples: &[Example], draws: &mut Generator) -> Result<Batch>;
+    /// The same for collators that draw from what follows from the batch's place.
+    fn collate_at(
+        &self,
+        place: Place,
+        examples: &[Example],
+        draws: &mut Generator,
+    ) -> Result<Batch> {
+        let _ = place;
+        self.collate(examples, draws)
+    }
     /// Whether it draws: then a run that goes on needs the generator as it was before the next batch.
     fn is_random(&self) -> bool {
         false

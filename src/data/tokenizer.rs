@@ -143,6 +143,8 @@ pub struct Tokenizer {
     pad_token_id: Option<i64>,
     mask_token_id: Option<i64>,
     special_ids: Vec<i64>,
+    /// In the order of [`SPECIAL_NAMES`].
+    named_ids: Vec<Option<i64>>,
     pad_token_type_id: i64,
     padding_side: Side,
     truncation_side: TruncationDirection,
@@ -159,7 +161,9 @@ impl Tokenizer {
         let inner = load_tokenizer(folder, &config)?;
         let number = |token: String| inner.token_to_id(&token).map(i64::from);
         let number_of = |name| config.special_token(name).and_then(number);
-        let named = SPECIAL_NAMES.iter().filter_map(|name| number_of(name));
+        let named_ids: Vec<Option<i64>> =
+            SPECIAL_NAMES.iter().map(|name| number_of(name)).collect();
+        let named = named_ids.iter().copied().flatten();
         let further = config.further_special_tokens().into_iter();
         let special_ids = named.chain(further.filter_map(number)).collect();
         let files = [TOKENIZER, TOKENIZER_CONFIG]
@@ -173,6 +177,7 @@ impl Tokenizer {
             pad_token_id: number_of("pad_token"),
             mask_token_id: number_of("mask_token"),
             special_ids,
+            named_ids,
             pad_token_type_id: config
                 .settings
                 .get("pad_token_type_id")
@@ -222,6 +227,27 @@ impl Tokenizer {
     /// Tokens that stand for no text (`all_special_ids`).
     pub fn special_ids(&self) -> &[i64] {
         &self.special_ids
+    }
+
+    /// The number of a special token by the first part of its setting's name (`bos`, `pad`, ...), if the tokenizer has one;
+    /// `None`: there is no such name.
+    pub fn special_id(&self, name: &str) -> Option<Option<i64>> {
+        let mut names = SPECIAL_NAMES.iter();
+        let position = names.position(|setting| setting.strip_suffix("_token") == Some(name))?;
+        self.named_ids.get(position).copied()
+    }
+
+    /// The text of tokens; numbers below 0 are left out.
+    pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
+        let known = ids.iter().filter(|id| **id >= 0);
+        let ids = known
+            .map(|id| u32::try_from(*id))
+            .collect::<Result<Vec<u32>, _>>();
+        let ids = ids.context("a token number is too large")?;
+        self.inner
+            .decode(&ids, skip_special)
+            .map_err(|error| anyhow!(error))
+            .context("decoding tokens")
     }
 
     /// Names of the columns it makes; the first is the one whose length counts.

@@ -1,10 +1,13 @@
 //! The built-in metric of classification: the share of labels that are predicted, without positions labelled -100.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::{EvaluationBatch, Metric};
 use crate::error::Failure;
+
+/// A partial result that another metric, or another version, has made.
+const NOT_OURS: &str = "a partial result that is not one of the metric accuracy";
 
 /// Accuracy over logits `(.., classes)` with labels `(..)`, over class ids shaped like the labels, or, with
 /// `multi_label`, over independent logits against indicators (every indicator counts).
@@ -71,6 +74,22 @@ impl Metric for Accuracy {
             self.correct as f64 / self.counted as f64
         };
         Ok(vec![("accuracy".to_owned(), accuracy)])
+    }
+
+    fn partial(&mut self) -> Result<Vec<u8>> {
+        Ok([self.correct, self.counted].map(i64::to_le_bytes).concat())
+    }
+
+    fn merge(&mut self, partial: &[u8]) -> Result<()> {
+        let Some((correct, counted)) = partial.split_first_chunk() else {
+            bail!(NOT_OURS);
+        };
+        let Ok(counted) = counted.try_into() else {
+            bail!(NOT_OURS);
+        };
+        self.correct += i64::from_le_bytes(*correct);
+        self.counted += i64::from_le_bytes(counted);
+        Ok(())
     }
 
     fn names(&self) -> Option<Vec<String>> {

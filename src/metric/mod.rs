@@ -4,12 +4,16 @@ use anyhow::Result;
 use tch::Tensor;
 
 use crate::data::Batch;
+use crate::error::Failure;
 
 mod accuracy;
 mod whole;
 
 pub use accuracy::Accuracy;
 pub use whole::{EvalPrediction, Gathered, Whole};
+
+/// What helps where a metric cannot be computed in parts.
+const PARTIAL_HINT: &str = "use a metric that implements partial and merge";
 
 /// What evaluation hands over for one batch. Outputs have been through the logits processor.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,17 @@ pub trait Metric {
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
     /// The numbers, in the order they are to be shown; names without the `eval_` prefix.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+    /// What this process has seen of the pass, for [`Metric::merge`] of another one.
+    fn partial(&mut self) -> Result<Vec<u8>> {
+        let text = format!("the metric {} has no partial result", self.name());
+        Err(Failure::usage(text).hint(PARTIAL_HINT).into())
+    }
+    /// Adds what another process has seen: `compute` then speaks of both.
+    fn merge(&mut self, partial: &[u8]) -> Result<()> {
+        let _ = partial;
+        let text = format!("the metric {} cannot be merged", self.name());
+        Err(Failure::usage(text).hint(PARTIAL_HINT).into())
+    }
     /// Bytes of tensors that it keeps until `compute`, if they grow with the rows.
     fn held_bytes(&self) -> u64 {
         0

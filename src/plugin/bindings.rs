@@ -29,10 +29,15 @@ wasmtime::component::bindgen!({
             export trainer:plugin/eval-hooks@0.1.0;
             export trainer:plugin/prediction-step-hooks@0.1.0;
             export trainer:plugin/log-hooks@0.1.0;
+            export trainer:plugin/optimizer-hooks@0.1.0;
             export trainer:plugin/checkpoint-hooks@0.1.0;
+            export trainer:plugin/resume-hooks@0.1.0;
+            export trainer:plugin/fault-hooks@0.1.0;
             export trainer:plugin/metrics@0.1.0;
             export trainer:plugin/whole-metrics@0.1.0;
             export trainer:plugin/logits@0.1.0;
+            export trainer:plugin/collator@0.1.0;
+            export trainer:plugin/loss@0.1.0;
             export trainer:plugin/report-run@0.1.0;
             export trainer:plugin/report-scalars@0.1.0;
         }
@@ -45,7 +50,7 @@ wasmtime::component::bindgen!({
         "trainer:host/run.ctx": crate::plugin::context::Ctx,
         "trainer:host/run.setup": crate::plugin::context::Setup,
         "trainer:host/data.batch": crate::plugin::batch::Handle,
-        "trainer:host/data.features": crate::plugin::ungranted::Features,
+        "trainer:host/data.features": crate::plugin::features::Handle,
         "trainer:host/artifact.artifact": crate::plugin::artifact::Handle,
     },
     trappable_error_type: { "trainer:host/types.error" => crate::plugin::fault::HostError },

@@ -14,7 +14,7 @@ use super::bindings::trainer::host::types::Error as GuestError;
 use super::hook::Hook;
 use super::instance::{Hooks, Instance, Returned, Saved};
 use super::state::State;
-use crate::callback::{Callback, Context, EVENT_KINDS, Event, EventKind};
+use crate::callback::{Callback, Context, EVENT_KINDS, Event, EventKind, OWN_EVENT_KINDS};
 use crate::checkpoint::json::named_numbers;
 use crate::error::Failure;
 
@@ -45,18 +45,20 @@ impl Hooked {
         }
     }
 
-    /// Whether a component has a callback at all.
+    /// Whether a component has a callback at all, or state, which checkpoints take from callbacks.
     pub(super) fn exported(hooks: &Hooks) -> bool {
-        EVENT_KINDS.iter().any(|kind| has(hooks, *kind))
+        let mut kinds = EVENT_KINDS.iter().chain(&OWN_EVENT_KINDS);
+        kinds.any(|kind| has(hooks, *kind)) || hooks.has_state()
     }
 
     /// Steps that the plugin asked to leave out.
     fn skips(&self, kind: EventKind, step: u64) -> bool {
         match kind {
-            // `on_step_begin` comes before the step is counted.
-            EventKind::StepBegin | EventKind::SubstepEnd => {
-                !(step + 1).is_multiple_of(self.every_steps)
-            }
+            // These come before the step is counted.
+            EventKind::StepBegin
+            | EventKind::SubstepEnd
+            | EventKind::PreOptimizerStep
+            | EventKind::OptimizerStep => !(step + 1).is_multiple_of(self.every_steps),
             EventKind::StepEnd => !step.is_multiple_of(self.every_steps),
             _ => false,
         }
@@ -85,8 +87,15 @@ impl Callback for Hooked {
             return Ok(());
         }
         let mut instance = self.instance.borrow_mut();
+        if kind == EventKind::Fault && instance.hooks().is_none() {
+            // It was stopped, which may be the fault.
+            return Ok(());
+        }
         let outcome = instance.call(hook_of(kind), |store, hooks| {
-            store.data_mut().view.begin(context);
+            let State { view, facts, .. } = store.data_mut();
+            view.begin(context);
+            view.show_model(context, &facts.allowed)
+                .map_err(wasmtime::Error::msg)?;
             let returned = dispatch(store, hooks, event)?;
             if returned.is_ok() {
                 store.data_mut().view.apply(context.control);
@@ -168,6 +177,9 @@ fn has(hooks: &Hooks, kind: EventKind) -> bool {
         EventKind::Save => hooks.checkpoint.is_some(),
         EventKind::Log => hooks.log.is_some(),
         EventKind::PredictionStep => hooks.prediction_step.is_some(),
+        EventKind::PreOptimizerStep | EventKind::OptimizerStep => hooks.optimizer.is_some(),
+        EventKind::Resume => hooks.resume.is_some(),
+        EventKind::Fault => hooks.fault.is_some(),
     }
 }
 
@@ -186,6 +198,10 @@ fn hook_of(kind: EventKind) -> Hook {
         EventKind::Save => Hook::Save,
         EventKind::Log => Hook::Log,
         EventKind::PredictionStep => Hook::PredictionStep,
+        EventKind::PreOptimizerStep => Hook::PreOptimizerStep,
+        EventKind::OptimizerStep => Hook::OptimizerStep,
+        EventKind::Resume => Hook::Resume,
+        EventKind::Fault => Hook::Fault,
     }
 }
 
@@ -245,6 +261,33 @@ fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Return
             store.data_mut().artifact = Some(Artifact::of(folder));
             hook.call_on_save(store, ctx, Resource::new_borrow(0))
         }),
+        Event::PreOptimizerStep | Event::OptimizerStep | Event::Resume(_) | Event::Fault(_) => {
+            dispatch_own(store, hooks, event)
+        }
     };
     outcome.unwrap_or(Ok(Ok::<(), GuestError>(())))
+}
+
+/// The same for the events that the reference does not have.
+fn dispatch_own(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Option<Returned<()>> {
+    let ctx = Resource::new_borrow(0);
+    match event {
+        Event::PreOptimizerStep => hooks
+            .optimizer
+            .as_ref()
+            .map(|hook| hook.call_on_pre_optimizer_step(store, ctx)),
+        Event::OptimizerStep => hooks
+            .optimizer
+            .as_ref()
+            .map(|hook| hook.call_on_optimizer_step(store, ctx)),
+        Event::Resume(folder) => hooks.resume.as_ref().map(|hook| {
+            store.data_mut().artifact = Some(Artifact::of(folder));
+            hook.call_on_resume(store, ctx, Resource::new_borrow(0))
+        }),
+        Event::Fault(fault) => hooks
+            .fault
+            .as_ref()
+            .map(|hook| hook.call_on_fault(store, ctx, fault.kind, fault.message)),
+        _ => None,
+    }
 }

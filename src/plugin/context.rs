@@ -9,12 +9,13 @@ use serde_json::Value;
 use tch::Tensor;
 use wasmtime::component::Resource;
 
+use super::allowed::Allowed;
 use super::bindings::trainer::host::run::{self, Progress};
 use super::bindings::trainer::host::types::Better;
 use super::fault::HostError;
 use super::rng;
 use super::state::State;
-use super::tensor;
+use super::tensor::{self, Tensors};
 use super::text::{is_unsafe, printable};
 use crate::callback::{Context, Control, TrainerState};
 
@@ -116,6 +117,9 @@ pub(super) struct View {
     changed: bool,
     training_reason: Option<String>,
     epoch_reason: Option<String>,
+    /// Parameters, and those of them that have a gradient with it; only for plugins that may read them.
+    parameters: Vec<(String, Tensor)>,
+    gradients: Vec<(String, Tensor)>,
     latest: HashMap<String, f64>,
     seen_entries: usize,
     emitted: Vec<(String, Emitted)>,
@@ -142,6 +146,35 @@ impl View {
         self.changed = false;
         (self.training_reason, self.epoch_reason) = (None, None);
         self.read_new_entries(state);
+    }
+
+    /// Shares what the plugin may read of the model; nothing is copied.
+    pub(super) fn show_model(
+        &mut self,
+        context: &Context<'_>,
+        allowed: &Allowed,
+    ) -> Result<(), tch::TchError> {
+        if allowed.parameters {
+            let parameters = context.parameters.iter();
+            let share = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.shallow_clone());
+            self.parameters = parameters.map(share).collect();
+        }
+        if allowed.gradients {
+            self.gradients.clear();
+            for (name, tensor) in context.parameters.iter() {
+                let gradient = tensor.f_grad()?;
+                if gradient.defined() {
+                    self.gradients.push((name.to_owned(), gradient));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of what only the call showed.
+    pub(super) fn end(&mut self) {
+        self.parameters.clear();
+        self.gradients.clear();
     }
 
     /// Makes the wishes of a call that ended well.
@@ -220,24 +253,54 @@ impl View {
     }
 }
 
-/// Whether a name that a plugin chose can be shown and stored.
+/// Whether the name of a metric that a plugin chose can be shown and stored.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
+    check_named("metric", name)
+}
+
+/// The same for the name of something else.
+pub(super) fn check_named(what: &str, name: &str) -> Result<(), String> {
     if name.is_empty() {
-        return Err("a metric has an empty name".to_owned());
+        return Err(format!("a {what} has an empty name"));
     }
     if name.len() > MAX_NAME {
         return Err(format!(
-            "the metric name `{}` is longer than {MAX_NAME} bytes",
+            "the {what} name `{}` is longer than {MAX_NAME} bytes",
             printable(name, 40)
         ));
     }
     if name.chars().any(is_unsafe) {
         return Err(format!(
-            "the metric name `{}` has control characters",
+            "the {what} name `{}` has control characters",
             printable(name, MAX_NAME)
         ));
     }
     Ok(())
+}
+
+fn not_requested(capability: &str) -> HostError {
+    HostError::denied(format!(
+        "needs the capability `{capability}`, which the plugin's manifest does not request"
+    ))
+}
+
+/// Handles to the tensors whose names match.
+fn lend(
+    tensors: &mut Tensors,
+    named: &[(String, Tensor)],
+    pattern: &str,
+) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
+    let known = glob::Pattern::new(pattern).map_err(|error| {
+        HostError::data(format!(
+            "the pattern `{}` cannot be read: {error}",
+            printable(pattern, MAX_NAME)
+        ))
+    })?;
+    named
+        .iter()
+        .filter(|(name, _)| known.matches(name))
+        .map(|(name, tensor)| Ok((name.clone(), tensors.lend(tensor)?)))
+        .collect()
 }
 
 impl run::Host for State {}
@@ -306,21 +369,23 @@ impl run::HostCtx for State {
     fn parameters(
         &mut self,
         _: Resource<Ctx>,
-        _: String,
+        pattern: String,
     ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
-        Err(HostError::denied(
-            "reading parameters needs the grant tensor:params, which this version cannot give",
-        ))
+        if !self.facts.allowed.parameters {
+            return Err(not_requested("parameters"));
+        }
+        lend(&mut self.tensors, &self.view.parameters, &pattern)
     }
 
     fn gradients(
         &mut self,
         _: Resource<Ctx>,
-        _: String,
+        pattern: String,
     ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
-        Err(HostError::denied(
-            "reading gradients needs the grant tensor:grads, which this version cannot give",
-        ))
+        if !self.facts.allowed.gradients {
+            return Err(not_requested("gradients"));
+        }
+        lend(&mut self.tensors, &self.view.gradients, &pattern)
     }
 
     fn rng(
@@ -458,6 +523,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::callback::Parameters;
 
     fn context<'a>(state: &'a TrainerState, control: &'a mut Control) -> Context<'a> {
         Context {
@@ -467,6 +533,7 @@ mod tests {
             gradient_norm: None,
             elapsed_seconds: 1.5,
             micro_step: 4,
+            parameters: Parameters::default(),
         }
     }
 

@@ -30,12 +30,20 @@ pub enum Hook {
     PredictionStep,
     Log,
     Save,
+    PreOptimizerStep,
+    OptimizerStep,
+    Resume,
+    Fault,
     MetricsNew,
     MetricsUpdate,
+    MetricsPartial,
+    MetricsMerge,
     MetricsCompute,
     MetricsDrop,
     WholeMetrics,
     Preprocess,
+    Collate,
+    ComputeLoss,
     ReportStart,
     ReportParams,
     ReportScalars,
@@ -67,12 +75,20 @@ impl Hook {
             Hook::PredictionStep => "prediction-step-hooks.on-prediction-step",
             Hook::Log => "log-hooks.on-log",
             Hook::Save => "checkpoint-hooks.on-save",
+            Hook::PreOptimizerStep => "optimizer-hooks.on-pre-optimizer-step",
+            Hook::OptimizerStep => "optimizer-hooks.on-optimizer-step",
+            Hook::Resume => "resume-hooks.on-resume",
+            Hook::Fault => "fault-hooks.on-fault",
             Hook::MetricsNew => "metrics.accumulator",
             Hook::MetricsUpdate => "metrics.update",
+            Hook::MetricsPartial => "metrics.partial",
+            Hook::MetricsMerge => "metrics.merge",
             Hook::MetricsCompute => "metrics.compute",
             Hook::MetricsDrop => "metrics.drop",
             Hook::WholeMetrics => "whole-metrics.compute-metrics",
             Hook::Preprocess => "logits.preprocess",
+            Hook::Collate => "collator.collate",
+            Hook::ComputeLoss => "loss.compute-loss",
             Hook::ReportStart => "report-run.start",
             Hook::ReportParams => "report-run.params",
             Hook::ReportScalars => "report-scalars.scalars",
@@ -84,14 +100,24 @@ impl Hook {
     pub(super) fn time_limit(self) -> Limit {
         match self {
             Hook::Instantiate | Hook::Init => Limit::InitTime,
-            Hook::StepBegin | Hook::StepEnd | Hook::SubstepEnd | Hook::PredictionStep => {
-                Limit::StepTime
-            }
+            Hook::StepBegin
+            | Hook::StepEnd
+            | Hook::SubstepEnd
+            | Hook::PredictionStep
+            | Hook::PreOptimizerStep
+            | Hook::OptimizerStep
+            | Hook::Collate
+            | Hook::ComputeLoss => Limit::StepTime,
             Hook::ReportStart | Hook::ReportParams | Hook::ReportScalars | Hook::ReportFinish => {
                 Limit::ReportTime
             }
             _ => Limit::Time,
         }
+    }
+
+    /// Whether operations in the call are part of the graph that gradients are made from.
+    pub(super) fn is_differentiated(self) -> bool {
+        self == Hook::ComputeLoss
     }
 }
 
@@ -110,10 +136,15 @@ pub(super) const CALLED: &[&str] = &[
     "eval-hooks",
     "prediction-step-hooks",
     "log-hooks",
+    "optimizer-hooks",
     "checkpoint-hooks",
+    "resume-hooks",
+    "fault-hooks",
     "metrics",
     "whole-metrics",
     "logits",
+    "collator",
+    "loss",
     "report-run",
     "report-scalars",
 ];
@@ -122,16 +153,7 @@ pub(super) const CALLED: &[&str] = &[
 pub(super) const SUPPORTING: &[&str] = &["lifecycle", "stateful"];
 
 /// Interfaces of the contract that no part of this version calls yet.
-pub(super) const NOT_YET_CALLED: &[&str] = &[
-    "optimizer-hooks",
-    "resume-hooks",
-    "fault-hooks",
-    "collator",
-    "loss",
-    "report-text",
-    "report-tables",
-    "report-artifacts",
-];
+pub(super) const NOT_YET_CALLED: &[&str] = &["report-text", "report-tables", "report-artifacts"];
 
 /// Interfaces of `trainer:host`.
 pub(super) const PROVIDED: &[&str] = &[

@@ -90,9 +90,14 @@ pub(super) fn examine(name: &str, bytes: &[u8]) -> Result<Anatomy> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Two lower-case digits for each byte.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes
         .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         })
@@ -136,11 +141,12 @@ impl Anatomy {
 
     /// Interfaces of our package that the component exports, without package and version.
     pub(super) fn hooks(&self) -> Vec<&str> {
-        self.exports
-            .iter()
-            .filter_map(|export| interface(export, "trainer:plugin/"))
-            .map(|(name, _)| name)
-            .collect()
+        let exports = self.exports.iter();
+        let ours = exports.filter_map(|export| interface(export, "trainer:plugin/"));
+        let mut hooks: Vec<&str> = ours.map(|(name, _)| name).collect();
+        // Toolchains order them as they like.
+        hooks.sort_unstable();
+        hooks
     }
 
     /// Whether this program can call it at all.
@@ -456,9 +462,9 @@ mod tests {
                 "speaks version 0.2.0 of trainer:plugin/lifecycle",
             ),
             (
-                &[base, "trainer:plugin/collator@0.1.0"],
+                &[base, "trainer:plugin/report-run@0.1.0"],
                 &[],
-                "not supported by this version: collator",
+                "not supported by this version: report-run",
             ),
             (
                 &[base, "trainer:plugin/dream@0.1.0"],

@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tch::Tensor;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker, Resource};
 use wasmtime::{Engine, Store};
 
 use super::bindings;
 use super::bindings::exports::trainer::plugin as hooks;
+use super::bindings::trainer::host::tensor::NamedTensor;
 use super::bindings::trainer::host::types::Error as GuestError;
 use super::context::Settings;
 use super::engine::TICK;
-use super::fault::{Cause, Fault, Violation};
+use super::fault::{Cause, Fault, HostError, Violation};
 use super::hook::{self, Hook};
 use super::limits::{Limit, Limits};
 use super::state::{Facts, State};
+use super::tensor::Tensors;
 use super::text::printable;
-use super::usage::{Durations, Usage};
+use super::usage::{Durations, Tally, Usage};
 use super::wasi;
 use crate::error::{Failure, Kind};
 
@@ -37,10 +40,15 @@ struct Indices {
     eval: Option<hooks::eval_hooks::GuestIndices>,
     prediction_step: Option<hooks::prediction_step_hooks::GuestIndices>,
     log: Option<hooks::log_hooks::GuestIndices>,
+    optimizer: Option<hooks::optimizer_hooks::GuestIndices>,
     checkpoint: Option<hooks::checkpoint_hooks::GuestIndices>,
+    resume: Option<hooks::resume_hooks::GuestIndices>,
+    fault: Option<hooks::fault_hooks::GuestIndices>,
     metrics: Option<hooks::metrics::GuestIndices>,
     whole_metrics: Option<hooks::whole_metrics::GuestIndices>,
     logits: Option<hooks::logits::GuestIndices>,
+    collator: Option<hooks::collator::GuestIndices>,
+    loss: Option<hooks::loss::GuestIndices>,
     report_run: Option<hooks::report_run::GuestIndices>,
     report_scalars: Option<hooks::report_scalars::GuestIndices>,
 }
@@ -56,12 +64,24 @@ pub(super) struct Hooks {
     pub eval: Option<hooks::eval_hooks::Guest>,
     pub prediction_step: Option<hooks::prediction_step_hooks::Guest>,
     pub log: Option<hooks::log_hooks::Guest>,
+    pub optimizer: Option<hooks::optimizer_hooks::Guest>,
     pub checkpoint: Option<hooks::checkpoint_hooks::Guest>,
+    pub resume: Option<hooks::resume_hooks::Guest>,
+    pub fault: Option<hooks::fault_hooks::Guest>,
     pub metrics: Option<hooks::metrics::Guest>,
     pub whole_metrics: Option<hooks::whole_metrics::Guest>,
     pub logits: Option<hooks::logits::Guest>,
+    pub collator: Option<hooks::collator::Guest>,
+    pub loss: Option<hooks::loss::Guest>,
     pub report_run: Option<hooks::report_run::Guest>,
     pub report_scalars: Option<hooks::report_scalars::Guest>,
+}
+
+impl Hooks {
+    /// Whether there is state to be saved.
+    pub(super) fn has_state(&self) -> bool {
+        self.stateful.is_some()
+    }
 }
 
 /// Finds an interface in a component: `None` if it is not exported, an error if it is not as the contract says.
@@ -102,10 +122,15 @@ impl Indices {
             eval: find!(pre, eval_hooks, "eval-hooks"),
             prediction_step: find!(pre, prediction_step_hooks, "prediction-step-hooks"),
             log: find!(pre, log_hooks, "log-hooks"),
+            optimizer: find!(pre, optimizer_hooks, "optimizer-hooks"),
             checkpoint: find!(pre, checkpoint_hooks, "checkpoint-hooks"),
+            resume: find!(pre, resume_hooks, "resume-hooks"),
+            fault: find!(pre, fault_hooks, "fault-hooks"),
             metrics: find!(pre, metrics, "metrics"),
             whole_metrics: find!(pre, whole_metrics, "whole-metrics"),
             logits: find!(pre, logits, "logits"),
+            collator: find!(pre, collator, "collator"),
+            loss: find!(pre, loss, "loss"),
             report_run: find!(pre, report_run, "report-run"),
             report_scalars: find!(pre, report_scalars, "report-scalars"),
         })
@@ -119,13 +144,13 @@ impl Indices {
         let lifecycle = self.lifecycle.load(&mut *store, instance)?;
         Ok(
             load!(self, store, instance, lifecycle; stateful, train, epoch, step, substep, eval,
-            prediction_step, log, checkpoint, metrics, whole_metrics, logits, report_run, report_scalars),
+            prediction_step, log, optimizer, checkpoint, resume, fault, metrics, whole_metrics, logits,
+            collator, loss, report_run, report_scalars),
         )
     }
 }
 
 /// A component that is linked and can be given stores.
-#[derive(Clone)]
 pub(super) struct Linked {
     engine: &'static Engine,
     pre: InstancePre<State>,
@@ -135,6 +160,11 @@ pub(super) struct Linked {
 }
 
 impl Linked {
+    /// What does not change while the plugin lives.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Links a component to what the host provides.
     pub(super) fn new(
         engine: &'static Engine,
@@ -190,7 +220,7 @@ struct Live {
 
 /// A plugin at work.
 pub(super) struct Instance {
-    linked: Linked,
+    linked: Arc<Linked>,
     live: Option<Live>,
     /// Grows with each store, so that what belonged to an earlier one is recognised.
     generation: u64,
@@ -221,7 +251,7 @@ struct Past {
 
 impl Instance {
     /// The first store, with `init` done.
-    pub(super) fn start(linked: Linked) -> Result<Self> {
+    pub(super) fn start(linked: Arc<Linked>) -> Result<Self> {
         let mut instance = Self {
             linked,
             live: None,
@@ -239,11 +269,6 @@ impl Instance {
 
     pub(super) fn name(&self) -> &str {
         &self.linked.facts.name
-    }
-
-    /// What another instance of the same plugin is made of.
-    pub(super) fn linked(&self) -> &Linked {
-        &self.linked
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -383,14 +408,11 @@ impl Instance {
         })
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    /// What it has cost so far.
+    pub(super) fn tally(&self) -> Tally {
         let state = self.live.as_ref().map(|live| live.store.data());
-        Usage {
-            name: self.name().to_owned(),
-            calls: self.durations.calls(),
-            total: self.durations.total(),
-            median: self.durations.quantile(0.5),
-            p99: self.durations.quantile(0.99),
+        Tally {
+            durations: self.durations.clone(),
             peak_memory: self
                 .past
                 .peak_memory
@@ -402,16 +424,22 @@ impl Instance {
         }
     }
 
+    /// The same, summed up.
+    pub(super) fn usage(&self) -> Usage {
+        self.tally().usage(self.name())
+    }
+
     fn renew(&mut self) -> Result<()> {
         self.counts[Hook::Instantiate as usize] += 1;
         self.generation += 1;
+        let linked = self.linked.clone();
         let Linked {
             engine,
             pre,
             indices,
             facts,
-            ..
-        } = &self.linked;
+            config,
+        } = &*linked;
         let state = State::new(facts.clone()).map_err(|error| {
             let text = format!(
                 "plugin `{}`: its folders cannot be opened: {error:#}",
@@ -430,16 +458,14 @@ impl Instance {
             Ok(hooks) => self.live = Some(Live { store, hooks }),
             Err(error) => return Err(self.bury(Hook::Instantiate, store, error).into()),
         }
-        let config = std::mem::take(&mut self.linked.config);
         let outcome = self.run(Hook::Init, |store, hooks| {
             hooks.lifecycle.call_init(
                 store,
                 Resource::new_borrow(0),
                 Resource::new_borrow(0),
-                &config,
+                config,
             )
         });
-        self.linked.config = config;
         if outcome.is_err() {
             self.live = None;
         }
@@ -463,9 +489,12 @@ impl Instance {
         };
         let time = time_of(&self.linked.facts.limits, hook);
         store.set_epoch_deadline(ticks(time));
-        store.data_mut().begin_call(time);
-        // What guests compute is never part of a graph; a loss hook will be the exception.
-        let returned = tch::no_grad(|| body(store, hooks));
+        store.data_mut().begin_call(hook, time);
+        // What guests compute is part of a graph only where it becomes the loss.
+        let returned = match hook.is_differentiated() {
+            true => body(store, hooks),
+            false => tch::no_grad(|| body(store, hooks)),
+        };
         match returned {
             Ok(Ok(value)) => {
                 store.data_mut().end_call();
@@ -511,6 +540,22 @@ impl Instance {
             violation,
             output,
         }
+    }
+}
+
+/// The tensors that a hook returned, by name: the host's again.
+pub(super) fn taken_back(
+    tensors: &mut Tensors,
+    named: Vec<NamedTensor>,
+) -> Returned<Vec<(String, Tensor)>> {
+    let taken: std::result::Result<Vec<_>, HostError> = named
+        .into_iter()
+        .map(|entry| Ok((entry.name, tensors.take_back(entry.value)?)))
+        .collect();
+    match taken {
+        Ok(taken) => Ok(Ok(taken)),
+        Err(HostError::Guest(error)) => Ok(Err(error)),
+        Err(HostError::Trap(error)) => Err(error),
     }
 }
 

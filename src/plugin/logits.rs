@@ -9,9 +9,8 @@ use wasmtime::component::Resource;
 
 use super::batch::Batch;
 use super::context::check_name;
-use super::fault::HostError;
 use super::hook::Hook;
-use super::instance::Instance;
+use super::instance::{Instance, taken_back};
 use crate::metric::{EvaluationBatch, LogitsProcessor};
 
 /// The `logits` interface.
@@ -39,16 +38,7 @@ impl Processor {
                     Ok(named) => named,
                     Err(error) => return Ok(Err(error)),
                 };
-                let tensors = &mut store.data_mut().tensors;
-                let taken: std::result::Result<Vec<_>, HostError> = named
-                    .into_iter()
-                    .map(|entry| Ok((entry.name, tensors.take_back(entry.value)?)))
-                    .collect();
-                match taken {
-                    Ok(outputs) => Ok(Ok(outputs)),
-                    Err(HostError::Guest(error)) => Ok(Err(error)),
-                    Err(HostError::Trap(error)) => Err(error),
-                }
+                taken_back(&mut store.data_mut().tensors, named)
             })
     }
 }

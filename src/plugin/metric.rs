@@ -106,6 +106,26 @@ impl Metric for Streaming {
         })?;
         checked(&instance, Hook::MetricsCompute, numbers)
     }
+
+    fn partial(&mut self) -> Result<Vec<u8>> {
+        let accumulator = self.current()?;
+        let mut instance = self.instance.borrow_mut();
+        instance.call(Hook::MetricsPartial, |store, hooks| {
+            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+            metrics.accumulator().call_partial(store, accumulator)
+        })
+    }
+
+    fn merge(&mut self, partial: &[u8]) -> Result<()> {
+        let accumulator = self.current()?;
+        let mut instance = self.instance.borrow_mut();
+        instance.call(Hook::MetricsMerge, |store, hooks| {
+            let metrics = hooks.metrics.as_ref().ok_or_else(absent)?;
+            metrics
+                .accumulator()
+                .call_merge(store, accumulator, partial)
+        })
+    }
 }
 
 /// The `whole-metrics` interface.

@@ -1,11 +1,13 @@
-//! WebAssembly plugins: components that provide metrics, logits processors and callbacks and can do nothing but compute.
+//! WebAssembly plugins: components that provide metrics, logits processors, callbacks, collators and losses, and can do
+//! nothing but compute.
 //!
 //! ```text
 //! file -> inspect (is it a plugin, what does it ask for) -> config (values against its schema)
 //!      -> compile (in a child, cached under a seal) -> instance (a store, limits, `init`)
-//!      -> metric, logits, callback: the traits of those folders, so that the loop cannot tell them from built-ins
+//!      -> metric, logits, callback, loss: the traits of those folders, so that the loop cannot tell them from built-ins
+//!      -> pool -> collator: the same on the loader's threads, with an instance for each worker
 //! ```
-//! `plugin` implements traits of `metric` and `callback` and is named by nothing but the command line.
+//! `plugin` implements traits of `metric`, `callback`, `data` and `loss` and is named by nothing but the command line.
 
 mod allowed;
 mod artifact;
@@ -14,12 +16,14 @@ mod bindings;
 mod cache;
 mod callback;
 pub mod capability;
+mod collator;
 mod compile;
 mod config;
 mod context;
 mod egress;
 mod engine;
 mod fault;
+mod features;
 mod hook;
 mod http;
 pub mod inspect;
@@ -27,23 +31,26 @@ mod instance;
 mod limits;
 mod log;
 mod logits;
+mod loss;
 pub mod manifest;
 mod meter;
 mod metric;
 mod origin;
+mod pool;
 mod reports;
 mod requests;
 mod rng;
 mod state;
 mod tensor;
 mod text;
-mod ungranted;
+mod tokenizer;
 mod usage;
 mod wasi;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
 use serde_json::{Map, Value};
@@ -55,11 +62,15 @@ pub use limits::{Bytes, Limit, Limits};
 pub use usage::Usage;
 
 use crate::callback::Callback;
+use crate::data::{Collator, Tokenizer};
+use crate::error::Failure;
+use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::report::{self, Delivery, Destination, Reporter};
 use allowed::Allowed;
 use instance::{Instance, Linked};
 use manifest::Manifest;
+use pool::Pool;
 use state::Facts;
 
 /// One plugin as the user named it.
@@ -111,6 +122,8 @@ impl Environment {
 /// A plugin that has been loaded. Its hooks share one guest, and with it its state.
 pub struct Plugin {
     instance: Rc<RefCell<Instance>>,
+    linked: Arc<Linked>,
+    pool: Arc<Pool>,
     manifest: Option<Manifest>,
     digest: String,
     config: Value,
@@ -118,10 +131,9 @@ pub struct Plugin {
 
 impl std::fmt::Debug for Plugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.instance.borrow().name().to_owned();
         formatter
             .debug_struct("Plugin")
-            .field("name", &name)
+            .field("name", &self.name())
             .field("digest", &self.digest)
             .finish_non_exhaustive()
     }
@@ -155,6 +167,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let capabilities = capability::admit(name, &requests, &spec.grants, &given)?;
     let config = config::resolve(name, manifest.as_ref(), &given)?;
     let allowed = Allowed::new(name, manifest.as_ref(), &capabilities, &given, environment)?;
+    check_loss(name, &anatomy, &allowed)?;
     let engine = engine::engine()?;
     let code = compile::compiled(&compile::Job {
         name,
@@ -166,13 +179,28 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     })?;
     let component = engine::load(engine, &code)?;
     let facts = facts(spec, environment, manifest.as_ref(), allowed);
-    let instance = Instance::start(Linked::new(engine, &component, facts, config.to_string())?)?;
+    let linked = Arc::new(Linked::new(engine, &component, facts, config.to_string())?);
     Ok(Plugin {
-        instance: Rc::new(RefCell::new(instance)),
+        instance: Rc::new(RefCell::new(Instance::start(linked.clone())?)),
+        pool: Arc::new(Pool::new(linked.clone())),
+        linked,
         manifest,
         digest: anatomy.digest,
         config,
     })
+}
+
+/// A loss decides the weights: who exports it must ask for that, so that the user is told.
+fn check_loss(name: &str, anatomy: &inspect::Anatomy, allowed: &Allowed) -> Result<()> {
+    if allowed.loss || !anatomy.hooks().contains(&"loss") {
+        return Ok(());
+    }
+    let text = format!(
+        "plugin `{name}`: exports the hook `loss`, but its manifest does not request the capability `loss`"
+    );
+    Err(Failure::data(text)
+        .hint("its author adds \"loss\": \"the reason\" to `requests` in the manifest")
+        .into())
 }
 
 fn facts(
@@ -194,6 +222,7 @@ fn facts(
         arguments: environment.arguments.clone(),
         limits: spec.limits.clone(),
         allowed,
+        tokenizer: OnceLock::new(),
     }
 }
 
@@ -227,7 +256,47 @@ impl Plugin {
         }
     }
 
-    /// The callback it provides, if any.
+    /// Makes collators, if it provides one: one for each loader, and told whether what it loads is trained with.
+    pub fn collators(&self) -> Option<impl Fn(bool) -> Box<dyn Collator> + use<>> {
+        let instance = self.instance.borrow();
+        let exported = instance
+            .hooks()
+            .is_some_and(|hooks| hooks.collator.is_some());
+        let pool = self.pool.clone();
+        exported.then(|| {
+            move |is_training| -> Box<dyn Collator> {
+                Box::new(collator::Collating::new(pool.clone(), is_training))
+            }
+        })
+    }
+
+    /// The loss it provides, if any, of batches whose labels are the columns of these names.
+    pub fn loss(&self, label_names: Vec<String>) -> Option<Box<dyn Loss>> {
+        let exported = self.provides_loss();
+        let make = || -> Box<dyn Loss> {
+            Box::new(loss::Objective::new(self.instance.clone(), label_names))
+        };
+        exported.then(make)
+    }
+
+    /// Whether it provides a loss.
+    pub fn provides_loss(&self) -> bool {
+        let instance = self.instance.borrow();
+        instance.hooks().is_some_and(|hooks| hooks.loss.is_some())
+    }
+
+    /// Hands it the run's tokenizer; before, its hooks have none.
+    pub fn set_tokenizer(&self, tokenizer: Arc<Tokenizer>) {
+        // A second one would be the same.
+        let _ = self.linked.facts().tokenizer.set(tokenizer);
+    }
+
+    /// Its name in the run.
+    pub fn name(&self) -> &str {
+        &self.linked.facts().name
+    }
+
+    /// The callback it provides, if any: also where it only has state, which checkpoints take from callbacks.
     pub fn callbacks(&self) -> Vec<Box<dyn Callback>> {
         let exported = self
             .instance
@@ -258,13 +327,8 @@ impl Plugin {
         if !instance.hooks().is_some_and(reports::Reports::exported) {
             return Ok(None);
         }
-        let own = Instance::start(instance.linked().clone())?;
+        let own = Instance::start(self.linked.clone())?;
         Ok(Some(Box::new(reports::Reports::new(own))))
-    }
-
-    /// Its name in this run.
-    pub fn name(&self) -> String {
-        self.instance.borrow().name().to_owned()
     }
 
     /// Metrics it announced in `init`.
@@ -278,11 +342,14 @@ impl Plugin {
 
     /// What it cost so far.
     pub fn usage(&self) -> Usage {
-        self.instance.borrow().usage()
+        let mut tally = self.pool.tally();
+        tally.add(&self.instance.borrow().tally());
+        tally.usage(self.name())
     }
 
     /// The end of a run that ended well.
     pub fn close(&self) -> Result<()> {
+        self.pool.close()?;
         self.instance.borrow_mut().close()
     }
 

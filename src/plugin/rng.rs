@@ -9,6 +9,7 @@ use super::fault::HostError;
 use super::state::State;
 use super::tensor;
 use super::tensor::rules::Form;
+use crate::data::Place;
 
 /// A stream of random numbers.
 pub struct Handle {
@@ -31,6 +32,20 @@ impl Handle {
             .update(b"rng")
             .update(&step.to_le_bytes())
             .update(purpose.as_bytes());
+        Self {
+            stream: hasher.finalize_xof(),
+            buffer: [0; 512],
+            next: 512,
+        }
+    }
+
+    /// The stream of a batch that a collator makes.
+    pub(super) fn of_batch(key: &[u8; 32], place: Place) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        hasher
+            .update(b"batch")
+            .update(&place.epoch.to_le_bytes())
+            .update(&(place.batch as u64).to_le_bytes());
         Self {
             stream: hasher.finalize_xof(),
             buffer: [0; 512],
@@ -202,6 +217,19 @@ mod tests {
         ] {
             assert!(base.iter().zip(&other).all(|(left, right)| left != right));
         }
+    }
+
+    #[test]
+    fn a_batch_draws_what_its_place_says_whoever_makes_it() {
+        let place = |epoch, batch, worker| Place {
+            epoch,
+            batch,
+            worker,
+        };
+        let first = |place| Handle::of_batch(&[7; 32], place).next();
+        assert_eq!(first(place(5, 2, 0)), first(place(5, 2, 3)));
+        assert_ne!(first(place(5, 2, 0)), first(place(5, 3, 0)));
+        assert_ne!(first(place(5, 2, 0)), first(place(6, 2, 0)));
     }
 
     #[test]

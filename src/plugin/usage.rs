@@ -32,6 +32,44 @@ pub struct Usage {
     pub dropped_lines: u64,
 }
 
+/// The same before it is summed up: of one instance, or of several.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub durations: Durations,
+    pub peak_memory: u64,
+    pub traps: u64,
+    pub reads: u64,
+    pub restarts: u64,
+    pub dropped_lines: u64,
+}
+
+impl Tally {
+    /// Adds another instance; memories were held at the same time.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.durations.merge(&other.durations);
+        self.peak_memory += other.peak_memory;
+        self.traps += other.traps;
+        self.reads += other.reads;
+        self.restarts += other.restarts;
+        self.dropped_lines += other.dropped_lines;
+    }
+
+    pub(super) fn usage(&self, name: &str) -> Usage {
+        Usage {
+            name: name.to_owned(),
+            calls: self.durations.calls(),
+            total: self.durations.total(),
+            median: self.durations.quantile(0.5),
+            p99: self.durations.quantile(0.99),
+            peak_memory: self.peak_memory,
+            traps: self.traps,
+            reads: self.reads,
+            restarts: self.restarts,
+            dropped_lines: self.dropped_lines,
+        }
+    }
+}
+
 impl fmt::Display for Usage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -49,7 +87,7 @@ impl fmt::Display for Usage {
 }
 
 /// Durations in buckets of equal relative width.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Durations {
     counts: Vec<u32>,
     calls: u64,
@@ -73,6 +111,14 @@ impl Durations {
         *count = count.saturating_add(1);
         self.calls += 1;
         self.total += duration;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count = count.saturating_add(*more);
+        }
+        self.calls += other.calls;
+        self.total += other.total;
     }
 
     pub(super) fn calls(&self) -> u64 {
@@ -135,6 +181,26 @@ mod tests {
         assert_eq!(durations.calls(), 1000);
         assert_eq!(durations.total(), Duration::from_micros(500_500));
         assert_eq!(Durations::default().quantile(0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn instances_are_added_up() {
+        let mut sum = Tally::default();
+        for micros in [100, 900] {
+            let mut one = Tally {
+                peak_memory: 64,
+                reads: 2,
+                ..Tally::default()
+            };
+            one.durations.add(Duration::from_micros(micros));
+            sum.add(&one);
+        }
+        let usage = sum.usage("x");
+        assert_eq!((usage.calls, usage.peak_memory, usage.reads), (2, 128, 4));
+        assert_eq!(usage.total, Duration::from_micros(1000));
+        assert!(
+            usage.median < Duration::from_micros(110) && usage.p99 > Duration::from_micros(850)
+        );
     }
 
     #[test]

@@ -24,9 +24,9 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 use crate::amp::{Precision, Scaler};
-use crate::callback::{Callbacks, Change, Control, Event, TrainerState, View};
+use crate::callback::{Callbacks, Change, Control, Event, Fault, Parameters, TrainerState, View};
 use crate::data::Loader;
-use crate::error::told;
+use crate::error::{kind_of, told};
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::model::Model;
@@ -215,6 +215,7 @@ pub struct Trainer {
     losses: LossLog,
     /// Leaf tensors in model order; gradients live in them.
     parameters: Vec<Tensor>,
+    parameter_names: Vec<String>,
     training_mode: Option<bool>,
     /// What the next batch of this pass gets as `mems`.
     past: Option<Tensor>,
@@ -257,7 +258,7 @@ impl Trainer {
         if config.memory_metrics {
             memory.begin("init")?;
         }
-        let parameters = leaves(&*parts.model);
+        let (parameter_names, parameters) = leaves(&*parts.model);
         let mut trainer = Self {
             config,
             parts,
@@ -268,6 +269,7 @@ impl Trainer {
             accumulation: Accumulation::new(1),
             losses: LossLog::default(),
             parameters,
+            parameter_names,
             training_mode: None,
             past: None,
             gradient_norm: None,
@@ -293,7 +295,7 @@ impl Trainer {
 
     /// Another model in the place of the present one; the optimizer of the old one must not be used any more.
     pub fn set_model(&mut self, model: Box<dyn Model>) {
-        self.parameters = leaves(&*model);
+        (self.parameter_names, self.parameters) = leaves(&*model);
         self.parts.model = model;
         self.training_mode = None;
     }
@@ -369,13 +371,51 @@ impl Trainer {
             .unwrap_or_else(|| self.parts.model.label_names())
     }
 
-    fn fire(&mut self, event: Event<'_>) -> Result<()> {
+    /// Tells callbacks that the run ends with an error, whose fate does not depend on them. Whoever ends the run calls it,
+    /// once.
+    pub fn fault(&mut self, error: &anyhow::Error) {
+        let message = told(error);
+        let fault = Fault {
+            kind: kind_of(error).name(),
+            message: &message,
+        };
         let view = View {
             state: &self.state,
             learning_rates: &self.learning_rates,
             gradient_norm: self.gradient_norm,
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             micro_step: self.accumulation.total_batches(),
+            parameters: Parameters::new(&self.parameter_names, &self.parameters),
+        };
+        self.parts.callbacks.fault(fault, view);
+    }
+
+    fn fire(&mut self, event: Event<'_>) -> Result<()> {
+        self.fire_with(event, None)
+    }
+
+    /// `masters`: the copies that the optimizer updates in the place of the parameters that are trained.
+    fn fire_with(&mut self, event: Event<'_>, masters: Option<&[Tensor]>) -> Result<()> {
+        if masters.is_some() && !self.parts.callbacks.wants(event.kind()) {
+            return Ok(());
+        }
+        let trained: Vec<String>;
+        let parameters = match masters {
+            None => Parameters::new(&self.parameter_names, &self.parameters),
+            Some(masters) => {
+                let named = self.parameter_names.iter().zip(&self.parameters);
+                let is_trained = named.filter(|(_, parameter)| parameter.requires_grad());
+                trained = is_trained.map(|(name, _)| name.clone()).collect();
+                Parameters::new(&trained, masters)
+            }
+        };
+        let view = View {
+            state: &self.state,
+            learning_rates: &self.learning_rates,
+            gradient_norm: self.gradient_norm,
+            elapsed_seconds: self.started.elapsed().as_secs_f64(),
+            micro_step: self.accumulation.total_batches(),
+            parameters,
         };
         self.parts.callbacks.call(event, view, &mut self.control)?;
         if self.control.has_changes() {
@@ -434,12 +474,12 @@ impl Trainer {
     }
 }
 
-/// The tensors that gradients live in, in model order.
-fn leaves(model: &dyn Model) -> Vec<Tensor> {
+/// The names of the parameters and the tensors that gradients live in, in model order.
+fn leaves(model: &dyn Model) -> (Vec<String>, Vec<Tensor>) {
     let parameters = model.parameters().iter();
     parameters
-        .map(|parameter| parameter.tensor.shallow_clone())
-        .collect()
+        .map(|parameter| (parameter.name.clone(), parameter.tensor.shallow_clone()))
+        .unzip()
 }
 
 /// Calls every reporter. One that fails does not fail the run: the log says what it left undone.

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::{OnNonfinite, Trainer, Updates};
 use crate::amp;
+use crate::callback::Event;
 use crate::data::{Batch, LoadedBatch};
 use crate::error::{Failure, Kind as FailureKind};
 use crate::model::Outputs;
@@ -94,7 +95,9 @@ impl Trainer {
             record.update(self.state.global_step, norm, &self.learning_rates)?;
         }
         if self.is_update_made(norm, overflowed)? {
+            self.fire_with(Event::PreOptimizerStep, masters.as_deref())?;
             updates.optimizer.step().context("optimizer step")?;
+            self.fire_with(Event::OptimizerStep, masters.as_deref())?;
             if !updates.scheduler.is_per_evaluation() {
                 updates.scheduler.step(updates.optimizer.groups_mut());
             }

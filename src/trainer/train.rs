@@ -55,6 +55,9 @@ impl Trainer {
     fn run_epochs(&mut self, training: &mut Training, resume: Option<&Path>) -> Result<Outcome> {
         let mut resumed = self.begin(training, resume)?;
         self.start_reports();
+        if let Some(folder) = resume {
+            self.fire(Event::Resume(folder))?;
+        }
         self.fire(Event::TrainBegin)?;
         if self.stopped_before {
             self.control.stop_training("the run had come to its end");

@@ -62,7 +62,15 @@ pub(super) fn check(data: &run::Data, task: Option<Task>, name: &str) -> Result<
 }
 
 impl Inputs {
-    pub(super) fn collator(&self, data: &run::Data) -> Result<Box<dyn Collator>> {
+    /// A plugin's collator if there is one, told whether the rows are trained with; else a built-in one.
+    pub(super) fn collator(
+        &self,
+        data: &run::Data,
+        is_training: bool,
+    ) -> Result<Box<dyn Collator>> {
+        if let Some(make) = &self.plugin_collators {
+            return Ok(make(is_training));
+        }
         let name = name(data, self.task, self.tokenizer.is_some());
         if name == "default" {
             return Ok(Box::new(DefaultCollator));

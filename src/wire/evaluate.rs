@@ -146,7 +146,7 @@ fn build(
     interrupted: Arc<AtomicBool>,
 ) -> Result<(Trainer, Option<TestSet>, Plugins)> {
     let plugins = Plugins::load(run, Some(this_executable()?))?;
-    let mut inputs = inputs::read(run, wanted)?;
+    let mut inputs = inputs::read(run, wanted, &plugins)?;
     let evaluation = sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
     let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted.clone()))?;
@@ -165,7 +165,8 @@ pub(super) fn evaluate(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     };
     let (mut trainer, _, plugins) = build(run, wanted, interrupted)?;
     let mut screen = Screen::default();
-    evaluate_and_show(&mut trainer, (run, &mut screen))?;
+    evaluate_and_show(&mut trainer, (run, &mut screen))
+        .inspect_err(|error| trainer.fault(error))?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
     screen.finish()
@@ -181,7 +182,8 @@ pub(super) fn predict(run: &Run, interrupted: Arc<AtomicBool>) -> Result<()> {
     let (mut trainer, test, plugins) = build(run, wanted, interrupted)?;
     let test = test.context("the test set was not read")?;
     let mut screen = Screen::default();
-    predict_and_show(&mut trainer, (run, &mut screen), test)?;
+    predict_and_show(&mut trainer, (run, &mut screen), test)
+        .inspect_err(|error| trainer.fault(error))?;
     plugins.close()?;
     show_usage(&plugins, 0.0);
     screen.finish()

@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use tch::Kind;
 
 use super::collators;
+use super::plugins::{MakeCollator, Plugins};
 use super::preparation::{Interface, Known, Preparation, Purpose};
 use crate::config::run::{self, Dtype, Run};
 use crate::data::format::FileStream;
 use crate::data::loader::{LoaderParts, StreamParts};
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
-use crate::data::{self, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
+use crate::data::{self, Collator, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
 use crate::model::architecture::{self, LoadOptions};
 use crate::model::torchscript::{self, ScriptOptions};
 use crate::model::{Model, ModelConfig, ProblemType, Task};
@@ -28,6 +29,8 @@ pub(super) struct Inputs {
     pub tokenizer: Option<Arc<Tokenizer>>,
     pub sets: Sets,
     pub max_length: Option<usize>,
+    /// In the place of the built-in collators.
+    pub plugin_collators: Option<MakeCollator>,
 }
 
 /// Rows of a set: all of them, or where they are read from.
@@ -77,16 +80,25 @@ fn names(label2id: &BTreeMap<String, i64>) -> Vec<String> {
     pairs.into_iter().map(|(name, _)| name.clone()).collect()
 }
 
-/// Reads model and data.
-pub(super) fn read(run: &Run, wanted: Wanted) -> Result<Inputs> {
-    if run.model.torchscript {
-        read_script(run, wanted)
+/// Reads model and data; plugins get the tokenizer.
+pub(super) fn read(run: &Run, wanted: Wanted, plugins: &Plugins) -> Result<Inputs> {
+    let collators = plugins.collators();
+    let inputs = if run.model.torchscript {
+        read_script(run, wanted, collators)?
     } else {
-        read_native(run, wanted)
+        read_native(run, wanted, collators)?
+    };
+    if let Some(tokenizer) = &inputs.tokenizer {
+        plugins.set_tokenizer(tokenizer);
     }
+    Ok(inputs)
 }
 
-fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
+fn read_native(
+    run: &Run,
+    wanted: Wanted,
+    plugin_collators: Option<MakeCollator>,
+) -> Result<Inputs> {
     let config = ModelConfig::read(&run.model.path)?;
     let task = architecture::task_of(
         &config,
@@ -98,8 +110,10 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let interface = architecture::interface(&config, Some(task))?;
     let max_length = tokenizer.limit(run.data.max_length, interface.max_positions)?;
     let tokenizer = Arc::new(tokenizer);
-    let collator = collators::name(&run.data, Some(task), true);
-    collators::check(&run.data, Some(task), collator)?;
+    if plugin_collators.is_none() {
+        let collator = collators::name(&run.data, Some(task), true);
+        collators::check(&run.data, Some(task), collator)?;
+    }
     let interface = native_interface(run, task, interface);
     let known = Known::of_config(Some(&config));
     let mut preparation = Preparation::new(&run.data, Some(tokenizer.clone()), (interface, known));
@@ -125,6 +139,7 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
         tokenizer: Some(tokenizer),
         sets,
         max_length,
+        plugin_collators,
     })
 }
 
@@ -145,7 +160,11 @@ fn native_interface(run: &Run, task: Task, network: architecture::Interface) -> 
     }
 }
 
-fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
+fn read_script(
+    run: &Run,
+    wanted: Wanted,
+    plugin_collators: Option<MakeCollator>,
+) -> Result<Inputs> {
     let options = ScriptOptions {
         path: run.model.path.clone(),
         kind: kind(run.model.dtype),
@@ -163,7 +182,9 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         None => None,
     };
     let collator = collators::name(&run.data, None, tokenizer.is_some());
-    collators::check(&run.data, None, collator)?;
+    if plugin_collators.is_none() {
+        collators::check(&run.data, None, collator)?;
+    }
     let makes_labels = collators::makes_labels(collator, None);
     let interface = Interface {
         task: match makes_labels {
@@ -186,6 +207,7 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         tokenizer,
         sets,
         max_length,
+        plugin_collators,
     })
 }
 
@@ -256,16 +278,20 @@ impl Inputs {
     pub(super) fn train_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.train.batch_size;
         let Set::Read(prepared) = set else {
-            return self.loader(&run.data, set, (Box::new(Sequential), batch_size));
+            let collator = self.collator(&run.data, true)?;
+            return self.loader(&run.data, set, (Box::new(Sequential), batch_size), collator);
         };
         let sampler = train_sampler(run, prepared.lengths.clone())?;
-        self.loader(&run.data, Set::Read(prepared), (sampler, batch_size))
+        let collator = self.collator(&run.data, true)?;
+        let set = Set::Read(prepared);
+        self.loader(&run.data, set, (sampler, batch_size), collator)
     }
 
     /// Loads batches of an evaluation or test set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.evaluation.batch_size;
-        self.loader(&run.data, set, (Box::new(Sequential), batch_size))
+        let collator = self.collator(&run.data, false)?;
+        self.loader(&run.data, set, (Box::new(Sequential), batch_size), collator)
     }
 
     fn loader(
@@ -273,8 +299,8 @@ impl Inputs {
         data: &run::Data,
         set: Set,
         (sampler, batch_size): (Box<dyn Sampler>, usize),
+        collator: Box<dyn Collator>,
     ) -> Result<Loader> {
-        let collator = self.collator(data)?;
         let (drop_last, workers) = (data.drop_last, data.num_workers);
         match set {
             Set::Read(prepared) => Loader::new(LoaderParts {

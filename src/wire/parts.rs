@@ -184,8 +184,11 @@ pub(super) fn assemble(
         label_smoothing_factor: run.train.label_smoothing_factor,
         shift_labels: false,
     };
+    let label_names = run.model.label_names.clone();
+    let label_names = label_names.unwrap_or_else(|| inputs.model.label_names());
+    let loss = plugins.loss(label_names);
     Ok(Parts {
-        loss: loss::for_model(&*inputs.model, &settings),
+        loss: loss.unwrap_or_else(|| loss::for_model(&*inputs.model, &settings)),
         metrics,
         logits: plugins.logits(),
         callbacks: callbacks(run, plugins.callbacks()),

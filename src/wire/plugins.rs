@@ -1,6 +1,7 @@
 //! The plugins of a run: loaded in order, handed to the trainer as the same boxes as built-ins, and their cost at the end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,12 +10,18 @@ use crate::callback::Callback;
 use crate::checkpoint::layout;
 use crate::config::run::Run;
 use crate::config::surroundings;
+use crate::data::{Collator, Tokenizer};
+use crate::error::Failure;
+use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
 use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
 use crate::report::{self, Reporter};
 
 /// How long the end of a run waits for each reporter.
 const FINISH_TIME: Duration = Duration::from_secs(30);
+
+/// Makes a collator for a loader of rows that are trained with, or that are evaluated.
+pub(crate) type MakeCollator = Box<dyn Fn(bool) -> Box<dyn Collator>>;
 
 /// Loaded plugins in call order.
 #[derive(Debug)]
@@ -54,9 +61,22 @@ impl Plugins {
             };
             plugin::load(&spec, &environment)
         };
-        Ok(Self {
-            loaded: run.plugins.iter().map(load).collect::<Result<_>>()?,
-        })
+        let loaded = run.plugins.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let names = |has: &dyn Fn(&Plugin) -> bool| {
+            let having = loaded.iter().filter(|plugin| has(plugin));
+            having.map(Plugin::name).collect::<Vec<_>>()
+        };
+        only_one(
+            &names(&|plugin| plugin.collators().is_some()),
+            ("collator", "--data_collator"),
+            run.data.collation.name.is_some(),
+        )?;
+        only_one(
+            &names(&Plugin::provides_loss),
+            ("loss", "--label_smoothing_factor"),
+            run.train.label_smoothing_factor != 0.0,
+        )?;
+        Ok(Self { loaded })
     }
 
     pub(crate) fn metrics(&self) -> Vec<Box<dyn Metric>> {
@@ -71,13 +91,32 @@ impl Plugins {
         self.loaded.iter().flat_map(Plugin::callbacks).collect()
     }
 
+    /// What makes the collators of loaders, told whether what they load is trained with.
+    pub(crate) fn collators(&self) -> Option<MakeCollator> {
+        let mut made = self.loaded.iter().filter_map(Plugin::collators);
+        let make = made.next()?;
+        Some(Box::new(make))
+    }
+
+    /// The loss, if a plugin has one, over labels of these names.
+    pub(crate) fn loss(&self, label_names: Vec<String>) -> Option<Box<dyn Loss>> {
+        let mut losses = self.loaded.iter();
+        losses.find_map(|plugin| plugin.loss(label_names.clone()))
+    }
+
+    pub(crate) fn set_tokenizer(&self, tokenizer: &Arc<Tokenizer>) {
+        for plugin in &self.loaded {
+            plugin.set_tokenizer(tokenizer.clone());
+        }
+    }
+
     /// Reporters, each on a thread of its own. `resumes`: the run goes on with one that was stopped.
     pub(crate) fn reporters(&self, run: &Run, resumes: bool) -> Result<Vec<Box<dyn Reporter>>> {
         let mut reporters = Vec::new();
         for plugin in &self.loaded {
             let name = plugin.name();
-            if run.logging.report_to.includes(&name) {
-                reporters.extend(plugin.reporters(&delivery(run, &name, resumes))?);
+            if run.logging.report_to.includes(name) {
+                reporters.extend(plugin.reporters(&delivery(run, name, resumes))?);
             }
         }
         Ok(reporters)
@@ -95,6 +134,22 @@ impl Plugins {
             .map(|plugin| usage_line(&plugin.usage(), seconds))
             .collect()
     }
+}
+
+/// Refuses two plugins for what a run has one of, and a plugin beside the argument that does the same.
+fn only_one(names: &[&str], (hook, argument): (&str, &str), is_given: bool) -> Result<()> {
+    let message = match names {
+        [] | [_] if !is_given => return Ok(()),
+        [] => return Ok(()),
+        [name] => {
+            format!("plugin `{name}` provides the hook `{hook}`, and {argument} is set as well")
+        }
+        [first, second, ..] => {
+            format!("plugins `{first}` and `{second}` both provide the hook `{hook}`")
+        }
+    };
+    let hint = format!("a run has one {hook}: leave one of them out");
+    Err(Failure::usage(message).hint(hint).into())
 }
 
 /// The plugins of a run for whose reporters records wait.
@@ -119,7 +174,7 @@ pub(crate) fn flush(
         let destination = plugin.destination()?;
         let destination =
             destination.with_context(|| format!("plugin `{name}` has no reporter"))?;
-        let delivered = report::flush(&delivery(&run, &name, true), destination)?;
+        let delivered = report::flush(&delivery(&run, name, true), destination)?;
         lines.push(format!("report {name}: {delivered} records delivered"));
     }
     Ok(lines)

@@ -149,7 +149,7 @@ impl Callback for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::callback::{Control, TrainerState};
+    use crate::callback::{Control, Parameters, TrainerState};
 
     #[test]
     fn a_line_has_the_values_the_speed_and_the_time_left() {
@@ -166,6 +166,7 @@ mod tests {
             gradient_norm: None,
             elapsed_seconds: 5.0,
             micro_step: 10,
+            parameters: Parameters::default(),
         };
         let logs = [
             ("loss".to_owned(), 0.713_14),

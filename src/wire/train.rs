@@ -110,6 +110,7 @@ pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) 
             Ok(Ending::Done)
         }
     });
+    let ending = ending.inspect_err(|error| trainer.fault(error));
     trainer.finish_reports(status_of(&ending));
     let ending = ending?;
     let mut pushed = Ok(());
@@ -140,7 +141,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         validation: run.evaluation.strategy != Strategy::No || run.do_eval,
         test: run.do_predict,
     };
-    let mut inputs = inputs::read(run, wanted)?;
+    let mut inputs = inputs::read(run, wanted, plugins)?;
     check_space(run, &*inputs.model)?;
     let rows = inputs.sets.train.take();
     let rows = rows.context("the training set was not read")?;

@@ -254,3 +254,142 @@ fn a_metric_that_is_no_number_is_shown_and_never_best() {
         );
     }
 }
+
+#[test]
+fn a_run_has_one_collator_and_one_loss() {
+    let host = project();
+    let copied = |plugin: &str, name: &str| {
+        fs::copy(official(plugin), host.path(name)).expect("copied");
+        format!("--plugin {name}")
+    };
+    let masking = copied("token_masking", "one.wasm");
+    let other_masking = copied("token_masking", "two.wasm");
+    let focal = copied("focal_loss", "three.wasm") + " --plugin_grant three.loss";
+    let other_focal = copied("focal_loss", "four.wasm") + " --plugin_grant four.loss";
+    for (more, error, hint) in [
+        (
+            format!("{masking} {other_masking}"),
+            "plugins `one` and `two` both provide the hook `collator`",
+            "a run has one collator: leave one of them out",
+        ),
+        (
+            format!("{masking} --data_collator padding"),
+            "plugin `one` provides the hook `collator`, and --data_collator is set as well",
+            "a run has one collator: leave one of them out",
+        ),
+        (
+            format!("{focal} {other_focal}"),
+            "plugins `three` and `four` both provide the hook `loss`",
+            "a run has one loss: leave one of them out",
+        ),
+        (
+            format!("{focal} --label_smoothing_factor 0.1"),
+            "plugin `three` provides the hook `loss`, and --label_smoothing_factor is set as well",
+            "a run has one loss: leave one of them out",
+        ),
+    ] {
+        let line = format!("{TRAIN} {EVALUATE} {more}");
+        refused(&host, &line, Refusal::new(USAGE, error).hint(hint));
+    }
+    // Together they train.
+    let line = format!("{TRAIN} {EVALUATE} {focal} {masking} --dataloader_num_workers 2");
+    let shown = succeeds(&host, &line);
+    for line in ["plugin three: ", "plugin one: "] {
+        assert!(shown.contains(line), "{shown}");
+    }
+}
+
+/// The hostile guest under a name of its own, that stops the run at the begin of its first step.
+fn stopper(host: &crate::support::Host, name: &str) {
+    fs::copy(guest("hostile"), host.path(&format!("{name}.wasm"))).expect("copied");
+}
+
+#[test]
+fn plugins_are_called_in_the_order_of_the_run_file_and_then_of_the_command_line() {
+    let host = project();
+    for name in ["first", "second", "third"] {
+        stopper(&host, name);
+    }
+    for (file, line) in [
+        (["first", "second"], "third"),
+        (["third", "first"], "second"),
+    ] {
+        let tables = file.map(|name| format!("[[plugins]]\npath = \"{name}.wasm\"\n"));
+        fs::write(host.path("run.toml"), tables.concat()).expect("written");
+        let configured = ["first", "second", "third"].map(|name| {
+            format!("--plugin_config {name}.attack=stop --plugin_config {name}.call=4")
+        });
+        let words = format!("{TRAIN} {} --plugin {line}.wasm", configured.join(" "));
+        let shown = succeeds(&host, &words.replace("train ", "train run.toml "));
+        // Who asks later finds that it was asked for.
+        fs::remove_dir_all(host.path("out")).expect("the output");
+        let stopped = format!("{} stopped training at step 0: reached", file[0]);
+        assert!(shown.contains(&stopped), "{shown}");
+        let places = [file[0], file[1], line].map(|name| shown.find(&format!("plugin {name}: ")));
+        assert!(places.is_sorted() && places[0].is_some(), "{shown}");
+    }
+}
+
+#[test]
+fn a_fault_is_told_to_plugins_and_hidden_by_none() {
+    for (attack, told) in [
+        ("tell", "train.jsonl:2: field \"input_x\" is a list of 2"),
+        (
+            "worse-fault",
+            "callback hostile failed at the end of a run that failed: \
+             plugin `hostile`: fault-hooks.on-fault, call 1: a fault of its own (fatal)",
+        ),
+    ] {
+        let host = project();
+        host.write(
+            "train.jsonl",
+            "{\"input_x\": [1.0], \"label\": 1.0}\n{\"input_x\": [1.0, 2.0], \"label\": 1.0}\n",
+        );
+        let model = crate::support::fixture("torchscript/regression.pt");
+        let path = guest("hostile");
+        let line = format!(
+            "train --model {} --trust_model_code --train_file train.jsonl --output_dir out --max_steps 2 --report_to none \
+             --use_cpu --log_level info --plugin {} --plugin_config hostile.attack={attack}",
+            model.display(),
+            path.display()
+        );
+        let ended = super::run(&host, &line);
+        assert_eq!(ended.code, Some(DATA), "{}", ended.stderr);
+        let lines: Vec<&str> = ended
+            .stderr
+            .lines()
+            .filter(|line| line.contains(told))
+            .collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        let cause = if attack == "tell" {
+            "train.jsonl:2: field"
+        } else {
+            told
+        };
+        assert!(lines[0].contains(cause), "{lines:?}");
+        let errors = super::lines(&ended, "error: ");
+        assert!(
+            errors.len() == 1 && errors[0].contains("train.jsonl:2"),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plugin_that_reads_the_model_leaves_its_weights_alone() {
+    let host = project();
+    crate::plugin::with_manifest(&guest("hostile"), &host.path(""), |manifest| {
+        manifest["requests"] = serde_json::json!({"parameters": "reads", "gradients": "reads"});
+    });
+    let grants = "--plugin_grant hostile.parameters --plugin_grant hostile.gradients";
+    let weights = |more: &str| {
+        succeeds(&host, &format!("{TRAIN} {more}"));
+        let weights = fs::read(host.path("out/model.safetensors")).expect("weights");
+        fs::remove_dir_all(host.path("out")).expect("the output");
+        weights
+    };
+    // A manifest of another's making has no defaults.
+    let config = "--plugin_config hostile.attack=parameters --plugin_config hostile.call=1 --plugin_config hostile.every=1";
+    let read = weights(&format!("--plugin hostile.wasm {grants} {config}"));
+    assert!(read == weights(""), "the same to the last bit");
+}

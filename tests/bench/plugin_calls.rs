@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use host::callback::{Callback, Context, Control, Event, TrainerState};
+use host::callback::{Callback, Context, Control, Event, Parameters, TrainerState};
 use host::data::Batch;
 use host::metric::{EvaluationBatch, Metric};
 use host::plugin::{Environment, Plugin, Spec, load};
@@ -94,6 +94,7 @@ fn callback_calls(callback: &mut dyn Callback) -> Result<Vec<f64>> {
         gradient_norm: Some(1.0),
         elapsed_seconds: 1.0,
         micro_step: 1,
+        parameters: Parameters::default(),
     };
     microseconds(100_000, || callback.on_event(Event::StepEnd, &mut context))
 }

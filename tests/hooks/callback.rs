@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use host::callback::{
-    Callback, Change, Context, Control, EVENT_KINDS, EarlyStopping, Event, EventKind, TrainerState,
+    Callback, Change, Context, Control, EVENT_KINDS, EarlyStopping, Event, EventKind, Fault,
+    OWN_EVENT_KINDS, Parameters, TrainerState,
 };
 use host::plugin::{Environment, Plugin, load};
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ fn name_of(kind: EventKind) -> &'static str {
         EventKind::Save => "save",
         EventKind::Log => "log",
         EventKind::PredictionStep => "prediction_step",
+        EventKind::PreOptimizerStep => "pre_optimizer_step",
+        EventKind::OptimizerStep => "optimizer_step",
+        EventKind::Resume => "resume",
+        EventKind::Fault => "fault",
     }
 }
 
@@ -74,7 +79,8 @@ impl Callback for Recorder {
             Event::Evaluate(numbers) | Event::Predict(numbers) | Event::Log(numbers) => {
                 numbers.iter().for_each(|(key, value)| emit(key, *value));
             }
-            Event::Save(folder) => {
+            Event::Fault(fault) => emit(fault.kind, fault.message.len() as f64),
+            Event::Save(folder) | Event::Resume(folder) => {
                 emit(&folder.file_name().expect("a name").to_string_lossy(), 5.0)
             }
             _ => {}
@@ -129,7 +135,7 @@ fn script(callback: &mut dyn Callback) -> Vec<Reaction> {
     let mut control = Control::default();
     let mut seen = Vec::new();
     for round in 0..6_u64 {
-        for kind in EVENT_KINDS {
+        for kind in EVENT_KINDS.into_iter().chain(OWN_EVENT_KINDS) {
             assert!(callback.wants(kind), "{kind:?}");
             let event = match kind {
                 EventKind::InitEnd => Event::InitEnd,
@@ -145,6 +151,13 @@ fn script(callback: &mut dyn Callback) -> Vec<Reaction> {
                 EventKind::Save => Event::Save(&checkpoint),
                 EventKind::Log => Event::Log(&numbers),
                 EventKind::PredictionStep => Event::PredictionStep,
+                EventKind::PreOptimizerStep => Event::PreOptimizerStep,
+                EventKind::OptimizerStep => Event::OptimizerStep,
+                EventKind::Resume => Event::Resume(&checkpoint),
+                EventKind::Fault => Event::Fault(Fault {
+                    kind: "numeric",
+                    message: "not finite",
+                }),
             };
             control.clear_before(kind);
             control.set_actor(callback.name(), state.global_step);
@@ -155,6 +168,7 @@ fn script(callback: &mut dyn Callback) -> Vec<Reaction> {
                 gradient_norm: (round % 2 == 0).then_some(1.5),
                 elapsed_seconds: 0.0,
                 micro_step: round * 2,
+                parameters: Parameters::default(),
             };
             callback.on_event(event, &mut context).expect("no error");
             let flags = [
@@ -188,7 +202,7 @@ fn a_guest_sees_and_does_what_a_native_callback_sees_and_does() {
     .expect("loads");
     let guest = script(&mut *plugin.callbacks().remove(0));
     let native = script(&mut Recorder::default());
-    assert_eq!(guest.len(), 6 * 13);
+    assert_eq!(guest.len(), 6 * 17);
     for (number, (guest, native)) in guest.iter().zip(&native).enumerate() {
         assert_eq!(guest, native, "event {number}");
     }
@@ -229,6 +243,7 @@ fn stops(
             gradient_norm: None,
             elapsed_seconds: 0.0,
             micro_step: 0,
+            parameters: Parameters::default(),
         };
         callback
             .on_event(Event::Evaluate(&metrics), &mut context)
@@ -304,6 +319,7 @@ fn early_stopping_takes_its_metric_from_the_run_and_objects_as_the_reference_doe
             gradient_norm: None,
             elapsed_seconds: 0.0,
             micro_step: 0,
+            parameters: Parameters::default(),
         };
         plugin
             .callbacks()

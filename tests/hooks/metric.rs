@@ -7,7 +7,7 @@ use host::plugin::{Plugin, load};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::plugin::{environment, official, spec};
+use crate::plugin::{environment, guest, official, spec};
 
 fn plugin(config: &Value) -> Plugin {
     load(
@@ -311,4 +311,59 @@ fn what_is_no_classification_is_told() {
         let error = metric.update(&batch).expect_err(text).to_string();
         assert!(error.contains(text), "{error}");
     }
+}
+
+/// What a metric that can be computed in parts must do: two that have seen half of the batches each, merged, are one that
+/// has seen all of them.
+fn check_parts(mut make: impl FnMut() -> Box<dyn Metric>, batches: &[Pair]) {
+    let mut whole = make();
+    let expected = measure(&mut *whole, batches);
+    let parts: Vec<Vec<u8>> = batches
+        .chunks(2)
+        .map(|part| {
+            let mut metric = make();
+            measure(&mut *metric, part);
+            metric.partial().expect("a partial result")
+        })
+        .collect();
+    assert_eq!(parts.len(), 2);
+    let mut merged = make();
+    merged.reset("").expect("a pass begins");
+    for part in &parts {
+        merged.merge(part).expect("merged");
+    }
+    assert_eq!(merged.compute().expect("numbers"), expected);
+    assert!(merged.merge(b"not what it was").is_err());
+}
+
+#[test]
+fn passes_that_were_seen_in_parts_are_one() {
+    let mut numbers = Numbers(23);
+    let batches: Vec<Pair> = [7, 3, 5, 1]
+        .iter()
+        .map(|rows| single(&mut numbers, *rows, 4, true))
+        .collect();
+    check_parts(|| Box::new(Accuracy::new()), &batches);
+    let plugins: Vec<Plugin> = (0..4)
+        .map(|_| plugin(&json!({"average": "weighted"})))
+        .collect();
+    let mut plugins = plugins.iter();
+    check_parts(
+        || plugins.next().expect("a plugin").metrics().remove(0),
+        &batches,
+    );
+}
+
+#[test]
+fn a_metric_without_parts_says_so() {
+    let plugin = load(&spec(&guest("hostile"), &json!({}), &[]), &environment()).expect("loads");
+    let mut metric = plugin.metrics().remove(0);
+    metric.reset("").expect("a pass begins");
+    let error = metric.partial().expect_err("no partial");
+    let expected =
+        "plugin `hostile`: metrics.partial, call 1: the metric has no `partial` (unsupported)";
+    assert_eq!(error.to_string(), expected);
+    let mut whole = plugin.metrics().remove(1);
+    let error = whole.merge(&[]).expect_err("no merge");
+    assert_eq!(error.to_string(), "the metric hostile cannot be merged");
 }

@@ -1,6 +1,9 @@
 //! Rows 25 to 29: every event of a run, in order.
 
-use host::callback::Schedule;
+use std::cell::RefCell;
+
+use host::callback::{Context, Event, Schedule};
+use host::trainer::OnNonfinite;
 
 use super::stage::Play;
 
@@ -181,4 +184,116 @@ fn prediction_and_evaluation_outside_of_training() {
         "epoch",
     ];
     assert_eq!(names, expected);
+}
+
+/// What the reference does not have stands where later versions of it have it: around the optimizer's step.
+#[test]
+fn the_optimizers_step_has_events_of_its_own() {
+    let play = || Play {
+        rows: 12,
+        batch_size: 4,
+        accumulation: 2,
+        epochs: 1.0,
+        own_events: true,
+        ..Play::default()
+    };
+    let expected = "init_end train_begin epoch_begin step_begin substep_end \
+                    pre_optimizer_step optimizer_step step_end epoch_end log train_end";
+    assert_eq!(play().run().events.join(" "), expected);
+    // An update that is left out has none of them.
+    let left_out = Play {
+        bad_rows: &[0],
+        on_nonfinite: OnNonfinite::Skip,
+        ..play()
+    };
+    let without = expected.replace("pre_optimizer_step optimizer_step ", "");
+    assert_eq!(left_out.run().events.join(" "), without);
+}
+
+#[test]
+fn a_run_that_goes_on_tells_so_before_it_begins() {
+    let saved = Play {
+        saving: (Schedule::Steps, 4.0),
+        max_steps: Some(4),
+        ..Play::default()
+    }
+    .run();
+    let resumed = Play {
+        resume: Some(saved.checkpoint(4)),
+        max_steps: Some(5),
+        own_events: true,
+        wish: Some(|event, context| {
+            if let Event::Resume(folder) = event {
+                assert!(folder.ends_with("checkpoint-4"));
+                assert_eq!(context.state.global_step, 4);
+            }
+        }),
+        ..Play::default()
+    }
+    .run();
+    assert_eq!(resumed.events[..3], ["init_end", "resume", "train_begin"]);
+}
+
+/// What an event shows of the model: number, sum of the values and of the gradients that there are.
+type Shown = (&'static str, usize, f64, Vec<f64>);
+
+thread_local! {
+    static SHOWN: RefCell<Vec<Shown>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note(event: Event<'_>, context: &mut Context<'_>) {
+    let name = match event {
+        Event::StepBegin => "begin",
+        Event::SubstepEnd => "substep",
+        Event::PreOptimizerStep => "before",
+        Event::OptimizerStep => "after",
+        Event::StepEnd => "end",
+        _ => return,
+    };
+    let parameters: Vec<_> = context.parameters.iter().collect();
+    let names: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["a", "b"]);
+    let values = parameters
+        .iter()
+        .map(|(_, tensor)| tensor.double_value(&[]));
+    let gradients = parameters.iter().map(|(_, tensor)| tensor.grad());
+    let gradients = gradients.filter(tch::Tensor::defined);
+    let gradients = gradients.map(|gradient| gradient.double_value(&[]));
+    SHOWN.with_borrow_mut(|shown| {
+        shown.push((name, parameters.len(), values.sum(), gradients.collect()));
+    });
+}
+
+#[test]
+fn parameters_and_their_gradients_are_seen_where_they_are() {
+    SHOWN.take();
+    Play {
+        rows: 16,
+        accumulation: 2,
+        epochs: 1.0,
+        max_grad_norm: Some(0.5),
+        own_events: true,
+        wish: Some(note),
+        ..Play::default()
+    }
+    .run();
+    let shown = SHOWN.take();
+    let names: Vec<&str> = shown.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(names, ["begin", "substep", "before", "after", "end"]);
+    let gradients: Vec<usize> = shown
+        .iter()
+        .map(|(.., gradients)| gradients.len())
+        .collect();
+    assert_eq!(gradients, [0, 2, 2, 2, 0]);
+    // Clipped, and the same after the step, which changes the weights.
+    let norm = shown[2]
+        .3
+        .iter()
+        .map(|gradient| gradient.powi(2))
+        .sum::<f64>()
+        .sqrt();
+    assert!((norm - 0.5).abs() < 1e-4, "{norm}");
+    assert_eq!(shown[2].3, shown[3].3);
+    assert_eq!((shown[0].2, shown[2].2), (0.0, 0.0));
+    assert!(shown[3].2 != 0.0);
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use host::amp::{Precision, Scaler};
 use host::callback::{
-    Callback, Callbacks, Change, Context, DefaultFlow, EarlyStopping, Event, EventKind, Schedule,
-    TrainerState,
+    Callback, Callbacks, Change, Context, DefaultFlow, EVENT_KINDS, EarlyStopping, Event,
+    EventKind, Schedule, TrainerState,
 };
 use host::data::collator::DefaultCollator;
 use host::data::loader::LoaderParts;
@@ -189,6 +189,7 @@ pub type Wish = fn(Event<'_>, &mut Context<'_>);
 struct Recorder {
     events: Arc<Mutex<Vec<String>>>,
     wish: Option<Wish>,
+    own_events: bool,
     calls: u64,
     signal_at: Option<usize>,
     interrupted: Arc<AtomicBool>,
@@ -199,8 +200,8 @@ impl Callback for Recorder {
         "recorder"
     }
 
-    fn wants(&self, _kind: EventKind) -> bool {
-        true
+    fn wants(&self, kind: EventKind) -> bool {
+        self.own_events || EVENT_KINDS.contains(&kind)
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
@@ -218,6 +219,10 @@ impl Callback for Recorder {
             EventKind::Save => "save",
             EventKind::Log => "log",
             EventKind::PredictionStep => "prediction_step",
+            EventKind::PreOptimizerStep => "pre_optimizer_step",
+            EventKind::OptimizerStep => "optimizer_step",
+            EventKind::Resume => "resume",
+            EventKind::Fault => "fault",
         };
         let mut events = self.events.lock().expect("the events");
         if self.signal_at == Some(events.len()) {
@@ -285,6 +290,8 @@ pub struct Play {
     pub load_best: bool,
     pub patience: Option<(u64, f64)>,
     pub wish: Option<Wish>,
+    /// Records the events that the reference does not have, too.
+    pub own_events: bool,
     pub resume: Option<PathBuf>,
     /// Trains again with the same trainer.
     pub times: usize,
@@ -332,6 +339,7 @@ impl Default for Play {
             load_best: false,
             patience: None,
             wish: None,
+            own_events: false,
             resume: None,
             times: 1,
             evaluates_at_end: false,
@@ -546,6 +554,7 @@ impl Play {
         callbacks.push(Box::new(Recorder {
             events,
             wish: self.wish,
+            own_events: self.own_events,
             calls: 0,
             signal_at: self.signal_at,
             interrupted: interrupted.clone(),

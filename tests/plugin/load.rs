@@ -121,13 +121,18 @@ fn a_configuration_is_checked_before_anything_runs() {
 fn a_request_without_a_grant_stops_before_the_start() {
     let mut bytes = fs::read(official("argmax")).expect("a plugin");
     // A custom section around the component outweighs the one inside.
-    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"net": [{"origin": "https://example.org", "methods": ["GET"], "why": "asks"}]}});
+    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"clock": "tells the time"}});
     bytes.extend(custom_section(
         "trainer:manifest",
         manifest.to_string().as_bytes(),
     ));
     let (text, kind) = refused(&bytes);
-    assert!(text.contains("plugin `x` asks for a capability that is not granted: `net:https://example.org GET` (asks)"), "{text}");
+    assert!(
+        text.contains(
+            "plugin `x` asks for a capability that is not granted: `clock` (tells the time)"
+        ),
+        "{text}"
+    );
     assert_eq!(kind, Kind::Policy);
 }
 
@@ -193,8 +198,10 @@ fn every_plugin_of_this_project_loads_with_its_defaults_and_states_its_version()
             "argmax",
             "classification-metrics",
             "early-stopping",
+            "focal-loss",
             "mlflow",
-            "tensorboard"
+            "tensorboard",
+            "token-masking"
         ],
         "a new plugin needs a test in tests/hooks or tests/report"
     );
@@ -210,6 +217,7 @@ fn every_plugin_of_this_project_loads_with_its_defaults_and_states_its_version()
                 crate::report::mlflow::GRANTS,
             ),
             "tensorboard" => (json!({}), &["write:logging_dir"][..]),
+            "focal-loss" => (json!({}), &["loss"][..]),
             _ => (json!({}), &[][..]),
         };
         let mut spec = spec(&official(&name.replace('-', "_")), &config, &[]);

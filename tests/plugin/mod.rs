@@ -1,9 +1,11 @@
 //! Plugins from outside: guests of `tests/guests` and `plugins`, loaded and driven through the traits that the loop uses.
 
+mod batches;
 mod capabilities;
 mod compile;
 mod limits;
 mod load;
+mod model;
 mod recovery;
 mod sandbox;
 pub mod server;
@@ -12,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use host::callback::{Callback, Context, Control, Event, TrainerState};
+use host::callback::{Callback, Context, Control, Event, Parameters, TrainerState};
 use host::data::Batch;
 use host::metric::{EvaluationBatch, Metric};
 use host::plugin::{Environment, Plugin, Spec, load};
@@ -164,6 +166,7 @@ fn event(
         gradient_norm: None,
         elapsed_seconds: 0.0,
         micro_step: step,
+        parameters: Parameters::default(),
     };
     callback.on_event(event, &mut context)
 }

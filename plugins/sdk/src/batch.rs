@@ -1,4 +1,4 @@
-//! What a metric or a logits processor is given: the outputs, labels and inputs of a batch.
+//! What a metric, a logits processor or a loss is given: the outputs, labels and inputs of a batch.
 
 use crate::error::{Error, Result};
 use crate::hooks::host::data;

@@ -1,6 +1,7 @@
 //! The run as a plugin sees it, and what a callback may ask of it.
 
 use crate::error::Result;
+use crate::hooks::host::rng::Rng as HostRng;
 use crate::hooks::host::{artifact, log as host_log, run};
 use crate::tensor::Tensor;
 
@@ -183,39 +184,75 @@ impl<'a> Ctx<'a> {
     }
 
     /// Random numbers that follow from the run's seed, the step and a purpose.
-    pub fn rng(&self, purpose: &str) -> Rng {
-        Rng(self.0.rng(purpose))
+    pub fn rng(&self, purpose: &str) -> Rng<'static> {
+        Rng(Stream::Own(self.0.rng(purpose)))
     }
+
+    /// Parameters whose names match a pattern such as `*.bias`, as they are. Needs the capability `parameters`.
+    pub fn parameters(&self, pattern: &str) -> Result<Vec<(String, Tensor)>> {
+        Ok(named(self.0.parameters(pattern)?))
+    }
+
+    /// The same for the gradients that there are now. Needs the capability `gradients`.
+    pub fn gradients(&self, pattern: &str) -> Result<Vec<(String, Tensor)>> {
+        Ok(named(self.0.gradients(pattern)?))
+    }
+}
+
+fn named(handles: Vec<(String, crate::hooks::host::tensor::Tensor)>) -> Vec<(String, Tensor)> {
+    let handles = handles.into_iter();
+    handles
+        .map(|(name, tensor)| (name, tensor.into()))
+        .collect()
 }
 
 /// A stream of random numbers.
 #[derive(Debug)]
-pub struct Rng(crate::hooks::host::rng::Rng);
+pub struct Rng<'a>(Stream<'a>);
 
-impl Rng {
+#[derive(Debug)]
+enum Stream<'a> {
+    Own(HostRng),
+    Lent(&'a HostRng),
+}
+
+impl<'a> Rng<'a> {
+    /// For the exporting macros.
+    #[doc(hidden)]
+    pub fn new(stream: &'a HostRng) -> Self {
+        Self(Stream::Lent(stream))
+    }
+
+    fn stream(&self) -> &HostRng {
+        match &self.0 {
+            Stream::Own(stream) => stream,
+            Stream::Lent(stream) => stream,
+        }
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&self) -> u64 {
-        self.0.next_u64()
+        self.stream().next_u64()
     }
 
     /// float32 in [0, 1).
     pub fn uniform(&self, shape: &[u64]) -> Result<Tensor> {
-        Ok(self.0.uniform(shape)?.into())
+        Ok(self.stream().uniform(shape)?.into())
     }
 
     /// boolean, true with probability `p`.
     pub fn bernoulli(&self, shape: &[u64], p: f64) -> Result<Tensor> {
-        Ok(self.0.bernoulli(shape, p)?.into())
+        Ok(self.stream().bernoulli(shape, p)?.into())
     }
 
     /// signed64 in [low, high).
     pub fn integers(&self, shape: &[u64], low: i64, high: i64) -> Result<Tensor> {
-        Ok(self.0.integers(shape, low, high)?.into())
+        Ok(self.stream().integers(shape, low, high)?.into())
     }
 
     /// `0 .. n` in random order.
     pub fn permutation(&self, n: u64) -> Result<Tensor> {
-        Ok(self.0.permutation(n)?.into())
+        Ok(self.stream().permutation(n)?.into())
     }
 }
 
@@ -238,5 +275,20 @@ impl<'a> Checkpoint<'a> {
     /// Bytes of its files.
     pub fn size(&self) -> u64 {
         self.0.size()
+    }
+
+    /// Names and bytes of its files. Needs the capability `artifact:read`, as what follows.
+    pub fn files(&self) -> Result<Vec<(String, u64)>> {
+        Ok(self.0.files()?)
+    }
+
+    /// SHA-256 of a file in hexadecimal.
+    pub fn sha256(&self, file: &str) -> Result<String> {
+        Ok(self.0.sha256(file)?)
+    }
+
+    /// Bytes `offset .. offset + len` of a file; fewer where it ends.
+    pub fn read(&self, file: &str, offset: u64, len: u32) -> Result<Vec<u8>> {
+        Ok(self.0.read(file, offset, len)?)
     }
 }

@@ -1,9 +1,15 @@
 //! Bindings of the WIT packages: one module for what a plugin may call, one for each interface that it may provide. Each
-//! of the latter exports only what `export!` names, so that a component has the hooks of its author and no more.
+//! of the latter exports only what `export!` names, so that a component has the hooks of its author and no more. Where a
+//! plugin is built for something else than WebAssembly, to be tested, there is a host in memory instead.
 
 #![allow(missing_docs, clippy::all)]
 
 /// What every plugin may call.
+#[cfg(not(target_family = "wasm"))]
+pub use crate::mock as host;
+
+/// What every plugin may call.
+#[cfg(target_family = "wasm")]
 pub mod host {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -13,6 +19,7 @@ pub mod host {
                 include trainer:host/imports@0.1.0;
                 import trainer:host/data@0.1.0;
                 import trainer:host/artifact@0.1.0;
+                import trainer:host/tokenizer@0.1.0;
                 import trainer:host/secrets@0.1.0;
             }
         ",
@@ -24,6 +31,7 @@ pub mod host {
 /// One interface: the module, its world, the module's path, and the interfaces whose types it uses.
 macro_rules! hook {
     ($module:ident, $world:literal, $bindings:literal, { $($wit:literal: $host:ident),+ $(,)? }) => {
+        #[cfg(target_family = "wasm")]
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../../wit",
@@ -114,6 +122,36 @@ hook!(
     logits,
     "package trainer:sdk; world logits-hook { export trainer:plugin/logits@0.1.0; }",
     "trainer_sdk::hooks::logits",
+    { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    optimizer,
+    "package trainer:sdk; world optimizer-only { export trainer:plugin/optimizer-hooks@0.1.0; }",
+    "trainer_sdk::hooks::optimizer",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    resume,
+    "package trainer:sdk; world resume-only { export trainer:plugin/resume-hooks@0.1.0; }",
+    "trainer_sdk::hooks::resume",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run, "trainer:host/artifact@0.1.0": artifact }
+);
+hook!(
+    fault,
+    "package trainer:sdk; world fault-only { export trainer:plugin/fault-hooks@0.1.0; }",
+    "trainer_sdk::hooks::fault",
+    { "trainer:host/types@0.1.0": types, "trainer:host/run@0.1.0": run }
+);
+hook!(
+    collator,
+    "package trainer:sdk; world collator-hook { export trainer:plugin/collator@0.1.0; }",
+    "trainer_sdk::hooks::collator",
+    { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/rng@0.1.0": rng, "trainer:host/data@0.1.0": data }
+);
+hook!(
+    loss,
+    "package trainer:sdk; world loss-hook { export trainer:plugin/loss@0.1.0; }",
+    "trainer_sdk::hooks::loss",
     { "trainer:host/types@0.1.0": types, "trainer:host/tensor@0.1.0": tensor, "trainer:host/data@0.1.0": data }
 );
 hook!(

@@ -32,20 +32,29 @@
 mod batch;
 mod context;
 mod error;
+mod features;
 #[doc(hidden)]
 pub mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod mock;
 mod plugin;
 mod tensor;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+pub mod tokenizer;
 
 pub use batch::Batch;
 pub use context::{Better, Checkpoint, Ctx, Level, Progress, Rng, Run, Setup, log};
 pub use error::{Error, ErrorKind, Result};
+pub use features::{Features, Padding};
 pub use plugin::{
-    Accumulator, CheckpointHooks, EpochHooks, EvalHooks, LogHooks, Logits, Metrics, NoConfig,
-    Plugin, PredictionStepHooks, Report, Scalar, Stateful, StepHooks, SubstepHooks, TrainHooks,
-    WholeMetrics,
+    Accumulator, CheckpointHooks, Collator, EpochHooks, EvalHooks, FaultHooks, LogHooks, Logits,
+    Loss, Metrics, NoConfig, OptimizerHooks, Plugin, PredictionStepHooks, Report, ResumeHooks,
+    Scalar, Stateful, StepHooks, SubstepHooks, TrainHooks, WholeMetrics,
 };
 pub use tensor::{Dtype, Tensor};
 
@@ -53,6 +62,7 @@ pub use tensor::{Dtype, Tensor};
 #[doc(hidden)]
 pub mod private {
     pub use crate::batch::Batch;
-    pub use crate::context::{Checkpoint, Ctx, Run, Setup};
-    pub use crate::plugin::config;
+    pub use crate::context::{Checkpoint, Ctx, Rng, Run, Setup};
+    pub use crate::features::Features;
+    pub use crate::plugin::{config, named};
 }

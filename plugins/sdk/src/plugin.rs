@@ -4,8 +4,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
-use crate::context::{Checkpoint, Ctx, Run, Setup};
+use crate::context::{Checkpoint, Ctx, Rng, Run, Setup};
 use crate::error::{Error, Result};
+use crate::features::Features;
+use crate::hooks::host::tensor::NamedTensor;
 use crate::tensor::Tensor;
 
 /// What every plugin is: made once from its configuration.
@@ -67,6 +69,19 @@ pub trait WholeMetrics: Plugin {
 pub trait Logits: Plugin {
     /// The outputs that replace the batch's.
     fn preprocess(&mut self, batch: &Batch<'_>) -> Result<Vec<(String, Tensor)>>;
+}
+
+/// Turns rows into a batch, on the loader's workers: an instance of the plugin for each of them.
+pub trait Collator: Plugin {
+    /// The columns of the batch, each with the examples as first dimension. They must follow from the rows, the
+    /// configuration and `rng` alone.
+    fn collate(&mut self, features: &Features<'_>, rng: &Rng<'_>) -> Result<Vec<(String, Tensor)>>;
+}
+
+/// A training objective. Needs the capability `loss`.
+pub trait Loss: Plugin {
+    /// The mean over the batch: one value made from the outputs by operations that have a derivative.
+    fn compute_loss(&mut self, batch: &Batch<'_>) -> Result<Tensor>;
 }
 
 /// State that belongs into checkpoints.
@@ -160,6 +175,23 @@ callback_traits! {
         /// After an entry was added.
         on_log(logs: &[(String, f64)]);
     }
+    /// The optimizer's step, while there are gradients.
+    OptimizerHooks {
+        /// Gradients are averaged, unscaled and clipped.
+        on_pre_optimizer_step();
+        /// The weights are new.
+        on_optimizer_step();
+    }
+    /// Runs that go on from a checkpoint.
+    ResumeHooks {
+        /// Before `on_train_begin`; the plugin's own state is back.
+        on_resume(checkpoint: &Checkpoint<'_>);
+    }
+    /// Runs that end with an error.
+    FaultHooks {
+        /// `kind` is a word such as `data`, `plugin`, `io`, `numeric`.
+        on_fault(kind: &str, message: &str);
+    }
     /// Checkpoints.
     CheckpointHooks {
         /// After a checkpoint was completed.
@@ -174,10 +206,21 @@ pub fn config<C: DeserializeOwned>(json: &str) -> Result<C> {
         .map_err(|error| Error::config(format!("the configuration cannot be read: {error}")))
 }
 
+/// Tensors by name, as the bindings have them; for the exporting macro.
+#[doc(hidden)]
+pub fn named(tensors: Vec<(String, Tensor)>) -> Vec<NamedTensor> {
+    let named = |(name, value): (String, Tensor)| NamedTensor {
+        name,
+        value: value.into(),
+    };
+    tensors.into_iter().map(named).collect()
+}
+
 /// Embeds the manifest, a JSON file beside the source, as the custom section `trainer:manifest`.
 #[macro_export]
 macro_rules! manifest {
     ($path:literal) => {
+        #[cfg(target_family = "wasm")]
         const _: () = {
             const BYTES: &[u8] = include_bytes!($path);
             #[used]
@@ -188,11 +231,16 @@ macro_rules! manifest {
 }
 
 /// Makes a component of a type: `export!(EarlyStopping: train, eval);`. The hooks are `train`, `epoch`, `step`, `substep`,
-/// `eval`, `prediction_step`, `log`, `checkpoint`, `metrics`, `whole_metrics`, `logits` and `report`, each with its trait, and
-/// `stateful` for a plugin whose state belongs into checkpoints.
+/// `optimizer`, `eval`, `prediction_step`, `log`, `checkpoint`, `resume`, `fault`, `metrics`, `whole_metrics`, `logits`,
+/// `collator`, `loss` and `report`, each with its trait, and `stateful` for a plugin whose state belongs into checkpoints.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
+        // Elsewhere it is made by tests.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&str) -> $crate::Result<$plugin> = $crate::testing::init::<$plugin>;
+
+        #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
                 static PLUGIN: ::std::cell::RefCell<::std::option::Option<$plugin>> = const { ::std::cell::RefCell::new(None) };
@@ -272,16 +320,50 @@ macro_rules! export_hook {
         $crate::export_numbers!(log, log_hooks, LogHooks, $plugin, $with, $exported, on_log);
     };
     (checkpoint, $plugin:ty, $with:ident, $exported:ident) => {
-        impl $crate::hooks::checkpoint::checkpoint_hooks::Guest for $exported {
-            fn on_save(
+        $crate::export_checkpoint!(checkpoint, checkpoint_hooks, CheckpointHooks, $plugin, $with, $exported, on_save);
+    };
+    (resume, $plugin:ty, $with:ident, $exported:ident) => {
+        $crate::export_checkpoint!(resume, resume_hooks, ResumeHooks, $plugin, $with, $exported, on_resume);
+    };
+    (optimizer, $plugin:ty, $with:ident, $exported:ident) => {
+        $crate::export_callback!(optimizer, optimizer_hooks, OptimizerHooks, $plugin, $with, $exported, on_pre_optimizer_step, on_optimizer_step);
+    };
+    (fault, $plugin:ty, $with:ident, $exported:ident) => {
+        impl $crate::hooks::fault::fault_hooks::Guest for $exported {
+            fn on_fault(
                 ctx: &$crate::hooks::host::run::Ctx,
-                checkpoint: &$crate::hooks::host::artifact::Artifact,
+                kind: ::std::string::String,
+                message: ::std::string::String,
             ) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
-                let (ctx, checkpoint) = ($crate::private::Ctx::new(ctx), $crate::private::Checkpoint::new(checkpoint));
-                $with(|plugin| <$plugin as $crate::CheckpointHooks>::on_save(plugin, &ctx, &checkpoint))
+                let ctx = $crate::private::Ctx::new(ctx);
+                $with(|plugin| <$plugin as $crate::FaultHooks>::on_fault(plugin, &ctx, &kind, &message))
             }
         }
-        $crate::hooks::checkpoint::export!($exported with_types_in $crate::hooks::checkpoint);
+        $crate::hooks::fault::export!($exported with_types_in $crate::hooks::fault);
+    };
+    (collator, $plugin:ty, $with:ident, $exported:ident) => {
+        impl $crate::hooks::collator::collator::Guest for $exported {
+            fn collate(
+                features: &$crate::hooks::host::data::Features,
+                rng: &$crate::hooks::host::rng::Rng,
+            ) -> ::std::result::Result<::std::vec::Vec<$crate::hooks::host::tensor::NamedTensor>, $crate::hooks::host::types::Error> {
+                let (features, rng) = ($crate::private::Features::new(features), $crate::private::Rng::new(rng));
+                let columns = $with(|plugin| <$plugin as $crate::Collator>::collate(plugin, &features, &rng))?;
+                Ok($crate::private::named(columns))
+            }
+        }
+        $crate::hooks::collator::export!($exported with_types_in $crate::hooks::collator);
+    };
+    (loss, $plugin:ty, $with:ident, $exported:ident) => {
+        impl $crate::hooks::loss::loss::Guest for $exported {
+            fn compute_loss(
+                batch: &$crate::hooks::host::data::Batch,
+            ) -> ::std::result::Result<$crate::hooks::host::tensor::Tensor, $crate::hooks::host::types::Error> {
+                let batch = $crate::private::Batch::new(batch);
+                $with(|plugin| <$plugin as $crate::Loss>::compute_loss(plugin, &batch)).map(::std::convert::Into::into)
+            }
+        }
+        $crate::hooks::loss::export!($exported with_types_in $crate::hooks::loss);
     };
     (metrics, $plugin:ty, $with:ident, $exported:ident) => {
         struct Pass(::std::cell::RefCell<<$plugin as $crate::Metrics>::Accumulator>);
@@ -375,13 +457,28 @@ macro_rules! export_hook {
             ) -> ::std::result::Result<::std::vec::Vec<$crate::hooks::host::tensor::NamedTensor>, $crate::hooks::host::types::Error> {
                 let batch = $crate::private::Batch::new(batch);
                 let outputs = $with(|plugin| <$plugin as $crate::Logits>::preprocess(plugin, &batch))?;
-                let named = |(name, value): (::std::string::String, $crate::Tensor)| {
-                    $crate::hooks::host::tensor::NamedTensor { name, value: value.into() }
-                };
-                Ok(outputs.into_iter().map(named).collect())
+                Ok($crate::private::named(outputs))
             }
         }
         $crate::hooks::logits::export!($exported with_types_in $crate::hooks::logits);
+    };
+}
+
+/// A callback family whose function takes a checkpoint.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_checkpoint {
+    ($module:ident, $interface:ident, $trait:ident, $plugin:ty, $with:ident, $exported:ident, $method:ident) => {
+        impl $crate::hooks::$module::$interface::Guest for $exported {
+            fn $method(
+                ctx: &$crate::hooks::host::run::Ctx,
+                checkpoint: &$crate::hooks::host::artifact::Artifact,
+            ) -> ::std::result::Result<(), $crate::hooks::host::types::Error> {
+                let (ctx, checkpoint) = ($crate::private::Ctx::new(ctx), $crate::private::Checkpoint::new(checkpoint));
+                $with(|plugin| <$plugin as $crate::$trait>::$method(plugin, &ctx, &checkpoint))
+            }
+        }
+        $crate::hooks::$module::export!($exported with_types_in $crate::hooks::$module);
     };
 }
 

@@ -1,6 +1,6 @@
 //! Tensors of the host. A handle is cheap, an operation runs in libtorch, and only `item` and `read_*` bring numbers here.
 
-use std::ops::{Add, BitAnd, BitOr, Div, Mul, Not, Sub};
+use std::ops::{Add, BitAnd, BitOr, Div, Mul, Neg, Not, Sub};
 
 use crate::error::Result;
 use crate::hooks::host::tensor as host;
@@ -146,6 +146,10 @@ impl Tensor {
         add_scalar(rhs: f64);
         /// Multiplies by a number.
         mul_scalar(rhs: f64);
+        /// Each element to a power; floating point only.
+        pow_scalar(exponent: f64);
+        /// What lies outside of `low ..= high` becomes the nearer of them; floating point only.
+        clamp(low: f64, high: f64);
         /// Where elements equal a number.
         equal_scalar(rhs: f64);
         /// Where elements are less than a number.
@@ -159,6 +163,8 @@ impl Tensor {
     }
 
     binary_methods! {
+        /// Rows times columns.
+        matmul;
         /// Where elements are equal.
         equal;
         /// Where elements are less.
@@ -266,5 +272,26 @@ impl Mul<f64> for &Tensor {
     type Output = Result<Tensor>;
     fn mul(self, rhs: f64) -> Result<Tensor> {
         self.mul_scalar(rhs)
+    }
+}
+
+impl Sub<f64> for &Tensor {
+    type Output = Result<Tensor>;
+    fn sub(self, rhs: f64) -> Result<Tensor> {
+        self.add_scalar(-rhs)
+    }
+}
+
+impl Div<f64> for &Tensor {
+    type Output = Result<Tensor>;
+    fn div(self, rhs: f64) -> Result<Tensor> {
+        self.mul_scalar(1.0 / rhs)
+    }
+}
+
+impl Neg for &Tensor {
+    type Output = Result<Tensor>;
+    fn neg(self) -> Result<Tensor> {
+        self.mul_scalar(-1.0)
     }
 }

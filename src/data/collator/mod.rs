@@ -8,6 +8,7 @@ use tch::Tensor;
 
 use super::{Example, Value};
 
+pub mod columns;
 mod default;
 mod language_model;
 mod packing;
@@ -115,6 +116,14 @@ impl Numbers {
         match self {
             Numbers::Ints(numbers) => numbers.extend(std::iter::repeat_n(value, count)),
             Numbers::Floats(numbers) => numbers.extend(std::iter::repeat_n(value as f32, count)),
+        }
+    }
+
+    fn fill(&mut self, count: usize, value: f64) {
+        if value.fract() == 0.0 {
+            self.extend_with(count, value as i64);
+        } else {
+            self.extend_floats(&vec![value; count]);
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Tensors {
     /// Whether this call filled a slot; most calls do not, and have nothing to clear.
     touched: bool,
     account: Arc<AtomicU64>,
+    /// While a graph is recorded: it keeps tensors whose handles are gone, so their bytes stay charged until the call ends.
+    recorded: Option<Vec<Arc<Charge>>>,
     max_handles: u64,
     max_bytes: u64,
     max_read: u64,
@@ -74,6 +76,7 @@ impl Tensors {
             taken: 0,
             touched: false,
             account: Arc::default(),
+            recorded: None,
             max_handles: limits.handles,
             max_bytes: limits.tensors,
             max_read: limits.reads,
@@ -86,6 +89,7 @@ impl Tensors {
     /// Ends a call: what it made and did not keep is gone.
     pub(super) fn end_call(&mut self) {
         self.read_in_call = 0;
+        self.recorded = None;
         if !std::mem::take(&mut self.touched) {
             return;
         }
@@ -96,9 +100,19 @@ impl Tensors {
         }
     }
 
+    /// From here to the end of the call, operations are part of a graph.
+    pub(super) fn record(&mut self) {
+        self.recorded = Some(Vec::new());
+    }
+
     /// The first limit that was reached since the last time this was asked.
     pub(super) fn take_violation(&mut self) -> Option<Violation> {
         self.violation.take()
+    }
+
+    /// Notes a limit that something else of the call has reached, unless one was reached before.
+    pub(super) fn note(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
     }
 
     /// Reads of elements so far.
@@ -179,7 +193,7 @@ impl Tensors {
     }
 
     /// The form of an operand. Types that no operation is defined for are refused here.
-    fn form(&self, handle: &Resource<Handle>) -> Result<Form, HostError> {
+    pub(super) fn form(&self, handle: &Resource<Handle>) -> Result<Form, HostError> {
         let form = Form::of(self.get(handle)?)?;
         let known = rules::is_float(form.kind)
             || matches!(
@@ -207,10 +221,14 @@ impl Tensors {
             )));
         }
         self.account.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Arc::new(Charge {
+        let charge = Arc::new(Charge {
             account: self.account.clone(),
             bytes,
-        }))
+        });
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push(charge.clone());
+        }
+        Ok(charge)
     }
 
     fn insert(
@@ -318,6 +336,20 @@ mod tests {
         assert_eq!(kind_of(make(&mut tensors, 200)), ErrorKind::Limit);
         tensors.release(&view);
         make(&mut tensors, 200).expect("the bytes came back");
+    }
+
+    #[test]
+    fn what_a_graph_may_keep_stays_charged_until_the_call_ends() {
+        let mut tensors = Tensors::new(&Limits {
+            tensors: 1000,
+            ..Limits::default()
+        });
+        tensors.record();
+        let first = make(&mut tensors, 200).expect("fits");
+        tensors.release(&first);
+        assert_eq!(kind_of(make(&mut tensors, 200)), ErrorKind::Limit);
+        tensors.end_call();
+        make(&mut tensors, 200).expect("fits in the next call");
     }
 
     #[test]

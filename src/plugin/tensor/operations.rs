@@ -423,6 +423,26 @@ impl tensor::HostTensor for State {
             })
     }
 
+    fn matmul(&mut self, this: Owned, rhs: Owned) -> Made {
+        self.tensors
+            .binary((&this, &rhs), rules::matmul, |left, right| {
+                left.f_matmul(right)
+            })
+    }
+
+    fn pow_scalar(&mut self, this: Owned, exponent: f64) -> Made {
+        self.tensors.unary(&this, rules::float, |tensor| {
+            tensor.f_pow(&number(tensor, exponent)?)
+        })
+    }
+
+    fn clamp(&mut self, this: Owned, low: f64, high: f64) -> Made {
+        self.tensors.unary(&this, rules::float, |tensor| {
+            let (low, high) = (number(tensor, low)?, number(tensor, high)?);
+            tensor.f_clamp_tensor(Some(low), Some(high))
+        })
+    }
+
     fn add_scalar(&mut self, this: Owned, rhs: f64) -> Made {
         self.tensors.unary(
             &this,
@@ -604,6 +624,7 @@ mod tests {
                 ..Limits::default()
             },
             allowed: crate::plugin::allowed::Allowed::default(),
+            tokenizer: std::sync::OnceLock::new(),
         };
         State::new(Arc::new(facts)).expect("nothing to open")
     }
@@ -687,6 +708,8 @@ mod tests {
             state.greater_scalar(this, 1.0)
         }),
         ("logical_not", |state, this| state.logical_not(this)),
+        ("pow_scalar", |state, this| state.pow_scalar(this, 1.5)),
+        ("clamp", |state, this| state.clamp(this, 0.25, 0.5)),
         ("keep", |state, this| state.keep(this)),
     ];
 
@@ -722,6 +745,10 @@ mod tests {
         ("sub", |state, left, right| state.sub(left, right)),
         ("mul", |state, left, right| state.mul(left, right)),
         ("div", |state, left, right| state.div(left, right)),
+        ("matmul", |state, left, right| {
+            let turned = state.transpose(right, -1, -2)?;
+            state.matmul(left, turned)
+        }),
         ("equal", |state, left, right| state.equal(left, right)),
         ("less", |state, left, right| state.less(left, right)),
         ("logical_and", |state, left, right| {

@@ -98,17 +98,24 @@ impl Tensors {
             .f_narrow(0, offset as i64, len as i64)?)
     }
 
-    fn count_read(&mut self, bytes: u64) -> Result<(), HostError> {
+    /// Counts bytes that leave the host for the guest in this call.
+    pub(in crate::plugin) fn hand_over(&mut self, bytes: u64) -> Result<(), HostError> {
         let wanted = self.read_in_call.saturating_add(bytes);
         if wanted > self.max_read {
             self.violation
                 .get_or_insert(Violation::bytes(Limit::Reads, wanted));
             let (wanted, limit) = (Bytes(wanted), Bytes(self.max_read));
             return Err(HostError::limit(format!(
-                "the call would have read {wanted} of elements; the limit is {limit}"
+                "the call would have read {wanted}; the limit is {limit}"
             )));
         }
         self.read_in_call = wanted;
+        Ok(())
+    }
+
+    /// The same for elements of a tensor: the device is waited for.
+    fn count_read(&mut self, bytes: u64) -> Result<(), HostError> {
+        self.hand_over(bytes)?;
         self.reads += 1;
         Ok(())
     }

@@ -374,6 +374,40 @@ pub(super) fn same(form: &Form) -> Outcome<Plan> {
     Ok(Plan::fresh(form.clone()))
 }
 
+/// The same for floating point tensors only.
+pub(super) fn float(form: &Form) -> Outcome<Plan> {
+    need_float(form)?;
+    same(form)
+}
+
+/// Rows times columns; further dimensions in front must be equal.
+pub(super) fn matmul(left: &Form, right: &Form) -> Outcome<Plan> {
+    need_float(left)?;
+    let misfit = || {
+        HostError::data(format!(
+            "matmul of {} of shape {:?} and {} of shape {:?}",
+            name(left.kind),
+            left.dims,
+            name(right.kind),
+            right.dims
+        ))
+    };
+    let ([left_front @ .., rows, inner], [right_front @ .., height, columns]) =
+        (&left.dims[..], &right.dims[..])
+    else {
+        return Err(misfit());
+    };
+    if left.kind != right.kind || left_front != right_front || inner != height {
+        return Err(misfit());
+    }
+    let mut dims = left_front.to_vec();
+    dims.extend([*rows, *columns]);
+    // Operands whose layout does not suit are copied first.
+    let scratch = left.bytes()?.saturating_add(right.bytes()?);
+    let kind = left.kind;
+    Ok(Plan::fresh(Form { dims, kind }).scratch(scratch))
+}
+
 /// add, sub and mul.
 pub(super) fn arithmetic(left: &Form, right: &Form) -> Outcome<Plan> {
     let dims = broadcast(&left.dims, &right.dims)?;

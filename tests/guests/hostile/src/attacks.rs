@@ -1,6 +1,6 @@
 //! The attacks, by name. What is no attack of a place does nothing there.
 
-use trainer_sdk::{Batch, Ctx, Dtype, Error, Level, Result, Run, Tensor, log};
+use trainer_sdk::{Batch, Checkpoint, Ctx, Dtype, Error, Level, Result, Run, Tensor, log};
 
 use crate::HELD;
 
@@ -190,6 +190,14 @@ pub fn context(attack: &str, ctx: &Ctx<'_>) -> Result<()> {
         "long-reason" => ctx.stop_training(&"because ".repeat(10_000)),
         "emit-flood" => (0..10_000).try_for_each(|number| ctx.emit(&format!("e{number}"), 0.0)),
         "emit-bad" => ctx.emit("bad\nname", 0.0),
+        "parameters" => read_model(ctx),
+        "bad-pattern" => ctx.parameters("[").map(|_| ()),
+        "kept-parameters" => {
+            for (_, tensor) in ctx.parameters("*")? {
+                HELD.set(Some(tensor.keep()?));
+            }
+            Ok(())
+        }
         "random" => {
             let rng = ctx.rng("probe");
             ctx.emit("u", rng.uniform(&[4])?.sum_all()?.item()?)?;
@@ -198,6 +206,56 @@ pub fn context(attack: &str, ctx: &Ctx<'_>) -> Result<()> {
         }
         attack => compute(attack),
     }
+}
+
+/// Does to parameters and gradients all that a tensor lets be done, and tells their number and size.
+fn read_model(ctx: &Ctx<'_>) -> Result<()> {
+    for (word, tensors) in [
+        ("parameters", ctx.parameters("*")?),
+        ("gradients", ctx.gradients("*")?),
+    ] {
+        let mut size = 0.0;
+        for (_, tensor) in &tensors {
+            let _ = tensor.reshape(&[-1])?.exp()?.add_scalar(1e30)?.keep()?;
+            let _ = (tensor * 0.0)?;
+            size += tensor.abs()?.sum_all()?.item()?;
+        }
+        ctx.emit(&format!("{word}/count"), tensors.len() as f64)?;
+        ctx.emit(&format!("{word}/size"), size)?;
+    }
+    ctx.emit("matching", ctx.parameters("?")?.len() as f64)?;
+    ctx.emit("matching none", ctx.parameters("*.nothing")?.len() as f64)
+}
+
+/// Reads a checkpoint, and tries to read more than that.
+pub fn artifact(ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
+    let files = checkpoint.files()?;
+    ctx.emit("files", files.len() as f64)?;
+    ctx.emit("size", files.iter().map(|(_, size)| *size as f64).sum())?;
+    for (name, size) in &files {
+        let digest = checkpoint.sha256(name)?;
+        ctx.emit(&format!("{name}/{digest}"), *size as f64)?;
+        let end = checkpoint.read(name, size.saturating_sub(2), 100)?;
+        ctx.emit(&format!("{name}/end"), end.len() as f64)?;
+        if !checkpoint.read(name, u64::MAX, 1)?.is_empty() {
+            return Err(Error::fatal("something after the end"));
+        }
+    }
+    for name in [
+        "../secret",
+        "/etc/passwd",
+        "link",
+        "folder",
+        ".",
+        "",
+        "folder/../../secret",
+        "nul\0",
+    ] {
+        if checkpoint.read(name, 0, 10).is_ok() || checkpoint.sha256(name).is_ok() {
+            return Err(Error::fatal(format!("the checkpoint gave away {name}")));
+        }
+    }
+    Ok(())
 }
 
 /// Fails with what the run says of itself.

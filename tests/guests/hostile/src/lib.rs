@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use trainer_sdk::{
     Accumulator, Batch, Better, Checkpoint, CheckpointHooks, Ctx, EpochHooks, Error, EvalHooks,
-    LogHooks, Logits, Metrics, Plugin, PredictionStepHooks, Result, Run, Setup, Stateful,
-    StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
+    FaultHooks, LogHooks, Logits, Metrics, OptimizerHooks, Plugin, PredictionStepHooks, Result,
+    ResumeHooks, Run, Setup, Stateful, StepHooks, SubstepHooks, Tensor, TrainHooks, WholeMetrics,
 };
 
 #[derive(Clone, Debug, Deserialize)]
@@ -68,6 +68,9 @@ impl Hostile {
             let count = self.counts.entry(event).or_default();
             *count += 1;
             return recorder::record(ctx, event, *count, numbers);
+        }
+        if self.config.attack == "parameters" {
+            return attacks::context("parameters", ctx);
         }
         match self.attack() {
             Some(attack) => attacks::context(&attack, ctx),
@@ -133,8 +136,42 @@ impl LogHooks for Hostile {
     }
 }
 
+impl OptimizerHooks for Hostile {
+    fn on_pre_optimizer_step(&mut self, ctx: &Ctx<'_>) -> Result<()> {
+        self.record(ctx, "pre_optimizer_step", &[])
+    }
+    fn on_optimizer_step(&mut self, ctx: &Ctx<'_>) -> Result<()> {
+        self.record(ctx, "optimizer_step", &[])
+    }
+}
+
+impl ResumeHooks for Hostile {
+    fn on_resume(&mut self, ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
+        if self.config.attack == "artifact" {
+            return attacks::artifact(ctx, checkpoint);
+        }
+        let facts = [(checkpoint.name(), checkpoint.size() as f64)];
+        self.record(ctx, "resume", &facts)
+    }
+}
+
+impl FaultHooks for Hostile {
+    fn on_fault(&mut self, ctx: &Ctx<'_>, kind: &str, message: &str) -> Result<()> {
+        if self.config.attack == "tell" {
+            println!("told of a fault: {kind}: {message}");
+        }
+        if self.config.attack == "worse-fault" {
+            return Err(Error::fatal("a fault of its own"));
+        }
+        self.record(ctx, "fault", &[(kind.to_owned(), message.len() as f64)])
+    }
+}
+
 impl CheckpointHooks for Hostile {
     fn on_save(&mut self, ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
+        if self.config.attack == "artifact" {
+            return attacks::artifact(ctx, checkpoint);
+        }
         let facts = [(checkpoint.name(), checkpoint.size() as f64)];
         self.record(ctx, "save", &facts)
     }
@@ -236,4 +273,4 @@ impl Logits for Hostile {
 }
 
 trainer_sdk::manifest!("../manifest.json");
-trainer_sdk::export!(Hostile: train, epoch, step, substep, eval, prediction_step, log, checkpoint, metrics, whole_metrics, logits, stateful);
+trainer_sdk::export!(Hostile: train, epoch, step, substep, optimizer, eval, prediction_step, log, checkpoint, resume, fault, metrics, whole_metrics, logits, stateful);
