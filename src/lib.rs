@@ -32,6 +32,7 @@
 //! | 4 | [`config`] | `arguments.rs` as written, `resolve` as it will run, `reference.rs` help and tables |
 //! | 4 | [`trainer`] | the only loop |
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
+//! | 3 | [`registry`] | where plugins come from: lock file, store by digest, registries, signatures; looks into no component |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
 //! | 2 | [`amp`] | mixed precision: autocast, the scale of losses |
 //! | 1 | [`checkpoint`] | tensors and JSON into folders that are complete or absent; no models |
@@ -82,6 +83,7 @@ pub mod model;
 pub mod optim;
 #[cfg(feature = "plugin")]
 pub mod plugin;
+pub mod registry;
 pub mod report;
 pub mod torch;
 pub mod trainer;

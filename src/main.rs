@@ -29,6 +29,8 @@ mod plugin {
     mod requests;
     mod text;
 }
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod registry;
 
 fn main() -> ExitCode {
     cli::run(std::env::args_os())
