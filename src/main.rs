@@ -26,7 +26,8 @@ mod plugin {
     mod limits;
     mod manifest;
     mod origin;
-    mod requests;
+    pub mod outline;
+    pub mod requests;
     mod text;
 }
 #[allow(dead_code, reason = "the library uses what this executable does not")]

@@ -12,6 +12,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use super::hook;
 use super::limits::Bytes;
 use super::manifest::{Manifest, SECTION};
+use super::requests::Requests;
 use super::text::printable;
 use crate::error::Failure;
 
@@ -381,11 +382,20 @@ pub fn describe(path: &Path) -> Result<String> {
     match facts["manifest"].as_object() {
         None => line("manifest", "none".to_owned()),
         Some(manifest) => {
-            for (key, value) in manifest {
+            let others = manifest.iter().filter(|(key, _)| *key != "requests");
+            for (key, value) in others {
                 let shown = value
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned);
                 line(key, printable(&shown, 4096));
+            }
+            let requests = manifest.get("requests").cloned().unwrap_or_default();
+            let requests: Requests = match requests {
+                Value::Null => Requests::default(),
+                some => serde_json::from_value(some).context("requests that were read before")?,
+            };
+            for request in requests.list()? {
+                line("asks for", format!("{} ({})", request.capability, request.why));
             }
         }
     }

@@ -29,7 +29,8 @@ pub mod manifest;
 mod meter;
 mod metric;
 mod origin;
-mod requests;
+pub mod outline;
+pub mod requests;
 mod rng;
 mod state;
 mod tensor;
@@ -42,7 +43,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 pub use capability::Grants;
@@ -52,7 +53,9 @@ pub use limits::{Bytes, Limit, Limits};
 pub use usage::Usage;
 
 use crate::callback::Callback;
+use crate::error::Failure;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::registry::name::{Digest, PluginId};
 use allowed::Allowed;
 use instance::{Instance, Linked};
 use manifest::Manifest;
@@ -71,6 +74,51 @@ pub struct Spec {
     pub limits: Limits,
     /// What it may do beyond computing.
     pub grants: Grants,
+    /// What the lock file says of it, for a plugin that comes from there.
+    pub pinned: Option<Pinned>,
+}
+
+/// What a lock file says of a plugin. Another component, or one that asks for something else, is not run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pinned {
+    /// Namespace and name.
+    pub id: PluginId,
+    /// Digest of the component.
+    pub wasm: Digest,
+    /// Digest of what it asks for.
+    pub requests: Digest,
+    /// The lock file, for messages.
+    pub lock: PathBuf,
+}
+
+impl Pinned {
+    fn check(&self, name: &str, digest: &str, manifest: Option<&Manifest>) -> Result<()> {
+        let differs = |what: &str, found: &str, expected: &str| {
+            let text = format!(
+                "plugin `{name}`: {what} {found}; {} says {expected}",
+                self.lock.display()
+            );
+            let hint = format!(
+                "look at both with `host plugin lock --check`, then `host plugin update {}`, or remove it and add it again",
+                self.id
+            );
+            Failure::data(text).hint(hint)
+        };
+        if digest != self.wasm.hex() {
+            bail!(differs("its component has the digest", &format!("sha256:{digest}"), self.wasm.as_str()));
+        }
+        let id = manifest.map_or("", |manifest| manifest.id.as_str());
+        if id != self.id.to_string() {
+            bail!(differs("it calls itself", &text::printable(id, 128), &self.id.to_string()));
+        }
+        let requests = manifest.map(|manifest| outline::requests_digest(&manifest.requests)).transpose()?;
+        match requests {
+            Some(requests) if requests != self.requests => {
+                bail!(differs("what it asks for has the digest", requests.as_str(), self.requests.as_str()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What all plugins of a run have in common.
@@ -127,6 +175,9 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         .as_deref()
         .map(|section| Manifest::parse(name, section))
         .transpose()?;
+    if let Some(pinned) = &spec.pinned {
+        pinned.check(name, &anatomy.digest, manifest.as_ref())?;
+    }
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;
     }
@@ -279,6 +330,7 @@ impl Spec {
             config: Map::new(),
             limits: Limits::default(),
             grants: Grants::default(),
+            pinned: None,
         }
     }
 }

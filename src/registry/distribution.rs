@@ -13,7 +13,7 @@ use serde::Deserialize;
 use ureq::http::{Method, StatusCode};
 use url::Url;
 
-use super::artifact::{self, Artifact, Descriptor, EMPTY_CONFIG, INDEX, MANIFEST, MAX_MANIFEST};
+use super::artifact::{self, Descriptor, EMPTY_CONFIG, INDEX, MANIFEST, MAX_MANIFEST};
 use super::credentials::{Credentials, Secret};
 use super::http::{Client, Request, Response, is_loopback, origin};
 use super::name::{Digest, Reference, is_tag, shown};
@@ -163,13 +163,6 @@ impl<'a> Repository<'a> {
         let put = Request::with_body(Method::PUT, url, manifest, MANIFEST);
         self.succeeded(self.ask(put, "pull,push")?, &[StatusCode::CREATED])?;
         Ok(Digest::of(manifest))
-    }
-
-    /// Uploads a component with its configuration and manifest.
-    pub fn publish(&self, wasm: &[u8], artifact: &Artifact, tag: &str) -> Result<Digest> {
-        self.upload(&artifact.config)?;
-        self.upload(wasm)?;
-        self.put_manifest(&artifact.manifest, tag)
     }
 
     /// All tags.

@@ -8,7 +8,7 @@ use crate::callback::Callback;
 use crate::config::run::Run;
 use crate::config::surroundings;
 use crate::metric::{LogitsProcessor, Metric};
-use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
+use crate::plugin::{self, Environment, Grants, Limits, Pinned, Plugin, Spec, Usage};
 
 /// Loaded plugins in call order.
 #[derive(Debug)]
@@ -45,6 +45,12 @@ impl Plugins {
                 limits,
                 grants: Grants::parse(&plugin.grants)
                     .with_context(|| format!("capabilities granted to plugin `{}`", plugin.name))?,
+                pinned: plugin.pinned.as_ref().map(|pinned| Pinned {
+                    id: pinned.id.clone(),
+                    wasm: pinned.wasm.clone(),
+                    requests: pinned.requests.clone(),
+                    lock: pinned.lock.clone(),
+                }),
             };
             plugin::load(&spec, &environment)
         };

@@ -6,6 +6,7 @@
 
 mod build;
 mod consistency;
+mod locked;
 mod native;
 mod parameters;
 mod paths;
