@@ -13,6 +13,7 @@ mod loop_behaviour;
 mod modes;
 mod plugin;
 mod readme;
+mod registry;
 mod resume;
 mod rows;
 mod support;

@@ -196,9 +196,8 @@ impl Capability {
                         || !wanted.is_empty()
                             && wanted.iter().all(|method| methods.contains(method)))
             }
-            (Self::Read(place), Self::Read(_)) | (Self::Write(place), Self::Write(_) | Self::Read(_)) => {
-                setting_of(place).is_some()
-            }
+            (Self::Read(place), Self::Read(_))
+            | (Self::Write(place), Self::Write(_) | Self::Read(_)) => setting_of(place).is_some(),
             (Self::Secret(name, place), Self::Secret(own, _)) => {
                 setting_of(place).is_some() && name == own
             }

@@ -395,7 +395,10 @@ pub fn describe(path: &Path) -> Result<String> {
                 some => serde_json::from_value(some).context("requests that were read before")?,
             };
             for request in requests.list()? {
-                line("asks for", format!("{} ({})", request.capability, request.why));
+                line(
+                    "asks for",
+                    format!("{} ({})", request.capability, request.why),
+                );
             }
         }
     }

@@ -105,16 +105,30 @@ impl Pinned {
             Failure::data(text).hint(hint)
         };
         if digest != self.wasm.hex() {
-            bail!(differs("its component has the digest", &format!("sha256:{digest}"), self.wasm.as_str()));
+            bail!(differs(
+                "its component has the digest",
+                &format!("sha256:{digest}"),
+                self.wasm.as_str()
+            ));
         }
         let id = manifest.map_or("", |manifest| manifest.id.as_str());
         if id != self.id.to_string() {
-            bail!(differs("it calls itself", &text::printable(id, 128), &self.id.to_string()));
+            bail!(differs(
+                "it calls itself",
+                &text::printable(id, 128),
+                &self.id.to_string()
+            ));
         }
-        let requests = manifest.map(|manifest| outline::requests_digest(&manifest.requests)).transpose()?;
+        let requests = manifest
+            .map(|manifest| outline::requests_digest(&manifest.requests))
+            .transpose()?;
         match requests {
             Some(requests) if requests != self.requests => {
-                bail!(differs("what it asks for has the digest", requests.as_str(), self.requests.as_str()))
+                bail!(differs(
+                    "what it asks for has the digest",
+                    requests.as_str(),
+                    self.requests.as_str()
+                ))
             }
             _ => Ok(()),
         }

@@ -47,14 +47,18 @@ impl Outline {
         anatomy.admit(name)?;
         let Some(section) = anatomy.manifest.as_deref() else {
             bail!(
-                Failure::data(format!("plugin `{name}`: it has no manifest, so it has no name and no version"))
-                    .hint("embed a manifest as the custom section trainer:manifest; the SDK does it")
+                Failure::data(format!(
+                    "plugin `{name}`: it has no manifest, so it has no name and no version"
+                ))
+                .hint("embed a manifest as the custom section trainer:manifest; the SDK does it")
             );
         };
         let manifest = Manifest::parse(name, section)?;
         manifest.check_api(name)?;
         let id = manifest.id.parse().map_err(|reason| {
-            Failure::data(format!("plugin `{name}`: its manifest is not valid: {reason}"))
+            Failure::data(format!(
+                "plugin `{name}`: its manifest is not valid: {reason}"
+            ))
         })?;
         if semver::Version::parse(&manifest.version).is_err() {
             bail!(Failure::data(format!(
@@ -87,12 +91,19 @@ impl Outline {
     /// The capability that `word` grants: a kind of request (`net`), or a text that a request covers.
     pub fn grantable(&self, word: &str) -> Result<Vec<Capability>> {
         let word = word.trim();
-        let of_kind = self.requests.iter().filter(|request| request.capability.kind() == word);
+        let of_kind = self
+            .requests
+            .iter()
+            .filter(|request| request.capability.kind() == word);
         let of_kind: Vec<Capability> = of_kind.map(|request| request.capability.clone()).collect();
         if !of_kind.is_empty() {
             return Ok(of_kind);
         }
-        let asked: Vec<String> = self.requests.iter().map(|request| format!("`{}`", request.capability)).collect();
+        let asked: Vec<String> = self
+            .requests
+            .iter()
+            .map(|request| format!("`{}`", request.capability))
+            .collect();
         let hint = match asked.is_empty() {
             true => "it asks for nothing".to_owned(),
             false => format!("it asks for {}", asked.join(", ")),
@@ -103,12 +114,21 @@ impl Outline {
             false => Some(word.parse::<Capability>()?),
         };
         match parsed {
-            Some(granted) if self.requests.iter().any(|request| granted.is_within(&request.capability)) => {
+            Some(granted)
+                if self
+                    .requests
+                    .iter()
+                    .any(|request| granted.is_within(&request.capability)) =>
+            {
                 Ok(vec![granted])
             }
             _ => bail!(
-                Failure::usage(format!("{} does not ask for `{}`", self.id, super::text::printable(word, 128)))
-                    .hint(hint)
+                Failure::usage(format!(
+                    "{} does not ask for `{}`",
+                    self.id,
+                    super::text::printable(word, 128)
+                ))
+                .hint(hint)
             ),
         }
     }

@@ -156,8 +156,12 @@ pub fn component(manifest: &[u8]) -> Result<Descriptor> {
 }
 
 fn parse(manifest: &[u8]) -> Result<Manifest> {
-    let parsed: Manifest = serde_json::from_slice(manifest)
-        .map_err(|error| Failure::data(format!("its manifest cannot be read: {}", shown(&error.to_string()))))?;
+    let parsed: Manifest = serde_json::from_slice(manifest).map_err(|error| {
+        Failure::data(format!(
+            "its manifest cannot be read: {}",
+            shown(&error.to_string())
+        ))
+    })?;
     let media_type = parsed.media_type.as_deref().unwrap_or(MANIFEST);
     if parsed.schema_version != 2 || media_type != MANIFEST {
         bail!(Failure::data(format!(
@@ -197,7 +201,12 @@ pub fn signature_layers(manifest: &[u8]) -> Vec<Descriptor> {
         return Vec::new();
     };
     let fits = |layer: &Descriptor| layer.media_type == SIGNATURE && layer.size <= MAX_SIGNATURES;
-    manifest.layers.into_iter().filter(fits).take(MAX_SIGNERS).collect()
+    manifest
+        .layers
+        .into_iter()
+        .filter(fits)
+        .take(MAX_SIGNERS)
+        .collect()
 }
 
 /// The manifests of signatures in a list of referrers.
@@ -210,7 +219,11 @@ pub fn signature_manifests(list: &[u8]) -> Vec<Digest> {
         return Vec::new();
     };
     let ours = |descriptor: &Descriptor| descriptor.artifact_type.as_deref() == Some(SIGNATURE);
-    let digests = list.manifests.into_iter().filter(ours).map(|descriptor| descriptor.digest);
+    let digests = list
+        .manifests
+        .into_iter()
+        .filter(ours)
+        .map(|descriptor| descriptor.digest);
     digests.take(MAX_SIGNERS).collect()
 }
 
@@ -238,11 +251,17 @@ mod tests {
     #[test]
     fn an_artifact_has_the_layout_that_other_tools_read() {
         let Artifact { manifest, config } = artifact();
-        assert_eq!(component(&manifest).expect("a component").digest, Digest::of(b"\0asm"));
+        assert_eq!(
+            component(&manifest).expect("a component").digest,
+            Digest::of(b"\0asm")
+        );
         let config: Value = serde_json::from_slice(&config).expect("JSON");
         assert_eq!(config["layerDigests"][0], Digest::of(b"\0asm").as_str());
         assert_eq!(config["os"], "wasip2");
-        assert_eq!(config["component"]["exports"][0], "trainer:plugin/lifecycle@0.1.0");
+        assert_eq!(
+            config["component"]["exports"][0],
+            "trainer:plugin/lifecycle@0.1.0"
+        );
         assert_eq!(artifact().manifest, manifest);
     }
 
@@ -252,19 +271,42 @@ mod tests {
         let changed = |change: &dyn Fn(&mut Value)| {
             let mut value = whole.clone();
             change(&mut value);
-            component(value.to_string().as_bytes()).expect_err("refused").to_string()
+            component(value.to_string().as_bytes())
+                .expect_err("refused")
+                .to_string()
         };
         for (error, found) in [
-            ("has 2 layers", changed(&|value| {
-                let layer = value["layers"][0].clone();
-                value["layers"].as_array_mut().expect("a list").push(layer);
-            })),
-            ("has 0 layers", changed(&|value| value["layers"] = json!([]))),
-            ("instead of one of type", changed(&|value| value["layers"][0]["mediaType"] = json!("text/html"))),
-            ("no WebAssembly component", changed(&|value| value["config"]["mediaType"] = json!("x\u{1b}"))),
-            ("the limit is", changed(&|value| value["layers"][0]["size"] = json!(1_u64 << 40))),
-            ("not a SHA-256 digest", changed(&|value| value["layers"][0]["digest"] = json!("md5:00"))),
-            ("of another kind", changed(&|value| value["mediaType"] = json!(INDEX))),
+            (
+                "has 2 layers",
+                changed(&|value| {
+                    let layer = value["layers"][0].clone();
+                    value["layers"].as_array_mut().expect("a list").push(layer);
+                }),
+            ),
+            (
+                "has 0 layers",
+                changed(&|value| value["layers"] = json!([])),
+            ),
+            (
+                "instead of one of type",
+                changed(&|value| value["layers"][0]["mediaType"] = json!("text/html")),
+            ),
+            (
+                "no WebAssembly component",
+                changed(&|value| value["config"]["mediaType"] = json!("x\u{1b}")),
+            ),
+            (
+                "the limit is",
+                changed(&|value| value["layers"][0]["size"] = json!(1_u64 << 40)),
+            ),
+            (
+                "not a SHA-256 digest",
+                changed(&|value| value["layers"][0]["digest"] = json!("md5:00")),
+            ),
+            (
+                "of another kind",
+                changed(&|value| value["mediaType"] = json!(INDEX)),
+            ),
         ] {
             assert!(found.contains(error), "{found}");
             assert!(!found.contains('\u{1b}'), "{found}");

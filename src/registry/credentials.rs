@@ -173,7 +173,10 @@ fn write(path: &Path, config: &Map<String, Value>) -> Result<()> {
     file::write(path, text.as_bytes(), true)
 }
 
-fn auths<'a>(config: &'a mut Map<String, Value>, path: &Path) -> Result<&'a mut Map<String, Value>> {
+fn auths<'a>(
+    config: &'a mut Map<String, Value>,
+    path: &Path,
+) -> Result<&'a mut Map<String, Value>> {
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     match auths.as_object_mut() {
         Some(auths) => Ok(auths),
@@ -220,17 +223,39 @@ mod tests {
     fn what_is_kept_is_found_and_nothing_else_is_lost() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(FILE_NAME);
-        std::fs::write(&path, r#"{"proxies": {"x": 1}, "auths": {"other": {"auth": "YTpi"}}}"#).expect("written");
-        keep(folder.path(), "localhost:5000", "ada", &Secret::new("pass:word")).expect("kept");
+        std::fs::write(
+            &path,
+            r#"{"proxies": {"x": 1}, "auths": {"other": {"auth": "YTpi"}}}"#,
+        )
+        .expect("written");
+        keep(
+            folder.path(),
+            "localhost:5000",
+            "ada",
+            &Secret::new("pass:word"),
+        )
+        .expect("kept");
         let found = find(Some(folder.path()), "localhost:5000").expect("read");
         let Some(Credentials::User { name, password }) = found else {
             panic!("{found:?}");
         };
         assert_eq!((name.as_str(), password.reveal()), ("ada", "pass:word"));
-        assert!(find(Some(folder.path()), "localhost:5001").expect("read").is_none());
-        let config: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        assert!(
+            find(Some(folder.path()), "localhost:5001")
+                .expect("read")
+                .is_none()
+        );
+        let config: Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
         assert_eq!(config["proxies"]["x"], 1);
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         assert!(forget(folder.path(), "localhost:5000").expect("forgotten"));
         assert!(!forget(folder.path(), "localhost:5000").expect("forgotten"));
         assert!(find(Some(folder.path()), "other").expect("read").is_some());

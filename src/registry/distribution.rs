@@ -39,7 +39,11 @@ pub struct Repository<'a> {
 
 impl<'a> Repository<'a> {
     /// The repository of `place`.
-    pub fn new(client: &'a Client, place: &Reference, credentials: Option<Credentials>) -> Result<Self> {
+    pub fn new(
+        client: &'a Client,
+        place: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Self> {
         let scheme = client.scheme(&place.registry);
         // Docker's registry answers under another name than people write.
         let host = match place.registry.as_str() {
@@ -74,7 +78,11 @@ impl<'a> Repository<'a> {
             wanted.parse::<Digest>().ok().map(String::from),
             claimed.filter(|claimed| claimed.starts_with("sha256:")),
         ];
-        if let Some(other) = expected.into_iter().flatten().find(|other| *other != digest.as_str()) {
+        if let Some(other) = expected
+            .into_iter()
+            .flatten()
+            .find(|other| *other != digest.as_str())
+        {
             let text = format!(
                 "the manifest of {} is not what it should be: {} was asked for, {digest} was received",
                 self.place.source(),
@@ -105,18 +113,19 @@ impl<'a> Repository<'a> {
                 ..Request::get(self.url(&["blobs", blob.digest.as_str()])?)
             };
             let response = self.ask(request, "pull")?;
-            let response = self.succeeded(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT])?;
+            let response =
+                self.succeeded(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT])?;
             if response.status == StatusCode::OK || !continues(&response, download.have()) {
                 download.restart()?;
             }
-            match receive(response, &mut download, blob.size) {
-                Ok(()) => {}
-                Err(error) if attempt == ATTEMPTS || error.is::<Failure>() => return Err(error),
-                Err(error) => tracing::info!("{error:#}; gone on with"),
-            }
+            let ended = match receive(response, &mut download, blob.size) {
+                Err(error) if error.is::<Failure>() => return Err(error),
+                Err(error) => format!(" ({error:#})"),
+                Ok(()) => String::new(),
+            };
             if attempt == ATTEMPTS && download.have() < blob.size {
                 let text = format!(
-                    "{} gave {} of {} bytes of {}",
+                    "{} gave {} of {} bytes of {}{ended}",
                     self.place.registry,
                     download.have(),
                     blob.size,
@@ -149,7 +158,10 @@ impl<'a> Repository<'a> {
         let begun = self.succeeded(self.ask(begin, "pull,push")?, &[StatusCode::ACCEPTED])?;
         let location = begun.header("location").unwrap_or_default().to_owned();
         let mut url = begun.url.join(&location).map_err(|_| {
-            Failure::data(format!("the registry names no place for the upload: `{}`", shown(&location)))
+            Failure::data(format!(
+                "the registry names no place for the upload: `{}`",
+                shown(&location)
+            ))
         })?;
         url.query_pairs_mut().append_pair("digest", digest.as_str());
         let put = Request::with_body(Method::PUT, url, bytes, "application/octet-stream");
@@ -174,12 +186,24 @@ impl<'a> Repository<'a> {
         let mut url = self.url(&["tags", "list"])?;
         let mut all = Vec::new();
         for _ in 0..MAX_PAGES {
-            let response = self.succeeded(self.ask(Request::get(url.clone()), "pull")?, &[StatusCode::OK])?;
-            let next = response.header("link").and_then(next_page).map(str::to_owned);
+            let response = self.succeeded(
+                self.ask(Request::get(url.clone()), "pull")?,
+                &[StatusCode::OK],
+            )?;
+            let next = response
+                .header("link")
+                .and_then(next_page)
+                .map(str::to_owned);
             let bytes = response.bytes(MAX_ANSWER)?;
-            let page: Tags = serde_json::from_slice(&bytes)
-                .map_err(|_| Failure::data(format!("{url} answers with something else than tags")))?;
-            all.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
+            let page: Tags = serde_json::from_slice(&bytes).map_err(|_| {
+                Failure::data(format!("{url} answers with something else than tags"))
+            })?;
+            all.extend(
+                page.tags
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|tag| is_tag(tag)),
+            );
             match next.and_then(|next| url.join(&next).ok()) {
                 Some(next) if origin(&next) == origin(&self.base) => url = next,
                 _ => break,
@@ -257,7 +281,9 @@ impl<'a> Repository<'a> {
         let mut path = url
             .path_segments_mut()
             .map_err(|()| Failure::usage("this is no registry"))?;
-        path.pop_if_empty().extend(self.place.repository.split('/')).extend(parts);
+        path.pop_if_empty()
+            .extend(self.place.repository.split('/'))
+            .extend(parts);
         drop(path);
         Ok(url)
     }
@@ -268,7 +294,10 @@ impl<'a> Repository<'a> {
         let own = origin(&request.url) == origin(&self.base);
         request.authorization = self.authorization.borrow().clone().filter(|_| own);
         let response = self.client.send(&request)?;
-        if response.status != StatusCode::UNAUTHORIZED || !own || origin(&response.url) != origin(&self.base) {
+        if response.status != StatusCode::UNAUTHORIZED
+            || !own
+            || origin(&response.url) != origin(&self.base)
+        {
             return Ok(response);
         }
         let Some(authorization) = self.authorize(&response, actions)? else {
@@ -320,11 +349,19 @@ impl<'a> Repository<'a> {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let wrong = || Failure::data(format!("the registry names no token service: `{}`", shown(realm)));
+        let wrong = || {
+            Failure::data(format!(
+                "the registry names no token service: `{}`",
+                shown(realm)
+            ))
+        };
         let mut url = Url::parse(realm).map_err(|_| wrong())?;
         self.client.admit(&url)?;
         if is_loopback(&url) && !is_loopback(&self.base) {
-            let text = format!("{} names a token service on this machine", self.place.registry);
+            let text = format!(
+                "{} names a token service on this machine",
+                self.place.registry
+            );
             bail!(Failure::new(Kind::Policy, text));
         }
         let query: Vec<(&str, String)> = [("service", service), ("scope", scope)]
@@ -342,7 +379,12 @@ impl<'a> Repository<'a> {
                     ("client_id", "host"),
                 ]);
                 form = pairs.finish();
-                Request::with_body(Method::POST, url, form.as_bytes(), "application/x-www-form-urlencoded")
+                Request::with_body(
+                    Method::POST,
+                    url,
+                    form.as_bytes(),
+                    "application/x-www-form-urlencoded",
+                )
             }
             credentials => {
                 url.query_pairs_mut().extend_pairs(&query);
@@ -393,7 +435,9 @@ impl<'a> Repository<'a> {
 
 /// Whether an answer with a part begins where the download ended.
 fn continues(response: &Response, have: u64) -> bool {
-    let range = response.header("content-range").and_then(|text| text.strip_prefix("bytes "));
+    let range = response
+        .header("content-range")
+        .and_then(|text| text.strip_prefix("bytes "));
     let first = range.and_then(|range| range.split_once('-'));
     first.is_some_and(|(first, _)| first.parse() == Ok(have))
 }

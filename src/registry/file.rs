@@ -55,9 +55,14 @@ impl Aside {
         use std::os::unix::fs::OpenOptionsExt;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         for attempt in 0_u32.. {
-            let path = target.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
+            let path =
+                target.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
             let mode = if private { 0o600 } else { 0o666 };
-            let opened = File::options().write(true).create_new(true).mode(mode).open(&path);
+            let opened = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&path);
             match opened {
                 Ok(file) => {
                     return Ok(Self {

@@ -81,7 +81,8 @@ impl Response {
     /// The whole body, if it is not longer than `limit` bytes.
     pub fn bytes(self, limit: u64) -> Result<Vec<u8>> {
         let url = self.url.clone();
-        let too_long = || Failure::data(format!("the answer of {url} is longer than {limit} bytes"));
+        let too_long =
+            || Failure::data(format!("the answer of {url} is longer than {limit} bytes"));
         if self.length().is_some_and(|length| length > limit) {
             bail!(too_long());
         }
@@ -157,7 +158,8 @@ impl Client {
 
     /// `https`, or `http` for a registry on this machine or where the user asked for it.
     pub fn scheme(&self, registry: &str) -> &'static str {
-        let is_local = Url::parse(&format!("http://{registry}/")).is_ok_and(|url| is_loopback(&url));
+        let is_local =
+            Url::parse(&format!("http://{registry}/")).is_ok_and(|url| is_loopback(&url));
         if self.plain_http || is_local {
             "http"
         } else {
@@ -201,7 +203,10 @@ impl Client {
                 bail!(Failure::data(text));
             }
             url = url.join(location).map_err(|_| {
-                Failure::data(format!("{url} redirects to `{}`, which is no address", shown(location)))
+                Failure::data(format!(
+                    "{url} redirects to `{}`, which is no address",
+                    shown(location)
+                ))
             })?;
         }
         let text = format!("{} redirects more than {MAX_REDIRECTS} times", request.url);
@@ -216,7 +221,9 @@ impl Client {
             let wait = Duration::from_millis(100 << attempt);
             match self.send_once(request, url, own) {
                 Ok(response) if is_busy(response.status) && !last => {
-                    let asked = response.header("retry-after").and_then(|text| text.parse().ok());
+                    let asked = response
+                        .header("retry-after")
+                        .and_then(|text| text.parse().ok());
                     let wait = asked.map_or(wait, Duration::from_secs);
                     if wait > MAX_WAIT {
                         return Ok(response);
@@ -239,7 +246,12 @@ impl Client {
         }
     }
 
-    fn send_once(&self, request: &Request<'_>, url: &Url, own: bool) -> Result<Response, ureq::Error> {
+    fn send_once(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        own: bool,
+    ) -> Result<Response, ureq::Error> {
         let mut builder = http::Request::builder()
             .method(request.method.clone())
             .uri(url.as_str());
@@ -252,7 +264,11 @@ impl Client {
         if request.from > 0 {
             builder = builder.header("range", format!("bytes={}-", request.from));
         }
-        let agent = if is_loopback(url) { &self.direct } else { &self.agent };
+        let agent = if is_loopback(url) {
+            &self.direct
+        } else {
+            &self.agent
+        };
         let answer = match request.body {
             Some((body, media_type)) => {
                 let builder = builder.header("content-type", media_type);
@@ -300,7 +316,10 @@ fn is_busy(status: StatusCode) -> bool {
 fn is_transient(error: &ureq::Error) -> bool {
     matches!(
         error,
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_)
+        ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Protocol(_)
     )
 }
 
@@ -325,7 +344,9 @@ mod tests {
             assert_eq!(Client::new(false).admit(&url).is_ok(), admitted, "{url}");
         }
         let asked = Client::new(true);
-        asked.admit(&Url::parse("http://example.org/").expect("a URL")).expect("asked for");
+        asked
+            .admit(&Url::parse("http://example.org/").expect("a URL"))
+            .expect("asked for");
         assert_eq!(asked.scheme("example.org"), "http");
         assert_eq!(Client::new(false).scheme("example.org"), "https");
         assert_eq!(Client::new(false).scheme("localhost:5000"), "http");

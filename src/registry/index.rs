@@ -101,7 +101,10 @@ impl Index {
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let index: Self = serde_json::from_slice(bytes).map_err(|error| {
-            Failure::data(format!("the index cannot be read: {}", shown(&error.to_string())))
+            Failure::data(format!(
+                "the index cannot be read: {}",
+                shown(&error.to_string())
+            ))
         })?;
         if index.format != FORMAT {
             bail!(Failure::data(format!(
@@ -113,7 +116,14 @@ impl Index {
     }
 
     /// Adds a version and renews number and expiry.
-    pub fn publish(&mut self, id: &PluginId, summary: &str, license: &str, version: Version, now: u64) {
+    pub fn publish(
+        &mut self,
+        id: &PluginId,
+        summary: &str,
+        license: &str,
+        version: Version,
+        now: u64,
+    ) {
         let position = self.plugins.iter().position(|entry| entry.id == *id);
         let position = position.unwrap_or_else(|| {
             self.plugins.push(Entry {
@@ -126,7 +136,9 @@ impl Index {
         });
         let entry = &mut self.plugins[position];
         (entry.summary, entry.license) = (summary.to_owned(), license.to_owned());
-        entry.versions.retain(|other| other.version != version.version);
+        entry
+            .versions
+            .retain(|other| other.version != version.version);
         entry.versions.push(version);
         self.plugins.sort_by(|a, b| a.id.cmp(&b.id));
         self.serial += 1;
@@ -164,21 +176,28 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// The index at `url` (a URL or a file), signed by one of `keys`, not older than the last one and not expired.
     pub fn read(&self, url: &str, keys: &[Key]) -> Result<Index> {
-        let kept = self.kept.join(format!("{}.json", Digest::of(url.as_bytes()).hex()));
+        let kept = self
+            .kept
+            .join(format!("{}.json", Digest::of(url.as_bytes()).hex()));
         let last = file::read_if_present(&kept, MAX_LENGTH)?;
         let subject = || format!("the index {}", shown(url));
         let index = match self.fetch(url).with_context(subject)? {
             Some((bytes, signature)) => {
-                self.admit(&bytes, &signature, keys, last.as_deref()).with_context(subject).inspect(|_| {
-                    // What cannot be kept is only slower and less strict the next time, and that is told.
-                    if let Err(error) = file::write(&kept, &bytes, false) {
-                        tracing::warn!("{error:#}: the number of the index is not remembered");
-                    }
-                })?
+                self.admit(&bytes, &signature, keys, last.as_deref())
+                    .with_context(subject)
+                    .inspect(|_| {
+                        // What cannot be kept is only slower and less strict the next time, and that is told.
+                        if let Err(error) = file::write(&kept, &bytes, false) {
+                            tracing::warn!("{error:#}: the number of the index is not remembered");
+                        }
+                    })?
             }
             None => Index::parse(&last.ok_or_else(|| {
-                Failure::new(Kind::Io, format!("the index {} was never fetched", shown(url)))
-                    .hint("leave out --offline once")
+                Failure::new(
+                    Kind::Io,
+                    format!("the index {} was never fetched", shown(url)),
+                )
+                .hint("leave out --offline once")
             })?)?,
         };
         if index.expires < self.now {
@@ -191,8 +210,16 @@ impl Reader<'_> {
         Ok(index)
     }
 
-    fn admit(&self, bytes: &[u8], signature: &str, keys: &[Key], last: Option<&[u8]>) -> Result<Index> {
-        let valid = keys.iter().any(|key| signature::check(signature, bytes, key).is_ok());
+    fn admit(
+        &self,
+        bytes: &[u8],
+        signature: &str,
+        keys: &[Key],
+        last: Option<&[u8]>,
+    ) -> Result<Index> {
+        let valid = keys
+            .iter()
+            .any(|key| signature::check(signature, bytes, key).is_ok());
         if !valid {
             bail!(Failure::new(Kind::Policy, "no trusted key has signed it"));
         }
@@ -225,16 +252,23 @@ impl Reader<'_> {
                 return Ok(None);
             };
             let address = |text: &str| {
-                Url::parse(text).with_context(|| Failure::usage(format!("`{}` is no URL", shown(text))))
+                Url::parse(text)
+                    .with_context(|| Failure::usage(format!("`{}` is no URL", shown(text))))
             };
             let get = |text: &str, limit| -> Result<Vec<u8>> {
                 let response = client.send(&Request::get(address(text)?))?;
                 if response.status.as_u16() != 200 {
-                    bail!(Failure::new(Kind::Io, format!("{} answers {}", shown(text), response.status)));
+                    bail!(Failure::new(
+                        Kind::Io,
+                        format!("{} answers {}", shown(text), response.status)
+                    ));
                 }
                 response.bytes(limit)
             };
-            (get(url, MAX_LENGTH)?, get(&format!("{url}.minisig"), MAX_SIGNATURE)?)
+            (
+                get(url, MAX_LENGTH)?,
+                get(&format!("{url}.minisig"), MAX_SIGNATURE)?,
+            )
         } else {
             let beside = format!("{url}.minisig");
             (
@@ -242,7 +276,10 @@ impl Reader<'_> {
                 file::read(Path::new(&beside), MAX_SIGNATURE)?,
             )
         };
-        Ok(Some((bytes, String::from_utf8_lossy(&signature).into_owned())))
+        Ok(Some((
+            bytes,
+            String::from_utf8_lossy(&signature).into_owned(),
+        )))
     }
 }
 

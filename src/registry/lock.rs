@@ -110,7 +110,11 @@ impl Lock {
         }
         let written: Written = toml::from_str(text).map_err(told)?;
         let mut seen = BTreeSet::new();
-        if let Some(twice) = written.plugins.iter().find(|plugin| !seen.insert(&plugin.id)) {
+        if let Some(twice) = written
+            .plugins
+            .iter()
+            .find(|plugin| !seen.insert(&plugin.id))
+        {
             bail!("it holds {} twice", twice.id);
         }
         Ok(Self {
@@ -223,7 +227,10 @@ mod tests {
         let text = lock.text().expect("text");
         let read = Lock::parse(&text).expect("read");
         assert_eq!(read.text().expect("text"), text);
-        assert_eq!(read.get(&"a/one".parse().expect("a name")), Some(&entry("a/one")));
+        assert_eq!(
+            read.get(&"a/one".parse().expect("a name")),
+            Some(&entry("a/one"))
+        );
         assert_eq!(read.plugins().len(), 2);
     }
 
@@ -234,12 +241,21 @@ mod tests {
         let text = lock.text().expect("text");
         let twice = text.split_once("[[plugin]]").expect("a plugin").1;
         for (changed, error) in [
-            (text.replace("version = 1\n", "version = 2\n"), "it has version 2"),
+            (
+                text.replace("version = 1\n", "version = 2\n"),
+                "it has version 2",
+            ),
             (text.replace("version = 1\n", ""), "it has no version"),
-            (text.replace("a/one", "../../etc/passwd"), "is not the name of a plugin"),
+            (
+                text.replace("a/one", "../../etc/passwd"),
+                "is not the name of a plugin",
+            ),
             (text.replace("sha256:", "md5:"), "is not a SHA-256 digest"),
             (text.replace("api =", "apy ="), "unknown field `apy`"),
-            (text.replace("kind = \"key\"", "kind = \"friend\""), "unknown variant `friend`"),
+            (
+                text.replace("kind = \"key\"", "kind = \"friend\""),
+                "unknown variant `friend`",
+            ),
             (format!("{text}[[plugin]]{twice}"), "it holds a/one twice"),
             ("version = ".to_owned(), ""),
         ] {

@@ -288,9 +288,10 @@ impl fmt::Display for Reference {
 /// Host and port, an IPv6 address in brackets.
 pub fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => {
-            ("ipv6", rest.strip_prefix(':').or(rest.is_empty().then_some("80")))
-        }
+        Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => (
+            "ipv6",
+            rest.strip_prefix(':').or(rest.is_empty().then_some("80")),
+        ),
         Some(_) => return false,
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -312,7 +313,9 @@ pub fn is_tag(text: &str) -> bool {
     let word = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
     (1..=128).contains(&text.len())
         && text.bytes().next().is_some_and(word)
-        && text.bytes().all(|letter| word(letter) || b".-".contains(&letter))
+        && text
+            .bytes()
+            .all(|letter| word(letter) || b".-".contains(&letter))
 }
 
 #[cfg(test)]
@@ -321,13 +324,34 @@ mod tests {
 
     #[test]
     fn names_that_could_be_paths_or_tricks_are_refused() {
-        for text in ["acme/early-stop", "a/b", "host/classification-metrics", "a1/b.2"] {
+        for text in [
+            "acme/early-stop",
+            "a/b",
+            "host/classification-metrics",
+            "a1/b.2",
+        ] {
             assert_eq!(text.parse::<PluginId>().expect(text).to_string(), text);
         }
         let long = format!("a/{}", "b".repeat(65));
         for text in [
-            "", "a", "a/", "/a", "a/b/c", "../x", "a/..", "a/.b", "a/b.", "a/b..c", "A/b", "a/b c", "a/b\u{1b}",
-            "a/\u{0430}bc", "a//b", "a/b--c", "a\\b/c", &long,
+            "",
+            "a",
+            "a/",
+            "/a",
+            "a/b/c",
+            "../x",
+            "a/..",
+            "a/.b",
+            "a/b.",
+            "a/b..c",
+            "A/b",
+            "a/b c",
+            "a/b\u{1b}",
+            "a/\u{0430}bc",
+            "a//b",
+            "a/b--c",
+            "a\\b/c",
+            &long,
         ] {
             let error = text.parse::<PluginId>().expect_err(text);
             assert!(!error.contains('\u{1b}'), "{error}");
@@ -336,18 +360,45 @@ mod tests {
 
     #[test]
     fn references_are_taken_apart() {
-        let whole = format!("oci://example.org:5000/acme/plugins/stop:1.2.3@sha256:{}", "0".repeat(64));
+        let whole = format!(
+            "oci://example.org:5000/acme/plugins/stop:1.2.3@sha256:{}",
+            "0".repeat(64)
+        );
         let reference: Reference = whole.parse().expect("a reference");
         assert_eq!(reference.to_string(), whole);
-        assert_eq!(reference.source(), "oci://example.org:5000/acme/plugins/stop");
+        assert_eq!(
+            reference.source(),
+            "oci://example.org:5000/acme/plugins/stop"
+        );
         assert!(reference.may_hold(&"acme/stop".parse().expect("a name")));
         assert!(!reference.may_hold(&"acme/plugins".parse().expect("a name")));
         assert!(!reference.may_hold(&"other/stop".parse().expect("a name")));
-        assert_eq!("oci://[::1]:5000/a/b".parse::<Reference>().expect("ok").registry, "[::1]:5000");
+        assert_eq!(
+            "oci://[::1]:5000/a/b"
+                .parse::<Reference>()
+                .expect("ok")
+                .registry,
+            "[::1]:5000"
+        );
         for text in [
-            "example.org/a/b", "oci://", "oci://a", "oci://a/", "oci://a/../b", "oci://a/B", "oci://user@a/b",
-            "oci://a:x/b", "oci://a/b:", "oci://a/b:-x", "oci://a/b@md5:00", "oci://a/b?x=y", "oci://a/b#c",
-            "oci://-a/b", "oci://a..b/c", "oci://a/b@sha256:00", "oci://[x]/a", "oci://a/b:t/../../x",
+            "example.org/a/b",
+            "oci://",
+            "oci://a",
+            "oci://a/",
+            "oci://a/../b",
+            "oci://a/B",
+            "oci://user@a/b",
+            "oci://a:x/b",
+            "oci://a/b:",
+            "oci://a/b:-x",
+            "oci://a/b@md5:00",
+            "oci://a/b?x=y",
+            "oci://a/b#c",
+            "oci://-a/b",
+            "oci://a..b/c",
+            "oci://a/b@sha256:00",
+            "oci://[x]/a",
+            "oci://a/b:t/../../x",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
@@ -357,7 +408,12 @@ mod tests {
     fn patterns_of_names_mean_what_they_say() {
         let id: PluginId = "acme/stop".parse().expect("a name");
         for (pattern, matches) in [
-            ("acme/stop", true), ("acme/*", true), ("*", true), ("acme/st*", false), ("acm/*", false), ("*/stop", false),
+            ("acme/stop", true),
+            ("acme/*", true),
+            ("*", true),
+            ("acme/st*", false),
+            ("acm/*", false),
+            ("*/stop", false),
         ] {
             assert_eq!(id.matches(pattern), matches, "{pattern}");
         }

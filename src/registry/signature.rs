@@ -93,7 +93,8 @@ impl Signer {
 
     /// The public key that belongs to it.
     pub fn key(&self) -> Result<Key> {
-        let key = PublicKey::from_secret_key(&self.0).context("the secret key has no public key")?;
+        let key =
+            PublicKey::from_secret_key(&self.0).context("the secret key has no public key")?;
         Ok(Key {
             text: key.to_base64(),
             key,
@@ -136,12 +137,21 @@ pub fn check(text: &str, message: &[u8], key: &Key) -> Result<String> {
     if text.len() as u64 > MAX_LENGTH || !has_form(text) {
         bail!(invalid("it has not the form of minisign"));
     }
-    let signature = SignatureBox::from_string(text)
-        .map_err(|error| invalid(&shown(&error.to_string())))?;
-    minisign::verify(&key.key, &signature, Cursor::new(message), true, false, false)
-        .map_err(|error| invalid(&shown(&error.to_string())))?;
+    let signature =
+        SignatureBox::from_string(text).map_err(|error| invalid(&shown(&error.to_string())))?;
+    minisign::verify(
+        &key.key,
+        &signature,
+        Cursor::new(message),
+        true,
+        false,
+        false,
+    )
+    .map_err(|error| invalid(&shown(&error.to_string())))?;
     let comment = signature.trusted_comment();
-    Ok(shown(&comment.map_err(|error| invalid(&shown(&error.to_string())))?))
+    Ok(shown(
+        &comment.map_err(|error| invalid(&shown(&error.to_string())))?,
+    ))
 }
 
 /// Four lines whose second and fourth are base64 of 74 and 64 bytes: the decoder is not trusted with anything else.
@@ -162,20 +172,36 @@ mod tests {
         std::fs::write(&path, secret).expect("written");
         let signer = Signer::read(&path, None).expect("a key");
         assert_eq!(signer.key().expect("public"), key);
-        assert_eq!(Key::parse(public.lines().nth(1).expect("a line")).expect("a key"), key);
+        assert_eq!(
+            Key::parse(public.lines().nth(1).expect("a line")).expect("a key"),
+            key
+        );
 
-        let text = signer.sign(b"sha256:00", "acme/stop 1.0.0").expect("signed");
-        assert_eq!(check(&text, b"sha256:00", &key).expect("valid"), "acme/stop 1.0.0");
+        let text = signer
+            .sign(b"sha256:00", "acme/stop 1.0.0")
+            .expect("signed");
+        assert_eq!(
+            check(&text, b"sha256:00", &key).expect("valid"),
+            "acme/stop 1.0.0"
+        );
         let (_, _, other) = generate(None).expect("a key");
         for (text, message, key) in [
             (text.clone(), &b"sha256:01"[..], &key),
             (text.clone(), b"sha256:00", &other),
             (text.replace("1.0.0", "2.0.0"), b"sha256:00", &key),
-            (text.replace("trusted comment: ", "trusted: "), b"sha256:00", &key),
+            (
+                text.replace("trusted comment: ", "trusted: "),
+                b"sha256:00",
+                &key,
+            ),
             (text.lines().take(2).collect(), b"sha256:00", &key),
             (String::new(), b"sha256:00", &key),
             ("a\n".repeat(4), b"sha256:00", &key),
-            (format!("a\n{}\nb\n{}", "A".repeat(100), "A".repeat(88)), b"sha256:00", &key),
+            (
+                format!("a\n{}\nb\n{}", "A".repeat(100), "A".repeat(88)),
+                b"sha256:00",
+                &key,
+            ),
         ] {
             assert!(check(&text, message, key).is_err(), "{text}");
         }
@@ -183,7 +209,13 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_keys_are_refused() {
-        for text in ["", "RWQ", &"A".repeat(56), &"\u{e9}".repeat(28), &"=".repeat(56)] {
+        for text in [
+            "",
+            "RWQ",
+            &"A".repeat(56),
+            &"\u{e9}".repeat(28),
+            &"=".repeat(56),
+        ] {
             assert!(Key::parse(text).is_err(), "{text}");
         }
     }

@@ -188,12 +188,7 @@ impl Download {
                 .into());
         }
         let target = store.path(&self.digest);
-        let subject = || {
-            Failure::new(
-                Kind::Io,
-                format!("{} cannot be written", target.display()),
-            )
-        };
+        let subject = || Failure::new(Kind::Io, format!("{} cannot be written", target.display()));
         self.file.sync_all().with_context(subject)?;
         fs::create_dir_all(target.parent().unwrap_or(Path::new("."))).with_context(subject)?;
         match fs::rename(&self.path, &target) {
@@ -253,7 +248,10 @@ mod tests {
     fn signatures_are_kept_beside() {
         let (_folder, store) = store();
         let manifest = Digest::of(b"manifest");
-        assert_eq!(store.signatures(&manifest).expect("none"), Vec::<String>::new());
+        assert_eq!(
+            store.signatures(&manifest).expect("none"),
+            Vec::<String>::new()
+        );
         let texts = ["a\nb\n".to_owned(), "c\nd\n".to_owned()];
         store.put_signatures(&manifest, &texts).expect("kept");
         assert_eq!(store.signatures(&manifest).expect("two"), texts);

@@ -108,16 +108,25 @@ impl Trust {
         };
         toml::from_slice(&bytes).map_err(|error| {
             let line = error.span().map_or(1, |span| {
-                1 + bytes[..span.start.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count()
+                1 + bytes[..span.start.min(bytes.len())]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
             });
             let text = format!("{}:{line}: {}", path.display(), shown(error.message()));
-            Failure::data(text).hint("a page of README.md shows the file").into()
+            Failure::data(text)
+                .hint("a page of README.md shows the file")
+                .into()
         })
     }
 
     /// The rules for a plugin, the most exact first: pattern and keys.
     pub fn rules(&self, id: &PluginId) -> Vec<&Allow> {
-        let mut rules: Vec<&Allow> = self.allow.iter().filter(|rule| id.matches(&rule.ids)).collect();
+        let mut rules: Vec<&Allow> = self
+            .allow
+            .iter()
+            .filter(|rule| id.matches(&rule.ids))
+            .collect();
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.ids.len()));
         rules
     }
@@ -134,7 +143,9 @@ impl Trust {
             Some(revoked) => {
                 let text = format!("{id} ({wasm}) was revoked: {}", shown(&revoked.reason));
                 Err(Failure::new(crate::error::Kind::Policy, text)
-                    .hint(format!("update it with `host plugin update {id}`, or remove it"))
+                    .hint(format!(
+                        "update it with `host plugin update {id}`, or remove it"
+                    ))
                     .into())
             }
         }
@@ -186,7 +197,11 @@ mod tests {
         .expect("valid");
         let of = |id: &str| -> Vec<String> {
             let id = id.parse().expect("a name");
-            trust.rules(&id).iter().map(|rule| rule.ids.clone()).collect()
+            trust
+                .rules(&id)
+                .iter()
+                .map(|rule| rule.ids.clone())
+                .collect()
         };
         assert_eq!(of("acme/stop"), ["acme/stop", "acme/*", "*"]);
         assert_eq!(of("other/stop"), ["*"]);
@@ -197,10 +212,22 @@ mod tests {
     #[test]
     fn what_it_does_not_know_is_refused_with_its_line() {
         for (text, error) in [
-            ("[default]\nunsigned = \"maybe\"", "trust.toml:2: unknown variant `maybe`"),
-            ("\n[[allow]]\nids = \"*\"\nkey = \"a\"", "unknown field `key`"),
-            ("[[allow]]\nids = \"*\"\nkeyless = {}", "unknown field `keyless`"),
-            ("[[revoke]]\nwasm = \"md5:0\"\nreason = \"x\"", "is not a SHA-256 digest"),
+            (
+                "[default]\nunsigned = \"maybe\"",
+                "trust.toml:2: unknown variant `maybe`",
+            ),
+            (
+                "\n[[allow]]\nids = \"*\"\nkey = \"a\"",
+                "unknown field `key`",
+            ),
+            (
+                "[[allow]]\nids = \"*\"\nkeyless = {}",
+                "unknown field `keyless`",
+            ),
+            (
+                "[[revoke]]\nwasm = \"md5:0\"\nreason = \"x\"",
+                "is not a SHA-256 digest",
+            ),
         ] {
             let refused = read(text).expect_err(error).to_string();
             assert!(refused.contains(error), "{refused}");

@@ -19,11 +19,18 @@ use crate::registry::name::PluginId;
 pub(super) fn command() -> Command {
     Command::new("add")
         .about("Add a plugin to the lock file, from a file or a registry, and say what it may do")
-        .arg(positional("plugin", "A component file, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]"))
-        .arg(grant_option("What it may do: kinds (net, secret, ...) or texts as they are shown; none: nothing"))
+        .arg(positional(
+            "plugin",
+            "A component file, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+        ))
+        .arg(grant_option(
+            "What it may do: kinds (net, secret, ...) or texts as they are shown; none: nothing",
+        ))
         .arg(key_option("The public key that must have signed it"))
         .arg(unsigned_option())
-        .after_help("Example: host plugin add oci://registry.example.org/acme/early-stop:1.3.0 --grant net")
+        .after_help(
+            "Example: host plugin add oci://registry.example.org/acme/early-stop:1.3.0 --grant net",
+        )
 }
 
 pub(super) fn run(matches: &ArgMatches, place: &Place) -> Result<Report> {
@@ -72,11 +79,21 @@ pub(super) fn run(matches: &ArgMatches, place: &Place) -> Result<Report> {
 fn refuse_second(lock: &Lock, fetched: &Fetched) -> Result<()> {
     let id = &fetched.outline.id;
     match lock.get(id) {
-        Some(present) if present.wasm != fetched.outline.digest || present.source != fetched.source => {
-            let text = format!("{id} is in the lock file already, version {} from {}", present.version, present.source);
-            let hint = match present.source == fetched.source || present.source.starts_with("file:") {
-                true => format!("update it with `host plugin update {id}`, which shows what changes"),
-                false => format!("a plugin has one source; `host plugin remove {id}` first if you want the other"),
+        Some(present)
+            if present.wasm != fetched.outline.digest || present.source != fetched.source =>
+        {
+            let text = format!(
+                "{id} is in the lock file already, version {} from {}",
+                present.version, present.source
+            );
+            let hint = match present.source == fetched.source || present.source.starts_with("file:")
+            {
+                true => {
+                    format!("update it with `host plugin update {id}`, which shows what changes")
+                }
+                false => format!(
+                    "a plugin has one source; `host plugin remove {id}` first if you want the other"
+                ),
             };
             Err(Failure::new(Kind::Policy, text).hint(hint).into())
         }
@@ -89,7 +106,10 @@ fn warn_of_look_alikes(lock: &Lock, id: &PluginId) {
     let near = |other: &PluginId| strsim::levenshtein(&other.to_string(), &id.to_string()) == 1;
     let mut others = lock.plugins().iter();
     if let Some(other) = others.find(|other| near(&other.id)) {
-        output::note(&format!("{id} is one letter away from {}, which you use: is it meant?", other.id));
+        output::note(&format!(
+            "{id} is one letter away from {}, which you use: is it meant?",
+            other.id
+        ));
     }
 }
 
@@ -113,7 +133,11 @@ pub(super) fn granted(outline: &Outline, words: &[&str]) -> Result<Vec<String>> 
 
 /// The kinds of what it asks for.
 pub(super) fn kinds(outline: &Outline) -> Vec<&'static str> {
-    let mut kinds: Vec<&str> = outline.requests.iter().map(|request| request.capability.kind()).collect();
+    let mut kinds: Vec<&str> = outline
+        .requests
+        .iter()
+        .map(|request| request.capability.kind())
+        .collect();
     kinds.dedup();
     kinds.sort_unstable();
     kinds.dedup();

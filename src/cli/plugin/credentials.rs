@@ -43,7 +43,10 @@ pub(super) fn login(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let registry = registry(matches)?;
     let name = word(matches, "username")?;
     if name.is_empty() || name.contains(':') {
-        bail!(Failure::usage(format!("`{}` is no name of a user", shown(name))));
+        bail!(Failure::usage(format!(
+            "`{}` is no name of a user",
+            shown(name)
+        )));
     }
     let mut password = String::new();
     let stdin = std::io::stdin().lock();
@@ -53,7 +56,10 @@ pub(super) fn login(matches: &ArgMatches, place: &Place) -> Result<Report> {
         .context("stdin cannot be read")?;
     let password = Secret::new(password.trim_end_matches(['\n', '\r']));
     if password.reveal().is_empty() {
-        bail!(Failure::usage("stdin holds no password").hint("give it as in --password-stdin < password.txt"));
+        bail!(
+            Failure::usage("stdin holds no password")
+                .hint("give it as in --password-stdin < password.txt")
+        );
     }
     let credentials = Credentials::User {
         name: name.to_owned(),
@@ -96,7 +102,10 @@ fn registry(matches: &ArgMatches) -> Result<&str> {
     let registry = word(matches, "registry")?;
     if !is_registry(registry) {
         let text = format!("`{}` is no registry", shown(registry));
-        bail!(Failure::usage(text).hint("name host and port, such as registry.example.org or localhost:5000"));
+        bail!(
+            Failure::usage(text)
+                .hint("name host and port, such as registry.example.org or localhost:5000")
+        );
     }
     Ok(registry)
 }

@@ -39,7 +39,9 @@ pub(super) struct Demand {
 
 impl Demand {
     pub(super) fn of(matches: &ArgMatches) -> Result<Self> {
-        let key = matches.get_one::<String>("key").map(|text| Key::named(text));
+        let key = matches
+            .get_one::<String>("key")
+            .map(|text| Key::named(text));
         Ok(Self {
             key: key.transpose()?,
             allow_unsigned: matches.get_flag("allow-unsigned"),
@@ -60,7 +62,9 @@ pub(super) fn fetch(place: &Place, word: &str, demand: &Demand) -> Result<Fetche
             .into());
     }
     let (outline, bytes) = Outline::of_file(path)?;
-    place.trust()?.refuse_revoked(&outline.id, &outline.digest)?;
+    place
+        .trust()?
+        .refuse_revoked(&outline.id, &outline.digest)?;
     let signer = match &demand.key {
         None => Signer::None,
         Some(key) => {
@@ -81,8 +85,9 @@ pub(super) fn fetch(place: &Place, word: &str, demand: &Demand) -> Result<Fetche
 /// Checks the signature beside a file; what its author wrote into it.
 pub(super) fn signature_of_file(path: &Path, bytes: &[u8], key: &Key) -> Result<String> {
     let beside = format!("{}.minisig", path.display());
-    let text = std::fs::read_to_string(&beside)
-        .with_context(|| Failure::data(format!("the signature {} cannot be read", shown(&beside))))?;
+    let text = std::fs::read_to_string(&beside).with_context(|| {
+        Failure::data(format!("the signature {} cannot be read", shown(&beside)))
+    })?;
     signature::check(&text, bytes, key)
 }
 
@@ -96,7 +101,9 @@ pub(super) fn fetch_reference(place: &Place, from: &Reference, demand: &Demand) 
     let bytes = place.store.get(&component.digest)?;
     let outline = Outline::of(&from.to_string(), &bytes)?;
     check_names(from, &outline)?;
-    place.trust()?.refuse_revoked(&outline.id, &outline.digest)?;
+    place
+        .trust()?
+        .refuse_revoked(&outline.id, &outline.digest)?;
     let signatures = repository.signatures(&digest)?;
     let signer = judge(place, &outline.id, &digest, &signatures, demand)?;
     place.store.put(&manifest)?;
@@ -153,14 +160,23 @@ pub(super) fn judge(
             return Ok(signed_by(key, "--key"));
         }
         let text = format!("{id} ({manifest}) is not signed with {}", key.text());
-        return Err(refused(text, signatures.len(), "ask its author which key is right".to_owned()));
+        return Err(refused(
+            text,
+            signatures.len(),
+            "ask its author which key is right".to_owned(),
+        ));
     }
     let trust = place.trust()?;
     let rules = trust.rules(id);
     for rule in &rules {
         for text in &rule.keys {
-            let key = Key::parse(text)
-                .with_context(|| format!("rule `{}` of {}", shown(&rule.ids), shown_path(place.settings.as_deref())))?;
+            let key = Key::parse(text).with_context(|| {
+                format!(
+                    "rule `{}` of {}",
+                    shown(&rule.ids),
+                    shown_path(place.settings.as_deref())
+                )
+            })?;
             if signed(&key) {
                 return Ok(signed_by(&key, &rule.ids));
             }
@@ -168,8 +184,11 @@ pub(super) fn judge(
     }
     let file = shown_path(place.settings.as_deref());
     if !rules.is_empty() {
-        let text = format!("{id} ({manifest}) is signed with none of the keys that {file} names for it");
-        let hint = "ask its author which key is right, then change that rule, or give it once with --key".to_owned();
+        let text =
+            format!("{id} ({manifest}) is signed with none of the keys that {file} names for it");
+        let hint =
+            "ask its author which key is right, then change that rule, or give it once with --key"
+                .to_owned();
         return Err(refused(text, signatures.len(), hint));
     }
     if demand.allow_unsigned || trust.unsigned() == Unsigned::Allow {
@@ -189,7 +208,9 @@ fn refused(text: String, signatures: usize, hint: String) -> anyhow::Error {
         1 => "it has one signature".to_owned(),
         many => format!("it has {many} signatures"),
     };
-    Failure::new(Kind::Policy, format!("{text} ({count})")).hint(hint).into()
+    Failure::new(Kind::Policy, format!("{text} ({count})"))
+        .hint(hint)
+        .into()
 }
 
 fn signed_by(key: &Key, policy: &str) -> Signer {

@@ -32,7 +32,10 @@ fn indexes(matches: &ArgMatches, place: &Place) -> Result<Vec<Index>> {
     };
     if let Some(url) = matches.get_one::<String>("index") {
         let Some(key) = matches.get_one::<String>("key") else {
-            bail!(Failure::usage("--index needs --key").hint("name the public key that must have signed the index"));
+            bail!(
+                Failure::usage("--index needs --key")
+                    .hint("name the public key that must have signed the index")
+            );
         };
         return Ok(vec![reader.read(url, &[Key::named(key)?])?]);
     }
@@ -47,8 +50,18 @@ fn indexes(matches: &ArgMatches, place: &Place) -> Result<Vec<Index>> {
 pub(super) fn search_command() -> Command {
     Command::new("search")
         .about("Look for plugins in the signed indexes of trust.toml")
-        .arg(Arg::new("text").value_name("TEXT").default_value("").help("Part of a name or summary; absent: all"))
-        .arg(Arg::new("hook").long("hook").value_name("HOOK").help("Only plugins with this hook, such as metrics"))
+        .arg(
+            Arg::new("text")
+                .value_name("TEXT")
+                .default_value("")
+                .help("Part of a name or summary; absent: all"),
+        )
+        .arg(
+            Arg::new("hook")
+                .long("hook")
+                .value_name("HOOK")
+                .help("Only plugins with this hook, such as metrics"),
+        )
         .arg(
             Arg::new("no-net")
                 .long("no-net")
@@ -70,7 +83,10 @@ pub(super) fn search(matches: &ArgMatches, place: &Place) -> Result<Report> {
                 continue;
             };
             let named = format!("{} {}", entry.id, entry.summary).to_lowercase();
-            let quiet = !version.requests.iter().any(|request| request.starts_with("net:"));
+            let quiet = !version
+                .requests
+                .iter()
+                .any(|request| request.starts_with("net:"));
             let fits = named.contains(&wanted)
                 && hook.is_none_or(|hook| version.hooks.contains(hook))
                 && (quiet || !matches.get_flag("no-net"));
@@ -114,9 +130,14 @@ fn current(entry: &Entry) -> Option<&Version> {
 pub(super) fn show_command() -> Command {
     Command::new("show")
         .about("Show the versions of a plugin as the indexes know them, or what a registry holds")
-        .arg(positional("plugin", "namespace/name, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]"))
+        .arg(positional(
+            "plugin",
+            "namespace/name, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+        ))
         .arg(index_option())
-        .arg(key_option("The public key that must have signed it, or --index"))
+        .arg(key_option(
+            "The public key that must have signed it, or --index",
+        ))
         .arg(unsigned_option())
 }
 
@@ -129,16 +150,28 @@ pub(super) fn show(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let indexes = indexes(matches, place)?;
     let Some(entry) = indexes.iter().find_map(|index| index.get(&id)) else {
         let text = format!("no index knows {id}");
-        return Err(Failure::usage(text).hint("look for it with `host plugin search`").into());
+        return Err(Failure::usage(text)
+            .hint("look for it with `host plugin search`")
+            .into());
     };
-    let mut text = format!("{id}  {}\nlicense {}\n", shown(&entry.summary), shown(&entry.license));
+    let mut text = format!(
+        "{id}  {}\nlicense {}\n",
+        shown(&entry.summary),
+        shown(&entry.license)
+    );
     for version in entry.versions.iter().rev() {
         let state = match (&version.revoked, version.yanked) {
             (Some(reason), _) => format!("  revoked: {}", shown(reason)),
             (None, true) => "  yanked".to_owned(),
             (None, false) => String::new(),
         };
-        let _ = writeln!(text, "{}  {}@{}{state}", shown(&version.version), shown(&version.source), version.manifest);
+        let _ = writeln!(
+            text,
+            "{}  {}@{}{state}",
+            shown(&version.version),
+            shown(&version.source),
+            version.manifest
+        );
         for request in &version.requests {
             let _ = writeln!(text, "  {}", shown(request));
         }
@@ -153,11 +186,19 @@ fn show_reference(matches: &ArgMatches, place: &Place, named: &str) -> Result<Re
     let from = reference(named)?;
     let fetched = fetch_reference(place, &from, &Demand::of(matches)?)?;
     let tags = place.repository(&from)?.tags()?;
-    let versions: Vec<&String> = tags.iter().filter(|tag| semver::Version::parse(tag).is_ok()).collect();
+    let versions: Vec<&String> = tags
+        .iter()
+        .filter(|tag| semver::Version::parse(tag).is_ok())
+        .collect();
     let outline = &fetched.outline;
     let mut text = fetched.headline();
     let _ = writeln!(text, "{}", shown(&outline.manifest.summary));
-    let _ = writeln!(text, "hooks {}, {} bytes", outline.hooks.join(", "), outline.size);
+    let _ = writeln!(
+        text,
+        "hooks {}, {} bytes",
+        outline.hooks.join(", "),
+        outline.size
+    );
     text.push_str(&requests_text(outline, &[])?);
     let list: Vec<&str> = versions.iter().map(|tag| tag.as_str()).collect();
     let _ = writeln!(text, "versions {}", list.join(", "));
@@ -199,7 +240,11 @@ pub(super) fn audit(matches: &ArgMatches, place: &Place) -> Result<Report> {
     }
     if !faults.is_empty() {
         let all = [faults, remarks].concat();
-        let text = format!("{} holds what should not run:\n  {}", place.lock.display(), all.join("\n  "));
+        let text = format!(
+            "{} holds what should not run:\n  {}",
+            place.lock.display(),
+            all.join("\n  ")
+        );
         return Err(Failure::new(Kind::Policy, text)
             .hint("update or remove it; [[revoke]] in trust.toml keeps a component from running everywhere")
             .into());
@@ -218,7 +263,10 @@ pub(super) fn audit(matches: &ArgMatches, place: &Place) -> Result<Report> {
 
 fn judge(locked: &Locked, entry: &Entry, faults: &mut Vec<String>, remarks: &mut Vec<String>) {
     let id = &locked.id;
-    let known = entry.versions.iter().find(|version| version.version == locked.version);
+    let known = entry
+        .versions
+        .iter()
+        .find(|version| version.version == locked.version);
     match known {
         None => remarks.push(format!("{id}: version {} is in no index", locked.version)),
         Some(version) if version.wasm != locked.wasm => faults.push(format!(
@@ -227,7 +275,11 @@ fn judge(locked: &Locked, entry: &Entry, faults: &mut Vec<String>, remarks: &mut
         )),
         Some(version) => {
             if let Some(reason) = &version.revoked {
-                faults.push(format!("{id}: version {} was revoked: {}", locked.version, shown(reason)));
+                faults.push(format!(
+                    "{id}: version {} was revoked: {}",
+                    locked.version,
+                    shown(reason)
+                ));
             }
             if version.yanked {
                 remarks.push(format!("{id}: version {} was yanked", locked.version));
@@ -235,7 +287,10 @@ fn judge(locked: &Locked, entry: &Entry, faults: &mut Vec<String>, remarks: &mut
             if version.signer.as_deref() != locked.signer.key() {
                 remarks.push(format!(
                     "{id}: the index says it is signed by {}, the lock file {}",
-                    version.signer.as_deref().map_or_else(|| "nobody".to_owned(), shown),
+                    version
+                        .signer
+                        .as_deref()
+                        .map_or_else(|| "nobody".to_owned(), shown),
                     signer_text(&locked.signer)
                 ));
             }

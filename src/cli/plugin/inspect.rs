@@ -21,7 +21,9 @@ fn file(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn path<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf> {
-    matches.get_one::<PathBuf>(name).context("clap accepted a line without a file")
+    matches
+        .get_one::<PathBuf>(name)
+        .context("clap accepted a line without a file")
 }
 
 pub(super) fn inspect_command() -> Command {
@@ -57,7 +59,11 @@ pub(super) fn diff(matches: &ArgMatches, _: &Place) -> Result<Report> {
     };
     for (what, before, after) in [
         ("id", old.id.to_string(), new.id.to_string()),
-        ("version", old.manifest.version.clone(), new.manifest.version.clone()),
+        (
+            "version",
+            old.manifest.version.clone(),
+            new.manifest.version.clone(),
+        ),
         ("api", old.manifest.api.clone(), new.manifest.api.clone()),
         ("config", config(&old), config(&new)),
         ("size", old.size.to_string(), new.size.to_string()),
@@ -75,7 +81,10 @@ pub(super) fn diff(matches: &ArgMatches, _: &Place) -> Result<Report> {
         ("exports", old.exports.clone(), new.exports.clone()),
     ] {
         let without = |own: &[String], other: &[String]| -> Vec<String> {
-            own.iter().filter(|name| !other.contains(name)).cloned().collect()
+            own.iter()
+                .filter(|name| !other.contains(name))
+                .cloned()
+                .collect()
         };
         let (added, removed) = (without(&after, &before), without(&before, &after));
         for (sign, names) in [("+", &added), ("-", &removed)] {

@@ -68,7 +68,12 @@ pub(super) fn remove(matches: &ArgMatches, place: &Place) -> Result<Report> {
         None => Err(place.unknown(lock, &id)),
     })?;
     Ok(Report {
-        text: format!("removed {} {} from {}\n", removed.id, removed.version, place.lock.display()),
+        text: format!(
+            "removed {} {} from {}\n",
+            removed.id,
+            removed.version,
+            place.lock.display()
+        ),
         value: locked_value(&removed),
     })
 }
@@ -86,7 +91,9 @@ pub(super) fn grant_command() -> Command {
     Command::new("grant")
         .about("Allow a plugin more of what it asks for")
         .arg(positional("id", "The plugin, namespace/name"))
-        .arg(capabilities("Kinds (net, secret, ...) or texts, as `host plugin inspect` shows them"))
+        .arg(capabilities(
+            "Kinds (net, secret, ...) or texts, as `host plugin inspect` shows them",
+        ))
         .after_help("Example: host plugin grant acme/board 'net:https://api.example.org POST'")
 }
 
@@ -105,7 +112,9 @@ pub(super) fn revoke_command() -> Command {
     Command::new("revoke")
         .about("Take back what a plugin was allowed")
         .arg(positional("id", "The plugin, namespace/name"))
-        .arg(capabilities("Kinds or texts, as `host plugin list` shows them; all: everything"))
+        .arg(capabilities(
+            "Kinds or texts, as `host plugin list` shows them; all: everything",
+        ))
 }
 
 pub(super) fn revoke(matches: &ArgMatches, place: &Place) -> Result<Report> {
@@ -115,7 +124,9 @@ pub(super) fn revoke(matches: &ArgMatches, place: &Place) -> Result<Report> {
         for word in words(matches, "capabilities") {
             let is_meant = |text: &String| {
                 let capability: Capability = text.parse()?;
-                let same = word.parse::<Capability>().is_ok_and(|other| other == capability);
+                let same = word
+                    .parse::<Capability>()
+                    .is_ok_and(|other| other == capability);
                 anyhow::Ok(word == "all" || same || capability.kind() == word)
             };
             let meant: Vec<bool> = grants.iter().map(is_meant).collect::<Result<_>>()?;
@@ -142,7 +153,10 @@ fn change_grants(
     let after = Lock::change(&place.lock, |lock| {
         let entry = match lock.get_mut(&before.id) {
             Some(entry) => entry,
-            None => bail!(Failure::usage(format!("{} was removed meanwhile", before.id))),
+            None => bail!(Failure::usage(format!(
+                "{} was removed meanwhile",
+                before.id
+            ))),
         };
         let mut grants = Grants::parse(&entry.grants)?.texts();
         change(&mut grants)?;
@@ -150,7 +164,10 @@ fn change_grants(
         Ok(entry.clone())
     })?;
     let mut text = format!("{} in {}\n", after.id, place.lock.display());
-    for (sign, own, other) in [("+", &after.grants, &before.grants), ("-", &before.grants, &after.grants)] {
+    for (sign, own, other) in [
+        ("+", &after.grants, &before.grants),
+        ("-", &before.grants, &after.grants),
+    ] {
         for grant in own.iter().filter(|grant| !other.contains(grant)) {
             let _ = writeln!(text, "  {sign} {grant}");
         }
@@ -163,16 +180,25 @@ fn change_grants(
 
 /// Where a plugin's component may be: vendored beside the lock, or in the user's store.
 fn stores(place: &Place) -> [Store; 2] {
-    [Store::new(place.lock.with_file_name(VENDOR)), place.store.clone()]
+    [
+        Store::new(place.lock.with_file_name(VENDOR)),
+        place.store.clone(),
+    ]
 }
 
 fn component(place: &Place, locked: &Locked) -> Result<Vec<u8>> {
     let stores = stores(place);
     let holder = stores.iter().find(|store| store.has(&locked.wasm));
-    holder.unwrap_or(&place.store).get(&locked.wasm).with_context(|| {
-        Failure::data(format!("the component of {} {} cannot be used", locked.id, locked.version))
+    holder
+        .unwrap_or(&place.store)
+        .get(&locked.wasm)
+        .with_context(|| {
+            Failure::data(format!(
+                "the component of {} {} cannot be used",
+                locked.id, locked.version
+            ))
             .hint("fetch it with `host plugin lock`, or add its file again")
-    })
+        })
 }
 
 fn outline(place: &Place, locked: &Locked) -> Result<Outline> {
@@ -204,11 +230,17 @@ pub(super) fn lock(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let mut findings = Vec::new();
     for locked in lock.plugins() {
         let mut found = check(place, locked).unwrap_or_else(|error| vec![told(&error)]);
-        found.iter_mut().for_each(|text| *text = format!("{}: {text}", locked.id));
+        found
+            .iter_mut()
+            .for_each(|text| *text = format!("{}: {text}", locked.id));
         findings.append(&mut found);
     }
     if !findings.is_empty() {
-        let text = format!("{} does not hold:\n  {}", place.lock.display(), findings.join("\n  "));
+        let text = format!(
+            "{} does not hold:\n  {}",
+            place.lock.display(),
+            findings.join("\n  ")
+        );
         return Err(Failure::data(text)
             .hint("update or remove the plugin, or take an earlier version of the file")
             .into());
@@ -218,7 +250,11 @@ pub(super) fn lock(matches: &ArgMatches, place: &Place) -> Result<Report> {
     for id in &fetched {
         let _ = writeln!(text, "fetched {id}");
     }
-    let _ = writeln!(text, "{} holds: {count} plugins, each as it was added", place.lock.display());
+    let _ = writeln!(
+        text,
+        "{} holds: {count} plugins, each as it was added",
+        place.lock.display()
+    );
     Ok(Report {
         text,
         value: json!({"lock": place.lock, "plugins": count, "fetched": fetched}),
@@ -228,7 +264,11 @@ pub(super) fn lock(matches: &ArgMatches, place: &Place) -> Result<Report> {
 /// Fetches a component by the digests of the lock.
 fn restore(place: &Place, locked: &Locked) -> Result<()> {
     let subject = || format!("{} {} cannot be fetched", locked.id, locked.version);
-    let Some(manifest) = locked.manifest.as_ref().filter(|_| locked.source.starts_with(SCHEME)) else {
+    let Some(manifest) = locked
+        .manifest
+        .as_ref()
+        .filter(|_| locked.source.starts_with(SCHEME))
+    else {
         let text = format!("it was added from a file ({})", locked.source);
         let failure = Failure::data(text)
             .hint("add that file again, or take the folder that `host plugin vendor` wrote");
@@ -256,18 +296,36 @@ fn check(place: &Place, locked: &Locked) -> Result<Vec<String>> {
     let outline = outline(place, locked)?;
     let manifest = &outline.manifest;
     for (what, found, written) in [
-        ("calls itself", outline.id.to_string(), locked.id.to_string()),
-        ("has the version", manifest.version.clone(), locked.version.clone()),
+        (
+            "calls itself",
+            outline.id.to_string(),
+            locked.id.to_string(),
+        ),
+        (
+            "has the version",
+            manifest.version.clone(),
+            locked.version.clone(),
+        ),
         ("has the api", manifest.api.clone(), locked.api.clone()),
-        ("asks for what has the digest", outline.requests_digest()?.to_string(), locked.requests.to_string()),
+        (
+            "asks for what has the digest",
+            outline.requests_digest()?.to_string(),
+            locked.requests.to_string(),
+        ),
     ] {
         if found != written {
-            findings.push(format!("its component {what} {found}, the lock file says {written}"));
+            findings.push(format!(
+                "its component {what} {found}, the lock file says {written}"
+            ));
         }
     }
     for text in &locked.grants {
         let grant: Capability = text.parse()?;
-        if !outline.requests.iter().any(|request| grant.is_within(&request.capability)) {
+        if !outline
+            .requests
+            .iter()
+            .any(|request| grant.is_within(&request.capability))
+        {
             findings.push(format!("is granted `{text}`, which it does not ask for"));
         }
     }
@@ -306,13 +364,18 @@ pub(super) fn vendor_command() -> Command {
             Arg::new("folder")
                 .value_name("FOLDER")
                 .value_parser(value_parser!(PathBuf))
-                .help("Where to; absent: plugins.vendor beside the lock file, where runs look first"),
+                .help(
+                    "Where to; absent: plugins.vendor beside the lock file, where runs look first",
+                ),
         )
 }
 
 pub(super) fn vendor(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let beside = place.lock.with_file_name(VENDOR);
-    let folder = matches.get_one::<PathBuf>("folder").cloned().unwrap_or(beside);
+    let folder = matches
+        .get_one::<PathBuf>("folder")
+        .cloned()
+        .unwrap_or(beside);
     let target = Store::new(folder.clone());
     let lock = Lock::read(&place.lock)?;
     for locked in lock.plugins() {

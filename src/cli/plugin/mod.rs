@@ -130,8 +130,14 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .arg(flag("json", "Print the result as JSON"))
         .arg(flag("offline", "Use no network: only what is in the store"))
-        .arg(flag("plain-http", "Use HTTP without TLS; without it only for this machine"))
-        .arg(flag("global", "Use the user's own plugins.lock instead of the current folder's"))
+        .arg(flag(
+            "plain-http",
+            "Use HTTP without TLS; without it only for this machine",
+        ))
+        .arg(flag(
+            "global",
+            "Use the user's own plugins.lock instead of the current folder's",
+        ))
         .arg(
             Arg::new("lock-file")
                 .long("lock-file")
@@ -181,7 +187,10 @@ fn grant_option(help: &'static str) -> Arg {
 
 /// `--key`, the public key that must have signed something.
 fn key_option(help: &'static str) -> Arg {
-    Arg::new("key").long("key").value_name("KEY-OR-FILE").help(help)
+    Arg::new("key")
+        .long("key")
+        .value_name("KEY-OR-FILE")
+        .help(help)
 }
 
 /// `--allow-unsigned`.
@@ -199,5 +208,8 @@ fn word<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a str> {
 
 fn words<'a>(matches: &'a ArgMatches, name: &str) -> Vec<&'a str> {
     let words = matches.get_many::<String>(name).into_iter().flatten();
-    words.map(|word| word.trim()).filter(|word| !word.is_empty()).collect()
+    words
+        .map(|word| word.trim())
+        .filter(|word| !word.is_empty())
+        .collect()
 }

@@ -48,7 +48,9 @@ impl Place {
         let named = matches.get_one::<PathBuf>("lock-file");
         let lock = match (named, matches.get_flag("global")) {
             (Some(path), false) => surroundings.absolute(path),
-            (Some(_), true) => bail!(Failure::usage("--global and --lock-file exclude each other")),
+            (Some(_), true) => bail!(Failure::usage(
+                "--global and --lock-file exclude each other"
+            )),
             (None, true) => settings.as_ref().ok_or_else(homeless)?.join(FILE_NAME),
             (None, false) => surroundings.current_dir.join(FILE_NAME),
         };
@@ -78,8 +80,10 @@ impl Place {
     pub(super) fn client(&self) -> Result<&Client> {
         match self.offline {
             false => Ok(&self.client),
-            true => bail!(Failure::new(Kind::Io, "--offline: no registry is asked")
-                .hint("leave it out once, so that what is missing comes into the store")),
+            true => bail!(
+                Failure::new(Kind::Io, "--offline: no registry is asked")
+                    .hint("leave it out once, so that what is missing comes into the store")
+            ),
         }
     }
 
@@ -101,11 +105,18 @@ impl Place {
     }
 
     pub(super) fn unknown(&self, lock: &Lock, id: &PluginId) -> anyhow::Error {
-        let known: Vec<String> = lock.plugins().iter().map(|plugin| plugin.id.to_string()).collect();
+        let known: Vec<String> = lock
+            .plugins()
+            .iter()
+            .map(|plugin| plugin.id.to_string())
+            .collect();
         let text = format!("{id} is not in {}", self.lock.display());
         let hint = match known.is_empty() {
             true => "it holds no plugin; --global and --lock-file name other lock files".to_owned(),
-            false => format!("it holds {}; --global and --lock-file name other lock files", known.join(", ")),
+            false => format!(
+                "it holds {}; --global and --lock-file name other lock files",
+                known.join(", ")
+            ),
         };
         Failure::usage(text).hint(hint).into()
     }
@@ -118,12 +129,14 @@ impl Place {
 
 /// The name of a plugin.
 pub(super) fn plugin_id(text: &str) -> Result<PluginId> {
-    text.parse().map_err(|reason: String| Failure::usage(reason).into())
+    text.parse()
+        .map_err(|reason: String| Failure::usage(reason).into())
 }
 
 /// A place in a registry.
 pub(super) fn reference(text: &str) -> Result<Reference> {
-    text.parse().map_err(|reason: String| Failure::usage(reason).into())
+    text.parse()
+        .map_err(|reason: String| Failure::usage(reason).into())
 }
 
 /// The password of a secret key.

@@ -24,7 +24,10 @@ use crate::registry::signature::Signer;
 
 pub(super) fn push_command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
     };
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name)
@@ -48,10 +51,16 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let path = Path::new(word(matches, "file")?);
     let to = reference(word(matches, "to")?)?;
     let (outline, bytes) = Outline::of_file(path)?;
-    let signer = matches.get_one::<PathBuf>("sign").map(|key| secret_key(key)).transpose()?;
+    let signer = matches
+        .get_one::<PathBuf>("sign")
+        .map(|key| secret_key(key))
+        .transpose()?;
     let index = matches.get_one::<PathBuf>("index");
     if index.is_some() && signer.is_none() {
-        bail!(Failure::usage("--index needs --sign").hint("an index is signed, and so is what stands in it"));
+        bail!(
+            Failure::usage("--index needs --sign")
+                .hint("an index is signed, and so is what stands in it")
+        );
     }
     let tag = tag_of(&outline, &to)?;
     let artifact = artifact_of(&outline, &bytes)?;
@@ -60,7 +69,9 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
     check_history(matches, place, &repository, &to, (&outline, &digest))?;
     let mut text = format!("{} {} ({digest})\n", outline.id, outline.manifest.version);
     if outline.manifest.license.is_empty() {
-        text.push_str("  its manifest names no license: others cannot know whether they may use it\n");
+        text.push_str(
+            "  its manifest names no license: others cannot know whether they may use it\n",
+        );
     }
     for request in &outline.requests {
         let _ = writeln!(text, "  asks for {} ({})", request.capability, request.why);
@@ -86,7 +97,11 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
         }
         if let (Some(path), Some(signer)) = (index, &signer) {
             let serial = list(path, signer, (&outline, &to, &digest), place)?;
-            let _ = writeln!(text, "{} has the number {serial} now; serve it and its .minisig", path.display());
+            let _ = writeln!(
+                text,
+                "{} has the number {serial} now; serve it and its .minisig",
+                path.display()
+            );
         }
     }
     Ok(Report {
@@ -118,8 +133,11 @@ fn tag_of(outline: &Outline, to: &Reference) -> Result<String> {
         (None, None) => Ok(tag),
         (Some(given), None) if *given == tag => Ok(tag),
         _ => bail!(
-            Failure::usage(format!("{to} names another version than {}", outline.manifest.version))
-                .hint("leave the tag out: the version in the component becomes the tag")
+            Failure::usage(format!(
+                "{to} names another version than {}",
+                outline.manifest.version
+            ))
+            .hint("leave the tag out: the version in the component becomes the tag")
         ),
     }
 }
@@ -133,7 +151,9 @@ fn artifact_of(outline: &Outline, bytes: &[u8]) -> Result<Artifact> {
         ("licenses", manifest.license.clone()),
         ("source", manifest.source.clone()),
     ];
-    let known = annotations.into_iter().filter(|(_, value)| !value.is_empty());
+    let known = annotations
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty());
     Artifact::new(&Published {
         wasm: bytes,
         imports: &outline.imports,
@@ -163,19 +183,28 @@ fn check_history(
         if present == *digest {
             return Ok(());
         }
-        let text = format!("{}:{tag} is published already, with other content ({present})", to.source());
+        let text = format!(
+            "{}:{tag} is published already, with other content ({present})",
+            to.source()
+        );
         return Err(Failure::new(Kind::Policy, text)
             .hint("a version does not change once others can have it: raise the version in the manifest")
             .into());
     }
-    let Some(last) = update::newest(&tags).filter(|last| last.major == own.major && *last < own) else {
+    let Some(last) = update::newest(&tags).filter(|last| last.major == own.major && *last < own)
+    else {
         return Ok(());
     };
     let (manifest, _) = repository.manifest(&last.to_string().replace('+', "_"))?;
     let component = artifact::component(&manifest)?;
     repository.download(&component, &place.store)?;
-    let before = Outline::of(&to.source(), &place.store.get(&component.digest)?)?.request_texts()?;
-    let added: Vec<String> = outline.request_texts()?.into_iter().filter(|text| !before.contains(text)).collect();
+    let before =
+        Outline::of(&to.source(), &place.store.get(&component.digest)?)?.request_texts()?;
+    let added: Vec<String> = outline
+        .request_texts()?
+        .into_iter()
+        .filter(|text| !before.contains(text))
+        .collect();
     if added.is_empty() || matches.get_flag("new-requests") {
         return Ok(());
     }
@@ -193,7 +222,8 @@ fn list(
     place: &Place,
 ) -> Result<u64> {
     let _held = file::exclusive(path)?;
-    let mut index = Index::read_own(path).with_context(|| format!("the index {}", path.display()))?;
+    let mut index =
+        Index::read_own(path).with_context(|| format!("the index {}", path.display()))?;
     let version = index::Version {
         version: outline.manifest.version.clone(),
         source: to.source(),
@@ -208,7 +238,13 @@ fn list(
         revoked: None,
     };
     let manifest = &outline.manifest;
-    index.publish(&outline.id, &manifest.summary, &manifest.license, version, place.now);
+    index.publish(
+        &outline.id,
+        &manifest.summary,
+        &manifest.license,
+        version,
+        place.now,
+    );
     index.write(path, signer)?;
     Ok(index.serial)
 }
@@ -216,7 +252,10 @@ fn list(
 pub(super) fn pull_command() -> Command {
     Command::new("pull")
         .about("Download a component, with the same checks as add")
-        .arg(positional("from", "oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]"))
+        .arg(positional(
+            "from",
+            "oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+        ))
         .arg(
             Arg::new("output")
                 .short('o')
@@ -233,7 +272,10 @@ pub(super) fn pull(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let from = reference(word(matches, "from")?)?;
     let fetched = fetch_reference(place, &from, &Demand::of(matches)?)?;
     let named = PathBuf::from(format!("{}.wasm", fetched.outline.id.name()));
-    let path = matches.get_one::<PathBuf>("output").cloned().unwrap_or(named);
+    let path = matches
+        .get_one::<PathBuf>("output")
+        .cloned()
+        .unwrap_or(named);
     file::write(&path, &fetched.bytes, false)?;
     Ok(Report {
         text: format!(

@@ -31,7 +31,9 @@ pub(super) fn keygen_command() -> Command {
 }
 
 pub(super) fn keygen(matches: &ArgMatches, _: &Place) -> Result<Report> {
-    let path = matches.get_one::<PathBuf>("file").context("clap accepted a line without a file")?;
+    let path = matches
+        .get_one::<PathBuf>("file")
+        .context("clap accepted a line without a file")?;
     let public = PathBuf::from(format!("{}.pub", path.display()));
     for present in [path, &public] {
         if present.exists() {
@@ -82,14 +84,17 @@ pub(super) fn sign_command() -> Command {
 
 pub(super) fn sign(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let what = word(matches, "what")?;
-    let path = matches.get_one::<PathBuf>("key").context("clap accepted a line without a key")?;
+    let path = matches
+        .get_one::<PathBuf>("key")
+        .context("clap accepted a line without a key")?;
     let signer = secret_key(path)?;
     let key = signer.key()?.text().to_owned();
     if what.starts_with(SCHEME) {
         let from = reference(what)?;
         let repository = place.repository(&from)?;
         let (manifest, digest) = repository.manifest(from.wanted())?;
-        artifact::component(&manifest).with_context(|| Failure::data(format!("{from} is not signed")))?;
+        artifact::component(&manifest)
+            .with_context(|| Failure::data(format!("{from} is not signed")))?;
         let text = signer.sign(digest.as_str().as_bytes(), &from.source())?;
         repository.sign(&digest, manifest.len() as u64, &text)?;
         return Ok(Report {
@@ -112,7 +117,10 @@ pub(super) fn sign(matches: &ArgMatches, place: &Place) -> Result<Report> {
 pub(super) fn verify_command() -> Command {
     Command::new("verify")
         .about("Check a signature, and say which key or which rule of trust.toml was enough")
-        .arg(positional("what", "A file with FILE.minisig beside it, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]"))
+        .arg(positional(
+            "what",
+            "A file with FILE.minisig beside it, or oci://REGISTRY/REPOSITORY[:TAG][@DIGEST]",
+        ))
         .arg(key_option("The public key; needed for a file"))
         .arg(unsigned_option().hide(true))
 }
@@ -128,7 +136,9 @@ pub(super) fn verify(matches: &ArgMatches, place: &Place) -> Result<Report> {
         let fetched = fetch_reference(place, &from, &demand)?;
         if fetched.signer.key().is_none() {
             let text = format!("{from} is unsigned; trust.toml takes unsigned plugins");
-            return Err(Failure::new(Kind::Policy, text).hint("name the key that must have signed it with --key").into());
+            return Err(Failure::new(Kind::Policy, text)
+                .hint("name the key that must have signed it with --key")
+                .into());
         }
         return Ok(Report {
             text: fetched.headline(),
@@ -136,7 +146,9 @@ pub(super) fn verify(matches: &ArgMatches, place: &Place) -> Result<Report> {
         });
     }
     let Some(key): Option<&Key> = demand.key.as_ref() else {
-        bail!(Failure::usage("whose signature is it to be?").hint("give the public key with --key"));
+        bail!(
+            Failure::usage("whose signature is it to be?").hint("give the public key with --key")
+        );
     };
     let path = Path::new(what);
     let bytes = file::read(path, MAX_BLOB)?;

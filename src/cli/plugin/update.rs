@@ -20,7 +20,10 @@ use crate::registry::name::SCHEME;
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
     };
     Command::new("update")
         .about("Take newer versions of locked plugins; stops where one asks for more or has another signer")
@@ -40,7 +43,9 @@ pub(super) fn run(matches: &ArgMatches, place: &Place) -> Result<Report> {
         Some(id) => vec![place.locked(&lock, &plugin_id(id)?)?],
         None => {
             let all = lock.plugins().iter();
-            all.filter(|plugin| plugin.source.starts_with(SCHEME)).cloned().collect()
+            all.filter(|plugin| plugin.source.starts_with(SCHEME))
+                .cloned()
+                .collect()
         }
     };
     let mut text = String::new();
@@ -84,7 +89,9 @@ fn update(matches: &ArgMatches, place: &Place, before: &Locked) -> Result<Report
             let now = place.locked(lock, &before.id)?;
             if now != *before {
                 let text = format!("{} was changed by another process meanwhile", before.id);
-                return Err(Failure::new(Kind::Io, text).hint("run the command again").into());
+                return Err(Failure::new(Kind::Io, text)
+                    .hint("run the command again")
+                    .into());
             }
             lock.put(locked.clone());
             Ok(())
@@ -117,11 +124,21 @@ fn update(matches: &ArgMatches, place: &Place, before: &Locked) -> Result<Report
 }
 
 /// The component that may take the place of `before`; `None` if there is no newer one.
-fn candidate(place: &Place, before: &Locked, from: Option<&str>, demand: &Demand) -> Result<Option<Fetched>> {
+fn candidate(
+    place: &Place,
+    before: &Locked,
+    from: Option<&str>,
+    demand: &Demand,
+) -> Result<Option<Fetched>> {
     let other_source = |source: &str| {
-        let text = format!("{} comes from {}, not from {source}", before.id, before.source);
-        Failure::new(Kind::Policy, text)
-            .hint(format!("a plugin has one source; `host plugin remove {}` first if you want the other", before.id))
+        let text = format!(
+            "{} comes from {}, not from {source}",
+            before.id, before.source
+        );
+        Failure::new(Kind::Policy, text).hint(format!(
+            "a plugin has one source; `host plugin remove {}` first if you want the other",
+            before.id
+        ))
     };
     let fetched = match from {
         Some(word) => {
@@ -137,7 +154,10 @@ fn candidate(place: &Place, before: &Locked, from: Option<&str>, demand: &Demand
             if !before.source.starts_with(SCHEME) {
                 let text = format!("{} was added from a file", before.id);
                 return Err(Failure::usage(text)
-                    .hint(format!("name the new file: host plugin update {} FILE", before.id))
+                    .hint(format!(
+                        "name the new file: host plugin update {} FILE",
+                        before.id
+                    ))
                     .into());
             }
             let source = reference(&before.source)?;
@@ -158,7 +178,10 @@ fn candidate(place: &Place, before: &Locked, from: Option<&str>, demand: &Demand
         }
     };
     if fetched.outline.id != before.id {
-        let text = format!("{} is {}, not {}", fetched.source, fetched.outline.id, before.id);
+        let text = format!(
+            "{} is {}, not {}",
+            fetched.source, fetched.outline.id, before.id
+        );
         return Err(Failure::usage(text).into());
     }
     // The same version with other content, from a registry where versions are not to move.
@@ -176,16 +199,23 @@ fn moved(before: &Locked, found: &str) -> anyhow::Error {
         "version {} of {} was published again with other content: it is {found}, it was {}",
         before.version,
         before.id,
-        before.manifest.as_ref().map_or("", |digest| digest.as_str())
+        before
+            .manifest
+            .as_ref()
+            .map_or("", |digest| digest.as_str())
     );
     Failure::data(text)
-        .hint("a version must not change; ask its author. What is locked and in the store still runs")
+        .hint(
+            "a version must not change; ask its author. What is locked and in the store still runs",
+        )
         .into()
 }
 
 /// The highest released version among tags.
 pub(super) fn newest(tags: &[String]) -> Option<Version> {
-    let versions = tags.iter().filter_map(|tag| Version::parse(&tag.replace('_', "+")).ok());
+    let versions = tags
+        .iter()
+        .filter_map(|tag| Version::parse(&tag.replace('_', "+")).ok());
     versions.filter(|version| version.pre.is_empty()).max()
 }
 
@@ -228,7 +258,11 @@ impl Difference {
             Err(_) => before.grants.clone(),
         };
         let without = |texts: &[String], others: &[String]| -> Vec<String> {
-            texts.iter().filter(|text| !others.contains(text)).cloned().collect()
+            texts
+                .iter()
+                .filter(|text| !others.contains(text))
+                .cloned()
+                .collect()
         };
         Ok(Self {
             added: without(&new, &old),
@@ -241,7 +275,10 @@ fn more_wanted(before: &Locked, after: &Outline, difference: &Difference) -> any
     let why = |text: &String| {
         let mut requests = after.requests.iter();
         let request = requests.find(|request| request.capability.to_string() == *text);
-        request.map_or_else(|| format!("`{text}`"), |request| format!("`{text}` ({})", request.why))
+        request.map_or_else(
+            || format!("`{text}`"),
+            |request| format!("`{text}` ({})", request.why),
+        )
     };
     let added: Vec<String> = difference.added.iter().map(why).collect();
     let text = format!(
@@ -251,18 +288,25 @@ fn more_wanted(before: &Locked, after: &Outline, difference: &Difference) -> any
         before.version,
         added.join(", ")
     );
-    Failure::new(Kind::Policy, text)
-        .hint(format!(
-            "repeat it with --grant and what you allow beyond what it may already: --grant {} for all of a kind, --grant none \
-             for nothing more",
-            kinds(after).join(",")
-        ))
-        .into()
+    let hint = match kinds(after).join(",").as_str() {
+        // Parts of the control flow, which callbacks that the user names have anyway.
+        "" => "repeat it with --grant none if that is meant".to_owned(),
+        kinds => format!(
+            "repeat it with --grant and what you allow beyond what it may already: --grant {kinds} for all of a kind, \
+             --grant none for nothing more"
+        ),
+    };
+    Failure::new(Kind::Policy, text).hint(hint).into()
 }
 
 /// What was granted and is still asked for, and what is granted now.
 fn kept_grants(before: &Locked, after: &Outline, extra: Vec<String>) -> Result<Vec<String>> {
-    let is_asked = |grant: &Capability| after.requests.iter().any(|request| grant.is_within(&request.capability));
+    let is_asked = |grant: &Capability| {
+        after
+            .requests
+            .iter()
+            .any(|request| grant.is_within(&request.capability))
+    };
     let mut grants = extra;
     for text in Grants::parse(&before.grants)?.texts() {
         if is_asked(&text.parse()?) {

@@ -37,7 +37,11 @@ fn split(text: &str) -> (&str, Option<&str>) {
 }
 
 /// Looks a plugin up in the locks of `folders`, the first that has it, and in the store. An error says what to do.
-pub(super) fn find(written: &str, folders: &[PathBuf], surroundings: &Surroundings) -> Result<Found, String> {
+pub(super) fn find(
+    written: &str,
+    folders: &[PathBuf],
+    surroundings: &Surroundings,
+) -> Result<Found, String> {
     if written.starts_with(SCHEME) {
         return Err(format!(
             "{} is in a registry, and a run downloads nothing; add it with `host plugin add {written}`, then name it as \
@@ -47,7 +51,10 @@ pub(super) fn find(written: &str, folders: &[PathBuf], surroundings: &Surroundin
     }
     let (name, requirement) = split(written);
     let id: PluginId = name.parse()?;
-    let searched: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let searched: Vec<String> = folders
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
     let found = lock::find(folders, &id).map_err(|error| told(&error))?;
     let Some((lock, locked)) = found else {
         return Err(format!(
@@ -60,8 +67,11 @@ pub(super) fn find(written: &str, folders: &[PathBuf], surroundings: &Surroundin
     if let Some(requirement) = requirement {
         check_version(&locked, requirement)?;
     }
-    let trust = Trust::read(surroundings.plugin_settings().as_deref()).map_err(|error| told(&error))?;
-    trust.refuse_revoked(&id, &locked.wasm).map_err(|error| told(&error))?;
+    let trust =
+        Trust::read(surroundings.plugin_settings().as_deref()).map_err(|error| told(&error))?;
+    trust
+        .refuse_revoked(&id, &locked.wasm)
+        .map_err(|error| told(&error))?;
     let path = component(&lock, &locked, surroundings).ok_or_else(|| {
         format!(
             "{} is locked, but its component {} is not in the store of this machine; fetch it with `host plugin lock`{}",
@@ -90,7 +100,10 @@ pub(super) fn find(written: &str, folders: &[PathBuf], surroundings: &Surroundin
 fn component(lock: &Path, locked: &Locked, surroundings: &Surroundings) -> Option<PathBuf> {
     let beside = Store::new(lock.with_file_name(VENDOR));
     let stores = [Some(beside), surroundings.plugin_store()];
-    let holder = stores.into_iter().flatten().find(|store| store.has(&locked.wasm))?;
+    let holder = stores
+        .into_iter()
+        .flatten()
+        .find(|store| store.has(&locked.wasm))?;
     Some(holder.path(&locked.wasm))
 }
 
@@ -103,7 +116,8 @@ fn check_version(locked: &Locked, requirement: &str) -> Result<(), String> {
             locked.id
         )
     })?;
-    let fits = semver::Version::parse(&locked.version).is_ok_and(|version| wanted.matches(&version));
+    let fits =
+        semver::Version::parse(&locked.version).is_ok_and(|version| wanted.matches(&version));
     match fits {
         true => Ok(()),
         false => Err(format!(
