@@ -16,8 +16,6 @@ use super::file;
 use super::name::shown;
 use crate::error::{Failure, Kind};
 
-/// Name of the file in docker's folder.
-const FILE_NAME: &str = "config.json";
 /// A longer file is refused.
 const MAX_LENGTH: u64 = 1 << 20;
 
@@ -72,7 +70,7 @@ impl Credentials {
 
 /// The credentials for a registry; `None` if there are none.
 pub fn find(folder: Option<&Path>, registry: &str) -> Result<Option<Credentials>> {
-    let Some(path) = folder.map(|folder| folder.join(FILE_NAME)) else {
+    let Some(path) = folder.map(|folder| folder.join("config").with_extension("json")) else {
         return Ok(None);
     };
     let file = match File::open(&path) {
@@ -127,7 +125,7 @@ pub fn find(folder: Option<&Path>, registry: &str) -> Result<Option<Credentials>
 
 /// Keeps a user's password: in the store that the file names, else in the file itself.
 pub fn keep(folder: &Path, registry: &str, name: &str, password: &Secret) -> Result<String> {
-    let path = folder.join(FILE_NAME);
+    let path = folder.join("config").with_extension("json");
     let _held = file::exclusive(&path)?;
     let mut config = read(&path)?;
     if let Some(store) = config.get("credsStore").and_then(Value::as_str) {
@@ -143,7 +141,7 @@ pub fn keep(folder: &Path, registry: &str, name: &str, password: &Secret) -> Res
 
 /// Forgets the credentials for a registry; whether there were any.
 pub fn forget(folder: &Path, registry: &str) -> Result<bool> {
-    let path = folder.join(FILE_NAME);
+    let path = folder.join("config").with_extension("json");
     let _held = file::exclusive(&path)?;
     let mut config = read(&path)?;
     if let Some(store) = config.get("credsStore").and_then(Value::as_str) {
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_and_nothing_else_is_lost() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join(FILE_NAME);
+        let path = folder.path().join("config").with_extension("json");
         std::fs::write(
             &path,
             r#"{"proxies": {"x": 1}, "auths": {"other": {"auth": "YTpi"}}}"#,

@@ -350,10 +350,8 @@ impl<'a> Repository<'a> {
             access_token: Option<String>,
         }
         let wrong = || {
-            Failure::data(format!(
-                "the registry names no token service: `{}`",
-                shown(realm)
-            ))
+            let text = format!("the registry names no token service: `{}`", shown(realm));
+            Failure::data(text)
         };
         let mut url = Url::parse(realm).map_err(|_| wrong())?;
         self.client.admit(&url)?;
@@ -368,26 +366,22 @@ impl<'a> Repository<'a> {
             .into_iter()
             .filter_map(|(key, value)| Some((key, value?)))
             .collect();
-        let form;
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(&query);
+        let form = match &self.credentials {
+            Some(Credentials::Refresh(token)) => form
+                .extend_pairs([("grant_type", "refresh_token"), ("client_id", "host")])
+                .append_pair("refresh_token", token.reveal())
+                .finish(),
+            _ => form.finish(),
+        };
         let request = match &self.credentials {
-            Some(Credentials::Refresh(token)) => {
-                let mut pairs = url::form_urlencoded::Serializer::new(String::new());
-                pairs.extend_pairs(&query);
-                pairs.extend_pairs([
-                    ("grant_type", "refresh_token"),
-                    ("refresh_token", token.reveal()),
-                    ("client_id", "host"),
-                ]);
-                form = pairs.finish();
-                Request::with_body(
-                    Method::POST,
-                    url,
-                    form.as_bytes(),
-                    "application/x-www-form-urlencoded",
-                )
+            Some(Credentials::Refresh(_)) => {
+                let media_type = "application/x-www-form-urlencoded";
+                Request::with_body(Method::POST, url, form.as_bytes(), media_type)
             }
             credentials => {
-                url.query_pairs_mut().extend_pairs(&query);
+                url.set_query(Some(&form));
                 Request {
                     authorization: credentials.as_ref().and_then(Credentials::basic),
                     ..Request::get(url)

@@ -6,9 +6,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ureq::Body;
+use ureq::config::Config;
 use ureq::http::{self, HeaderMap, Method, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
 use url::{Host, Url};
 
 use super::credentials::Secret;
@@ -117,11 +118,15 @@ fn broken(url: &Url) -> Failure {
     Failure::new(Kind::Io, format!("the answer of {url} is not complete"))
 }
 
+/// Sends one request with or without a body, over connections that it keeps.
+type Sender =
+    Box<dyn Fn(http::request::Builder, Option<&[u8]>) -> Result<http::Response<Body>, ureq::Error>>;
+
 /// Sends requests.
 pub struct Client {
-    agent: Agent,
+    sender: Sender,
     /// No proxy stands between a machine and itself.
-    direct: Agent,
+    direct: Sender,
     plain_http: bool,
 }
 
@@ -131,6 +136,14 @@ impl std::fmt::Debug for Client {
     }
 }
 
+fn sender(config: Config) -> Sender {
+    let connections = config.new_agent();
+    Box::new(move |builder, body| match body {
+        Some(body) => connections.run(builder.body(body)?),
+        None => connections.run(builder.body(())?),
+    })
+}
+
 impl Client {
     /// `plain_http`: the user asked for HTTP without TLS to any host.
     pub fn new(plain_http: bool) -> Self {
@@ -138,7 +151,7 @@ impl Client {
             let tls = TlsConfig::builder()
                 .root_certs(RootCerts::PlatformVerifier)
                 .build();
-            Agent::config_builder()
+            Config::builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -150,8 +163,8 @@ impl Client {
                 .timeout_per_write(Some(Duration::from_secs(30)))
         };
         Self {
-            agent: Agent::new_with_config(config().build()),
-            direct: Agent::new_with_config(config().proxy(None).build()),
+            sender: sender(config().build()),
+            direct: sender(config().proxy(None).build()),
             plain_http,
         }
     }
@@ -264,18 +277,14 @@ impl Client {
         if request.from > 0 {
             builder = builder.header("range", format!("bytes={}-", request.from));
         }
-        let agent = if is_loopback(url) {
-            &self.direct
-        } else {
-            &self.agent
+        if let Some((_, media_type)) = request.body {
+            builder = builder.header("content-type", media_type);
+        }
+        let send = match is_loopback(url) {
+            true => &self.direct,
+            false => &self.sender,
         };
-        let answer = match request.body {
-            Some((body, media_type)) => {
-                let builder = builder.header("content-type", media_type);
-                agent.run(builder.body(body)?)?
-            }
-            None => agent.run(builder.body(())?)?,
-        };
+        let answer = send(builder, request.body.map(|(body, _)| body))?;
         let (parts, body) = answer.into_parts();
         Ok(Response {
             status: parts.status,

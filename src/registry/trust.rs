@@ -115,7 +115,7 @@ impl Trust {
             });
             let text = format!("{}:{line}: {}", path.display(), shown(error.message()));
             Failure::data(text)
-                .hint("a page of README.md shows the file")
+                .hint("README.md shows such a file under `Plugins: find, check, allow`")
                 .into()
         })
     }

@@ -33,7 +33,7 @@ fn a_plugin_is_published_found_checked_added_and_taken_along() {
         "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n[[index]]\nurl = \"{}\"\nkeys = [\"{key}\"]\n",
         user.host.path("index.json").display()
     ));
-    let found = user.json("plugin search stop --hook train-hooks --no-net");
+    let found = user.json("plugin search stop --hook step-hooks --no-net");
     assert_eq!(found[0]["version"]["manifest"], pushed["manifest"]);
     assert_eq!(user.json("plugin search nothing-like-it"), json!([]));
     assert!(user.succeeds("plugin show acme/stop").contains("clock"));

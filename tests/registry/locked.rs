@@ -72,6 +72,44 @@ fn a_run_takes_file_and_grants_from_the_lock() {
     );
 }
 
+/// Every command of the README's block for registries, in order, with this registry in place of the example's.
+#[test]
+fn the_commands_of_the_readme_lead_from_nothing_to_a_run() {
+    let user = project();
+    user.plugin("1.0.0", json!({"clock": "measures"}));
+    let (command, settings) = TRAIN.split_once(" run.toml ").expect("a run file");
+    assert_eq!(command, "train");
+    let mut text = String::new();
+    for setting in settings.split("--").skip(1) {
+        let value = match setting.trim().split_once(' ') {
+            Some((name, value)) => format!(
+                "{name} = {}\n",
+                value
+                    .parse::<u32>()
+                    .map_or_else(|_| format!("{value:?}"), |n| n.to_string())
+            ),
+            None => format!("{} = true\n", setting.trim()),
+        };
+        text.push_str(&value);
+    }
+    user.host.write("run.toml", &text);
+    let readme =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    let (_, block) = readme.split_once("```sh registry\n").expect("the block");
+    let (block, _) = block.split_once("```").expect("its end");
+    let registry = Registry::start();
+    let commands: Vec<&str> = block.lines().collect();
+    assert_eq!(commands.len(), 10);
+    for line in commands {
+        let line = line.replace("registry.example.org", &registry.address);
+        let words = line
+            .strip_prefix("host ")
+            .expect("a command of the program");
+        let shown = user.succeeds(words);
+        assert!(!shown.is_empty(), "{line}");
+    }
+}
+
 #[test]
 fn a_run_downloads_nothing_and_says_what_would() {
     let user = project();

@@ -332,29 +332,37 @@ fn check(place: &Place, locked: &Locked) -> Result<Vec<String>> {
     if let Err(error) = place.trust()?.refuse_revoked(&locked.id, &locked.wasm) {
         findings.push(told(&error));
     }
-    if let (Signer::Key { policy, .. }, Some(digest)) = (&locked.signer, &locked.manifest) {
-        let mut signatures = Vec::new();
-        for store in stores(place) {
-            signatures.extend(store.signatures(digest)?);
-        }
-        let demand = Demand {
-            key: match policy == "--key" {
-                true => locked.signer.key().map(Key::parse).transpose()?,
-                false => None,
-            },
-            allow_unsigned: false,
-        };
+    findings.extend(check_signature(place, locked)?);
+    Ok(findings)
+}
+
+/// Whether the signature that was good enough when it was added still is.
+fn check_signature(place: &Place, locked: &Locked) -> Result<Option<String>> {
+    let (Signer::Key { policy, .. }, Some(digest)) = (&locked.signer, &locked.manifest) else {
+        return Ok(None);
+    };
+    let mut signatures = Vec::new();
+    for store in stores(place) {
+        signatures.extend(store.signatures(digest)?);
+    }
+    let demand = Demand {
+        key: match policy == "--key" {
+            true => locked.signer.key().map(Key::parse).transpose()?,
+            false => None,
+        },
+        allow_unsigned: false,
+    };
+    Ok(
         match judge(place, &locked.id, digest, &signatures, &demand) {
-            Ok(signer) if signer.key() == locked.signer.key() => {}
-            Ok(signer) => findings.push(format!(
+            Ok(signer) if signer.key() == locked.signer.key() => None,
+            Ok(signer) => Some(format!(
                 "is {}, the lock file says {}",
                 signer_text(&signer),
                 signer_text(&locked.signer)
             )),
-            Err(error) => findings.push(told(&error)),
-        }
-    }
-    Ok(findings)
+            Err(error) => Some(told(&error)),
+        },
+    )
 }
 
 pub(super) fn vendor_command() -> Command {

@@ -51,10 +51,8 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let path = Path::new(word(matches, "file")?);
     let to = reference(word(matches, "to")?)?;
     let (outline, bytes) = Outline::of_file(path)?;
-    let signer = matches
-        .get_one::<PathBuf>("sign")
-        .map(|key| secret_key(key))
-        .transpose()?;
+    let sign = matches.get_one::<PathBuf>("sign");
+    let signer = sign.map(|key| secret_key(key)).transpose()?;
     let index = matches.get_one::<PathBuf>("index");
     if index.is_some() && signer.is_none() {
         bail!(
@@ -67,6 +65,53 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let digest = Digest::of(&artifact.manifest);
     let repository = place.repository(&to)?;
     check_history(matches, place, &repository, &to, (&outline, &digest))?;
+    let mut text = announcement(&outline, &digest);
+    let mut key = None;
+    if matches.get_flag("check") {
+        text.push_str("nothing against publishing it; not done: --check\n");
+    } else {
+        // The signature first: nobody who looks at the tag finds the component without it.
+        repository.upload(&artifact.config)?;
+        repository.upload(&bytes)?;
+        if let Some(signer) = &signer {
+            let signature = signature(signer, &outline, &digest)?;
+            repository.sign(&digest, artifact.manifest.len() as u64, &signature)?;
+            key = Some(signer.key()?.text().to_owned());
+        }
+        repository.put_manifest(&artifact.manifest, &tag)?;
+        let _ = writeln!(text, "published as {}:{tag}@{digest}", to.source());
+        let _ = match &key {
+            Some(key) => writeln!(text, "signed with {key}"),
+            None => writeln!(
+                text,
+                "not signed: others take it only with --allow-unsigned"
+            ),
+        };
+        if let (Some(path), Some(signer)) = (index, &signer) {
+            let serial = list(path, signer, (&outline, &to, &digest), place)?;
+            let _ = writeln!(text, "{} is number {serial} now", path.display());
+        }
+    }
+    let value = json!({
+        "id": outline.id,
+        "version": outline.manifest.version,
+        "source": to.source(),
+        "tag": tag,
+        "manifest": digest,
+        "wasm": outline.digest,
+        "key": key,
+        "done": !matches.get_flag("check"),
+    });
+    Ok(Report { text, value })
+}
+
+fn signature(signer: &Signer, outline: &Outline, digest: &Digest) -> Result<String> {
+    let comment = format!("{} {}", outline.id, outline.manifest.version);
+    signer.sign(digest.as_str().as_bytes(), &comment)
+}
+
+/// What will be published, and what others will be asked.
+fn announcement(outline: &Outline, digest: &Digest) -> String {
     let mut text = format!("{} {} ({digest})\n", outline.id, outline.manifest.version);
     if outline.manifest.license.is_empty() {
         text.push_str(
@@ -76,47 +121,7 @@ pub(super) fn push(matches: &ArgMatches, place: &Place) -> Result<Report> {
     for request in &outline.requests {
         let _ = writeln!(text, "  asks for {} ({})", request.capability, request.why);
     }
-    let mut key = None;
-    if matches.get_flag("check") {
-        text.push_str("nothing against publishing it; not done: --check\n");
-    } else {
-        // The signature first: nobody who looks at the tag finds the component without it.
-        repository.upload(&artifact.config)?;
-        repository.upload(&bytes)?;
-        if let Some(signer) = &signer {
-            let comment = format!("{} {}", outline.id, outline.manifest.version);
-            let signature = signer.sign(digest.as_str().as_bytes(), &comment)?;
-            repository.sign(&digest, artifact.manifest.len() as u64, &signature)?;
-            key = Some(signer.key()?.text().to_owned());
-        }
-        repository.put_manifest(&artifact.manifest, &tag)?;
-        let _ = writeln!(text, "published as {}:{tag}@{digest}", to.source());
-        match &key {
-            Some(key) => drop(writeln!(text, "signed with {key}")),
-            None => text.push_str("not signed: others take it only with --allow-unsigned\n"),
-        }
-        if let (Some(path), Some(signer)) = (index, &signer) {
-            let serial = list(path, signer, (&outline, &to, &digest), place)?;
-            let _ = writeln!(
-                text,
-                "{} has the number {serial} now; serve it and its .minisig",
-                path.display()
-            );
-        }
-    }
-    Ok(Report {
-        text,
-        value: json!({
-            "id": outline.id,
-            "version": outline.manifest.version,
-            "source": to.source(),
-            "tag": tag,
-            "manifest": digest,
-            "wasm": outline.digest,
-            "key": key,
-            "done": !matches.get_flag("check"),
-        }),
-    })
+    text
 }
 
 /// The version as a tag. Tags have no `+`; other tools write `_` for it.

@@ -16,7 +16,7 @@ use crate::error::{Failure, Kind};
 use crate::plugin::capability::{Capability, Grants};
 use crate::plugin::outline::Outline;
 use crate::registry::lock::{Lock, Locked};
-use crate::registry::name::SCHEME;
+use crate::registry::name::{Reference, SCHEME};
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
@@ -130,52 +130,20 @@ fn candidate(
     from: Option<&str>,
     demand: &Demand,
 ) -> Result<Option<Fetched>> {
-    let other_source = |source: &str| {
-        let text = format!(
-            "{} comes from {}, not from {source}",
-            before.id, before.source
-        );
-        Failure::new(Kind::Policy, text).hint(format!(
-            "a plugin has one source; `host plugin remove {}` first if you want the other",
-            before.id
-        ))
-    };
     let fetched = match from {
         Some(word) => {
             if word.starts_with(SCHEME) && reference(word)?.source() != before.source {
-                return Err(other_source(word).into());
+                return Err(other_source(before, word));
             }
             if !word.starts_with(SCHEME) && !before.source.starts_with("file:") {
-                return Err(other_source("a file").into());
+                return Err(other_source(before, "a file"));
             }
             fetch::fetch(place, word, demand)?
         }
-        None => {
-            if !before.source.starts_with(SCHEME) {
-                let text = format!("{} was added from a file", before.id);
-                return Err(Failure::usage(text)
-                    .hint(format!(
-                        "name the new file: host plugin update {} FILE",
-                        before.id
-                    ))
-                    .into());
-            }
-            let source = reference(&before.source)?;
-            let newest = newest(&place.repository(&source)?.tags()?);
-            let current = Version::parse(&before.version).ok();
-            let Some(newest) = newest.filter(|newest| Some(newest) >= current.as_ref()) else {
-                return Ok(None);
-            };
-            let tagged = source.with_tag(&newest.to_string().replace('+', "_"));
-            if Some(&newest) == current.as_ref() {
-                let (_, digest) = place.repository(&source)?.manifest(tagged.wanted())?;
-                return match before.manifest.as_ref() == Some(&digest) {
-                    true => Ok(None),
-                    false => Err(moved(before, digest.as_str())),
-                };
-            }
-            fetch_reference(place, &tagged, demand)?
-        }
+        None => match newer(place, before)? {
+            Some(tagged) => fetch_reference(place, &tagged, demand)?,
+            None => return Ok(None),
+        },
     };
     if fetched.outline.id != before.id {
         let text = format!(
@@ -192,6 +160,43 @@ fn candidate(
         return Err(moved(before, fetched.outline.digest.as_str()));
     }
     Ok(Some(fetched))
+}
+
+/// The place of the newest version, if it is newer than the locked one.
+fn newer(place: &Place, before: &Locked) -> Result<Option<Reference>> {
+    if !before.source.starts_with(SCHEME) {
+        let text = format!("{} was added from a file", before.id);
+        let hint = format!("name the new file: host plugin update {} FILE", before.id);
+        return Err(Failure::usage(text).hint(hint).into());
+    }
+    let source = reference(&before.source)?;
+    let repository = place.repository(&source)?;
+    let current = Version::parse(&before.version).ok();
+    let newest = newest(&repository.tags()?).filter(|newest| Some(newest) >= current.as_ref());
+    let Some(newest) = newest else {
+        return Ok(None);
+    };
+    let tagged = source.with_tag(&newest.to_string().replace('+', "_"));
+    if Some(newest) == current {
+        let (_, digest) = repository.manifest(tagged.wanted())?;
+        return match before.manifest.as_ref() == Some(&digest) {
+            true => Ok(None),
+            false => Err(moved(before, digest.as_str())),
+        };
+    }
+    Ok(Some(tagged))
+}
+
+fn other_source(before: &Locked, source: &str) -> anyhow::Error {
+    let text = format!(
+        "{} comes from {}, not from {source}",
+        before.id, before.source
+    );
+    let hint = format!(
+        "a plugin has one source; `host plugin remove {}` first if you want the other",
+        before.id
+    );
+    Failure::new(Kind::Policy, text).hint(hint).into()
 }
 
 fn moved(before: &Locked, found: &str) -> anyhow::Error {
