@@ -1,4 +1,5 @@
-//! WebAssembly plugins: components that provide metrics, logits processors and callbacks and can do nothing but compute.
+//! WebAssembly plugins: components that provide metrics, logits processors and callbacks and can do nothing but
+//! compute.
 //!
 //! ```text
 //! file -> inspect (is it a plugin, what does it ask for) -> config (values against its schema)
@@ -92,46 +93,42 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    fn check(&self, name: &str, digest: &str, manifest: Option<&Manifest>) -> Result<()> {
-        let differs = |what: &str, found: &str, expected: &str| {
-            let text = format!(
-                "plugin `{name}`: {what} {found}; {} says {expected}",
-                self.lock.display()
-            );
-            let hint = format!(
-                "look at both with `host plugin lock --check`, then `host plugin update {}`, or remove it and add it again",
-                self.id
-            );
-            Failure::data(text).hint(hint)
-        };
-        if digest != self.wasm.hex() {
-            bail!(differs(
-                "its component has the digest",
-                &format!("sha256:{digest}"),
-                self.wasm.as_str()
-            ));
+    /// Looks at nothing but the digest: what was changed may be anything.
+    fn check_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let found = Digest::of(bytes);
+        if found != self.wasm {
+            let what = "its component has the digest";
+            bail!(self.differs(name, what, found.as_str(), self.wasm.as_str()));
         }
+        Ok(())
+    }
+
+    fn check_manifest(&self, name: &str, manifest: Option<&Manifest>) -> Result<()> {
         let id = manifest.map_or("", |manifest| manifest.id.as_str());
         if id != self.id.to_string() {
-            bail!(differs(
-                "it calls itself",
-                &text::printable(id, 128),
-                &self.id.to_string()
-            ));
+            let id = text::printable(id, 128);
+            bail!(self.differs(name, "it calls itself", &id, &self.id.to_string()));
         }
         let requests = manifest
             .map(|manifest| outline::requests_digest(&manifest.requests))
             .transpose()?;
-        match requests {
-            Some(requests) if requests != self.requests => {
-                bail!(differs(
-                    "what it asks for has the digest",
-                    requests.as_str(),
-                    self.requests.as_str()
-                ))
-            }
-            _ => Ok(()),
+        if let Some(found) = requests.filter(|found| *found != self.requests) {
+            let what = "what it asks for has the digest";
+            bail!(self.differs(name, what, found.as_str(), self.requests.as_str()));
         }
+        Ok(())
+    }
+
+    fn differs(&self, name: &str, what: &str, found: &str, expected: &str) -> Failure {
+        let text = format!(
+            "plugin `{name}`: {what} {found}; {} says {expected}",
+            self.lock.display()
+        );
+        let hint = format!(
+            "look at both with `host plugin lock --check`, then `host plugin update {}`, or remove it and add it again",
+            self.id
+        );
+        Failure::data(text).hint(hint)
     }
 }
 
@@ -182,6 +179,9 @@ impl std::fmt::Debug for Plugin {
 pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let name = spec.name.as_str();
     let bytes = inspect::read(&spec.path)?;
+    if let Some(pinned) = &spec.pinned {
+        pinned.check_bytes(name, &bytes)?;
+    }
     let anatomy = inspect::examine(name, &bytes)?;
     anatomy.admit(name)?;
     let manifest = anatomy
@@ -190,7 +190,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         .map(|section| Manifest::parse(name, section))
         .transpose()?;
     if let Some(pinned) = &spec.pinned {
-        pinned.check(name, &anatomy.digest, manifest.as_ref())?;
+        pinned.check_manifest(name, manifest.as_ref())?;
     }
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;

@@ -1,5 +1,5 @@
-//! What installing and publishing need to know of a component: who it says it is, what it asks for, what it offers. Nothing
-//! is compiled or run.
+//! What installing and publishing need to know of a component: who it says it is, what it asks for, what it offers.
+//! Nothing is compiled or run.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! The form of a plugin in a registry: the layout of WebAssembly artifacts that other tools write and read too. One
-//! manifest, one configuration that repeats imports and exports, one layer with the component; signatures as manifests that
-//! name what they sign as their subject.
+//! manifest, one configuration that repeats imports and exports, one layer with the component; signatures as manifests
+//! that name what they sign as their subject.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Credentials for registries, from and for the file that container tools share (`config.json` of docker). Read with the
-//! crate that knows helpers and stores; written only as that file keeps them itself.
+//! Credentials for registries, from and for the file that container tools share (`config.json` of docker). Read with
+//! the crate that knows helpers and stores; written only as that file keeps them itself.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};

@@ -341,8 +341,8 @@ impl<'a> Repository<'a> {
         Ok(None)
     }
 
-    /// Asks the service that the registry names for a token. It gets the credentials, because the registry would get them
-    /// too; but never without TLS, unless it is this machine.
+    /// Asks the service that the registry names for a token. It gets the credentials, because the registry would get
+    /// them too; but never without TLS, unless it is this machine.
     fn token(&self, realm: &str, service: Option<String>, scope: Option<String>) -> Result<Secret> {
         #[derive(Deserialize)]
         struct Token {

@@ -94,8 +94,8 @@ impl Drop for Aside {
     }
 }
 
-/// Holds the folder of `path` for this process until it is dropped, so that what is read, changed and written again is not
-/// lost to another process that does the same. The kernel gives it back when the process ends.
+/// Holds the folder of `path` for this process until it is dropped, so that what is read, changed and written again is
+/// not lost to another process that does the same. The kernel gives it back when the process ends.
 pub fn exclusive(path: &Path) -> Result<File> {
     let folder = folder_of(path);
     let hold = || -> io::Result<File> {

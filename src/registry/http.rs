@@ -1,5 +1,6 @@
-//! Requests to registries and other servers: time limits, bounded retries, redirects by hand. Credentials go to the origin
-//! that they were meant for and to no other, and never over plain HTTP except to this machine or where the user asks for it.
+//! Requests to registries and other servers: time limits, bounded retries, redirects by hand. Credentials go to the
+//! origin that they were meant for and to no other, and never over plain HTTP except to this machine or where the user
+//! asks for it.
 
 use std::io::Read;
 use std::thread::sleep;
@@ -20,6 +21,8 @@ use crate::error::{Failure, Kind};
 const MAX_REDIRECTS: usize = 5;
 /// Attempts when the server is busy or cannot be reached.
 const ATTEMPTS: u32 = 4;
+/// A slower answer is cut off; downloads go on in the next attempt.
+const MAX_BODY_TIME: Duration = Duration::from_secs(20 * 60);
 /// The longest wait that a server may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
@@ -159,6 +162,7 @@ impl Client {
                 .user_agent(concat!("host/", env!("CARGO_PKG_VERSION")))
                 .timeout_connect(Some(Duration::from_secs(15)))
                 .timeout_recv_response(Some(Duration::from_secs(60)))
+                .timeout_recv_body(Some(MAX_BODY_TIME))
                 .timeout_per_read(Some(Duration::from_secs(30)))
                 .timeout_per_write(Some(Duration::from_secs(30)))
         };

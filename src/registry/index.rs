@@ -1,5 +1,5 @@
-//! The index of plugins: a signed file that any web server can hold, because registries cannot be searched. Its number only
-//! rises and it expires, so that an old or a second one shows.
+//! The index of plugins: a signed file that any web server can hold, because registries cannot be searched. Its number
+//! only rises and it expires, so that an old or a second one shows.
 
 use std::path::Path;
 

@@ -122,8 +122,8 @@ impl Lock {
         })
     }
 
-    /// Reads `path`, lets `change` change it, and writes it, while no other process does the same. What `change` refuses
-    /// leaves the file as it was.
+    /// Reads `path`, lets `change` change it, and writes it, while no other process does the same. What `change`
+    /// refuses leaves the file as it was.
     pub fn change<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let _held = file::exclusive(path)?;
         let before = Self::read(path)?;

@@ -1,5 +1,5 @@
-//! Names: of plugins, of digests, of places in a registry. Whatever comes from a file or the network is one of these types
-//! before anything else looks at it, so that no path, URL or terminal ever sees an unchecked name.
+//! Names: of plugins, of digests, of places in a registry. Whatever comes from a file or the network is one of these
+//! types before anything else looks at it, so that no path, URL or terminal ever sees an unchecked name.
 
 use std::fmt;
 use std::fmt::Write as _;

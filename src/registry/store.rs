@@ -1,5 +1,5 @@
-//! The store of components: every file under its digest, hashed again whenever it is read. Nothing is visible before it is
-//! whole and checked, so a run never sees a half-finished download and needs no network.
+//! The store of components: every file under its digest, hashed again whenever it is read. Nothing is visible before it
+//! is whole and checked, so a run never sees a half-finished download and needs no network.
 //!
 //! ```text
 //! STORE/blobs/sha256/HEX         components and OCI manifests

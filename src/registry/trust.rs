@@ -1,5 +1,5 @@
-//! `trust.toml`: whose signatures a user accepts for which plugins, which index to search, and what must not run any more.
-//! It belongs to the user alone: no folder of a project is looked at.
+//! `trust.toml`: whose signatures a user accepts for which plugins, which index to search, and what must not run any
+//! more. It belongs to the user alone: no folder of a project is looked at.
 //!
 //! ```toml
 //! [[allow]]

@@ -1,5 +1,5 @@
-//! A registry that fails, lies, or leads elsewhere: one error that says what to do, nothing half-installed, and credentials
-//! that stay where they belong.
+//! A registry that fails, lies, or leads elsewhere: one error that says what to do, nothing half-installed, and
+//! credentials that stay where they belong.
 
 use std::fs;
 use std::io::Write;
@@ -178,8 +178,7 @@ fn a_login_opens_a_registry_and_wrong_credentials_do_not() {
 fn credentials_do_not_follow_to_another_host() {
     let (user, registry) = published();
     let other = Registry::start();
-    user.publish(&other, "1.0.0", json!({}));
-    other.seen();
+    other.copy_blobs(&registry);
     registry.require_login("ada", "hunter2");
     let auth = base64("ada:hunter2");
     user.host.write(

@@ -1,4 +1,5 @@
-//! Runs that take plugins from the lock file: what is pinned is what runs, with what was granted, and nothing is downloaded.
+//! Runs that take plugins from the lock file: what is pinned is what runs, with what was granted, and nothing is
+//! downloaded.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Plugins from a registry to a run, through the real program: against a registry on loopback with every fault, and against
-//! a real one where the machine has it.
+//! Plugins from a registry to a run, through the real program: against a registry on loopback with every fault, and
+//! against a real one where the machine has it.
 
 mod exchange;
 mod faults;

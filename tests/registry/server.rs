@@ -155,6 +155,12 @@ impl Registry {
             .insert((repository.to_owned(), tag.to_owned()), manifest);
     }
 
+    /// Gives this one all blobs of another.
+    pub fn copy_blobs(&self, other: &Self) {
+        let blobs = other.lock().blobs.clone();
+        self.lock().blobs.extend(blobs);
+    }
+
     /// Takes a manifest away.
     pub fn remove(&self, repository: &str, tag: &str) {
         self.lock()

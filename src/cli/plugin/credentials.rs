@@ -1,5 +1,5 @@
-//! `host plugin login` and `logout`: credentials in the file that container tools share. Passwords come through stdin or a
-//! helper, never through arguments, which every process can read.
+//! `host plugin login` and `logout`: credentials in the file that container tools share. Passwords come through stdin
+//! or a helper, never through arguments, which every process can read.
 
 use std::io::Read;
 

@@ -1,5 +1,5 @@
-//! From a file or a place in a registry to a component in the store that has been looked at and whose signature has been
-//! judged. Nothing else brings components in.
+//! From a file or a place in a registry to a component in the store that has been looked at and whose signature has
+//! been judged. Nothing else brings components in.
 
 use std::path::Path;
 
@@ -58,7 +58,9 @@ pub(super) fn fetch(place: &Place, word: &str, demand: &Demand) -> Result<Fetche
     if !path.exists() && word.parse::<PluginId>().is_ok() {
         let text = format!("`{word}` is no file");
         return Err(Failure::usage(text)
-            .hint(format!("name a component file, or a place in a registry ({SCHEME}...); `host plugin search {word}` finds places"))
+            .hint(format!(
+                "name a component file, or a place in a registry ({SCHEME}...), which `host plugin search {word}` finds"
+            ))
             .into());
     }
     let (outline, bytes) = Outline::of_file(path)?;

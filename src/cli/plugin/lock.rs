@@ -1,5 +1,5 @@
-//! `host plugin list`, `remove`, `grant`, `revoke`, `lock` and `vendor`: what stands in the lock file, what it may do, and
-//! whether the store agrees.
+//! `host plugin list`, `remove`, `grant`, `revoke`, `lock` and `vendor`: what stands in the lock file, what it may do,
+//! and whether the store agrees.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! `host plugin`: everything about plugins but running them. It finds, checks, allows, publishes and looks; nothing here
-//! asks questions, so that every command can stand in a script.
+//! `host plugin`: everything about plugins but running them. It finds, checks, allows, publishes and looks; nothing
+//! here asks questions, so that every command can stand in a script.
 
 mod add;
 mod credentials;

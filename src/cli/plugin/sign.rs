@@ -46,7 +46,7 @@ pub(super) fn keygen(matches: &ArgMatches, _: &Place) -> Result<Report> {
         (false, Some(password)) => Some(password),
         (false, None) => bail!(
             Failure::usage("no password for the secret key")
-                .hint("give it in the environment variable HOST_KEY_PASSWORD, or --no-password to keep the key unencrypted")
+                .hint("give it in the environment variable HOST_KEY_PASSWORD, or --no-password to encrypt nothing")
         ),
     };
     let (secret, public_text, key) = signature::generate(password.as_ref().map(Secret::reveal))?;

@@ -1,5 +1,5 @@
-//! `host plugin update`: a newer component takes the place of a locked one. It stops where the plugin asks for more than
-//! before, where somebody else signed it, and where a published version was changed.
+//! `host plugin update`: a newer component takes the place of a locked one. It stops where the plugin asks for more
+//! than before, where somebody else signed it, and where a published version was changed.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ pub(super) fn command() -> Command {
     Command::new("update")
         .about("Take newer versions of locked plugins; stops where one asks for more or has another signer")
         .arg(Arg::new("id").value_name("NAMESPACE/NAME").help("The plugin; without it all that come from a registry"))
-        .arg(Arg::new("from").value_name("FILE-OR-REFERENCE").help("This file, tag or digest instead of the newest version"))
+        .arg(Arg::new("from").value_name("FILE-OR-REFERENCE").help("This file, tag or digest, not the newest version"))
         .arg(grant_option("What it may do beyond what it may already"))
         .arg(key_option("The public key that must have signed the new version"))
         .arg(unsigned_option())
