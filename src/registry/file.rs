@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::error::Failure;
 
@@ -101,7 +102,14 @@ pub fn exclusive(path: &Path) -> Result<File> {
     let hold = || -> io::Result<File> {
         fs::create_dir_all(folder)?;
         let file = File::open(folder)?;
-        flock(&file, FlockOperation::LockExclusive)?;
+        match flock(&file, FlockOperation::LockExclusive) {
+            // Network file systems lock files that are open for writing only, and a folder never is.
+            Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => tracing::warn!(
+                "{} cannot be locked: do not run two commands on it at the same time",
+                folder.display()
+            ),
+            result => result?,
+        }
         Ok(file)
     };
     hold().with_context(|| format!("the folder {} cannot be locked", folder.display()))

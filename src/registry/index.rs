@@ -80,9 +80,9 @@ pub struct Version {
     pub revoked: Option<String>,
 }
 
-impl Index {
+impl Default for Index {
     /// An empty one.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             format: FORMAT.to_owned(),
             serial: 0,
@@ -90,12 +90,14 @@ impl Index {
             plugins: Vec::new(),
         }
     }
+}
 
+impl Index {
     /// Reads the author's own file; none is an empty index.
     pub fn read_own(path: &Path) -> Result<Self> {
         match file::read_if_present(path, MAX_LENGTH)? {
             Some(bytes) => Self::parse(&bytes),
-            None => Ok(Self::new()),
+            None => Ok(Self::default()),
         }
     }
 
@@ -306,7 +308,7 @@ mod tests {
                 serial,
                 expires: 1000,
                 plugins,
-                ..Index::new()
+                ..Index::default()
             };
             index.write(&path, &signer).expect("written");
         };

@@ -24,8 +24,11 @@ fn project() -> User {
         )
         .expect("a copy");
     }
-    let rows = "{\"text\": \"the soup was cold\", \"label\": 0}\n{\"text\": \"our guide remained calm\", \"label\": 1}\n";
-    host.write("train.jsonl", rows);
+    let rows = [
+        json!({"text": "the soup was cold", "label": 0}),
+        json!({"text": "our guide remained calm", "label": 1}),
+    ];
+    host.write("train.jsonl", &rows.map(|row| format!("{row}\n")).concat());
     host.write("run.toml", "");
     let user = User::of(host);
     user.plugin("1.2.0", json!({"clock": "measures"}));
