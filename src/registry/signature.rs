@@ -36,8 +36,8 @@ impl Key {
             Failure::usage(format!("`{}` is not a public key", shown(text)))
                 .hint("give the second line of the .pub file, which begins with RW, or the file")
         };
-        // 42 bytes in base64; the decoder is not trusted with anything else.
-        if text.len() != 56 || !text.is_ascii() {
+        // 42 bytes in base64 that begin with `Ed`; the decoder is not trusted with anything else.
+        if text.len() != 56 || !text.is_ascii() || !text.starts_with("RW") {
             bail!(wrong());
         }
         let key = PublicKey::from_base64(text).map_err(|_| wrong())?;
