@@ -403,7 +403,7 @@ pub struct Plugin {
     #[serde(default)]
     pub grants: Vec<String>,
     /// What the lock file says of it, if it comes from there.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Pinned>,
 }
 
