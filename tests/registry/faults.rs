@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -108,6 +110,45 @@ fn a_download_goes_on_in_a_later_command() {
         .filter_map(|seen| seen.headers.get("range").cloned())
         .collect();
     assert_eq!(ranges.len(), 1, "{ranges:?}");
+    user.succeeds("plugin lock --check --offline");
+}
+
+#[test]
+fn an_install_that_is_killed_leaves_nothing_half_done() {
+    let (user, registry) = published();
+    registry.break_it(Fault::Stalls);
+    let mut child = user
+        .command(&add(&registry))
+        .spawn()
+        .expect("the program runs");
+    let partial = user.host.path("data/host/plugins/partial");
+    let received = || {
+        let files = fs::read_dir(&partial).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.metadata().ok())
+            .any(|file| file.len() > 0)
+    };
+    let begin = Instant::now();
+    while !received() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "nothing is received"
+        );
+        sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("it ended");
+    assert_eq!(user.lock_text(), "");
+    assert!(!user.host.path("data/host/plugins/blobs").exists());
+    registry.repair();
+    registry.seen();
+    user.succeeds(&add(&registry));
+    assert!(
+        registry
+            .seen()
+            .iter()
+            .any(|seen| seen.headers.contains_key("range"))
+    );
     user.succeeds("plugin lock --check --offline");
 }
 

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,8 @@ pub enum Fault {
     Truncated(usize),
     /// As `Truncated`, and parts are sent from the beginning although only the rest was asked for.
     IgnoresRanges(usize),
+    /// Half of each blob is sent, then nothing for longer than a test waits.
+    Stalls,
     /// Blobs are longer than the manifest says.
     Endless,
     /// Manifests are as long as this.
@@ -227,6 +230,9 @@ impl Registry {
             let written = stream
                 .write_all(text.as_bytes())
                 .and_then(|()| stream.write_all(body));
+            if self.lock().fault == Some(Fault::Stalls) && answer.sent < answer.body.len() {
+                thread::sleep(Duration::from_secs(60));
+            }
             if written.is_err() || answer.sent < answer.body.len() {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
                 return;
@@ -421,6 +427,7 @@ fn blob(state: &mut State, seen: &Seen, wanted: &str) -> Answer {
         }
     };
     match state.fault.clone() {
+        Some(Fault::Stalls) => answer.sent = answer.body.len() / 2,
         Some(Fault::Truncated(left)) if left > 0 => {
             answer.sent = answer.body.len() / 2;
             state.fault = Some(Fault::Truncated(left - 1));
