@@ -11,15 +11,15 @@ use std::fmt;
 pub enum Kind {
     /// Arguments or the configuration file are wrong or contradict each other.
     Usage = 2,
-    /// A power was needed that the user has not granted (a capability, `--trust_model_code`).
+    /// A power was needed that the user has not granted (a capability, `--trust_model_code`, a trusted signature, a login).
     Policy = 64,
-    /// A data, model, checkpoint or plugin file is missing its promised content.
+    /// A data, model, checkpoint, plugin or lock file, or what a registry sent, is missing its promised content.
     Data = 65,
     /// A plugin failed while it ran (error, trap, limit).
     Plugin = 69,
     /// A defect of this program.
     Internal = 70,
-    /// Reading or writing failed (disk full, no permission, locked folder).
+    /// Reading or writing failed (disk full, no permission, locked folder, a registry that cannot be reached).
     Io = 74,
     /// Stopped by a signal. In training a checkpoint was committed first; the run can be resumed.
     Stopped = 75,

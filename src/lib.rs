@@ -3,7 +3,7 @@
 //!
 //! # Two executables of one package
 //!
-//! `host` (`src/main.rs`) is small and links no libtorch: help, argument errors, `host args`, `host plugin inspect`. It
+//! `host` (`src/main.rs`) is small and links no libtorch: help, argument errors, `host args`, `host plugin`. It
 //! resolves the run, chooses the environment that libtorch reads before `main`, and becomes `host-engine`
 //! (`src/engine.rs`), the only executable that loads libtorch. The run travels as JSON in an inherited file. `host` compiles
 //! [`cli`], [`config`] and what they need into itself instead of linking this library: a library that mentions libtorch
@@ -32,6 +32,7 @@
 //! | 4 | [`config`] | `arguments.rs` as written, `resolve` as it will run, `reference.rs` help and tables |
 //! | 4 | [`trainer`] | the only loop |
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
+//! | 3 | [`registry`] | where plugins come from: lock file, store by digest, registries, signatures; looks into no component |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
 //! | 2 | [`amp`] | mixed precision: autocast, the scale of losses |
 //! | 2 | `hub` | models and data sets from the Hugging Face Hub, uploads to it on their own thread |
@@ -65,6 +66,7 @@
 //!
 //! # Where to add what
 //!
+//! A command of `host plugin`: its function and its line in `cli/plugin/mod.rs`; what it needs of registries in `registry`.
 //! A loss, metric, schedule, optimizer, callback, collator: its file and one line in the table of its `mod.rs`. An
 //! architecture: its file, its line in `model/architecture.rs`, recorded numbers. An option: its row in
 //! `config/arguments.rs`, its field in `config/run.rs`, its test. A subcommand: its file and its line in `cli/mod.rs`. A libtorch
@@ -86,6 +88,7 @@ pub mod model;
 pub mod optim;
 #[cfg(feature = "plugin")]
 pub mod plugin;
+pub mod registry;
 pub mod report;
 pub mod torch;
 pub mod trainer;

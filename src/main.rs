@@ -26,9 +26,12 @@ mod plugin {
     mod limits;
     mod manifest;
     mod origin;
-    mod requests;
+    pub mod outline;
+    pub mod requests;
     mod text;
 }
+#[allow(dead_code, reason = "the library uses what this executable does not")]
+mod registry;
 
 fn main() -> ExitCode {
     cli::run(std::env::args_os())

@@ -15,6 +15,7 @@ mod loop_behaviour;
 mod modes;
 mod plugin;
 mod readme;
+mod registry;
 mod report;
 mod resume;
 mod rows;

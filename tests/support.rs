@@ -99,6 +99,8 @@ pub fn ended(output: &Output) -> Ended {
 pub enum Requirement {
     /// User and mount namespaces, to mount file systems of a test's own.
     Namespaces,
+    /// Debian's server for container registries.
+    DockerRegistry,
 }
 
 /// Whether the machine has it. If not, the test says that it is skipped; it fails where `HOST_TEST_REQUIRE` names the
@@ -108,10 +110,11 @@ pub fn requires(requirement: Requirement) -> bool {
     let (name, probe) = match requirement {
         Requirement::Namespaces => (
             "namespaces",
-            &["unshare", "--map-root-user", "--mount", "true"],
+            &["unshare", "--map-root-user", "--mount", "true"][..],
         ),
+        Requirement::DockerRegistry => ("docker-registry", &["docker-registry", "--version"][..]),
     };
-    let [program, arguments @ ..] = probe;
+    let (program, arguments) = probe.split_first().expect("a program");
     let has_it = Command::new(program)
         .args(arguments)
         .output()

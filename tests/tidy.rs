@@ -20,6 +20,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("config", 4),
     ("trainer", 4),
     ("plugin", 4),
+    ("registry", 3),
     ("amp", 2),
     ("hub", 2),
     ("data", 2),

@@ -65,6 +65,7 @@ Examples:
   host evaluate --model out --validation_file valid.jsonl --output_dir out
   host train --help        all arguments
   host plugin inspect accuracy.wasm
+  host plugin add oci://registry.example.org/acme/early-stop:1.3.0 --key acme.pub
   host args                all arguments of Hugging Face's Trainer, and which are refused";
 
 /// Runs one command line; the first word is the program's name.

@@ -340,7 +340,7 @@ arguments! {
     }
 
     "Plugins" {
-        /// A WebAssembly component to run in its sandbox; repeatable, added to those of the file.
+        /// A WebAssembly component to run in its sandbox, or namespace/name of one in plugins.lock; repeatable, added to those of the file.
         plugin: Vec<PathBuf> = Vec::new(), host();
         /// One setting of a plugin, NAME.key=value; NAME is the file name without .wasm, the value JSON or a string.
         plugin_config: Vec<String> = Vec::new(), host();

@@ -1,5 +1,5 @@
-//! A TOML configuration file: the arguments flat at the top level, and `[[plugins]]` tables with `path`, `config` and
-//! `grant`.
+//! A TOML configuration file: the arguments flat at the top level, and `[[plugins]]` tables with `path` or `use`,
+//! `config` and `grant`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,6 +126,7 @@ impl Source<'_> {
     fn plugin(&self, table: &DeTable<'_>, place: Place, input: &mut Input) {
         let mut plugin = PluginTable {
             path: PathBuf::new(),
+            is_locked: false,
             config: Map::new(),
             grants: Vec::new(),
             place,
@@ -136,11 +137,17 @@ impl Source<'_> {
                 input.findings.elsewhere(&place, &text);
             }
         }
-        match table.get("path") {
-            Some(path) if path.get_ref().is_str() => input.plugins.push(plugin),
-            Some(_) => {}
-            None => {
-                let text = "plugins: `path` is missing; name the component file";
+        match (table.get("path"), table.get("use")) {
+            (Some(named), None) | (None, Some(named)) if named.get_ref().is_str() => {
+                input.plugins.push(plugin);
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+            (Some(_), Some(_)) => {
+                let text = "plugins: `path` and `use` are both given; name the component file or a plugin of the lock file";
+                input.findings.elsewhere(&plugin.place, text);
+            }
+            (None, None) => {
+                let text = "plugins: `path` is missing; name the component file, or with `use` a plugin of the lock file";
                 input.findings.elsewhere(&plugin.place, text);
             }
         }
@@ -159,6 +166,10 @@ impl Source<'_> {
                 let path = value.as_str().ok_or_else(|| expected("a string"))?;
                 plugin.path = self.folder().join(path);
             }
+            "use" => {
+                let name = value.as_str().ok_or_else(|| expected("a string"))?;
+                (plugin.path, plugin.is_locked) = (name.into(), true);
+            }
             "config" if !value.is_table() => return Err(expected("a table")),
             "config" => match json(value) {
                 Some(Value::Object(config)) => plugin.config = config,
@@ -172,7 +183,7 @@ impl Source<'_> {
             }
             name => {
                 return Err(format!(
-                    "plugins: unknown key {}; there are `path`, `config` and `grant`",
+                    "plugins: unknown key {}; there are `path`, `use`, `config` and `grant`",
                     quoted(name)
                 ));
             }

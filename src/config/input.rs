@@ -22,6 +22,8 @@ use super::{command_line, file};
 pub struct Input {
     /// The values.
     pub arguments: Arguments,
+    /// The configuration file.
+    pub file: Option<PathBuf>,
     /// `[[plugins]]` of the file.
     pub plugins: Vec<PluginTable>,
     /// Where each given argument was written.
@@ -42,8 +44,10 @@ pub struct Supplied {
 /// One `[[plugins]]` table.
 #[derive(Clone, Debug)]
 pub struct PluginTable {
-    /// The component file.
+    /// The component file; for a plugin of the lock file its name, as written.
     pub path: PathBuf,
+    /// Whether the lock file says which component it is.
+    pub is_locked: bool,
     /// Its configuration.
     pub config: Map<String, Value>,
     /// Capabilities it is given.
@@ -78,6 +82,7 @@ pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Request> {
     };
     if let Some(path) = config {
         file::read(&path, &mut input)?;
+        input.file = Some(path);
     }
     for (field, tokens) in entries {
         input.set(

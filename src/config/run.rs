@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::hub::{Repository, Secret};
+use crate::registry::name::{Digest, PluginId};
 
 /// What the engine is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -485,4 +486,20 @@ pub struct Plugin {
     /// Capabilities given by the user, as written.
     #[serde(default)]
     pub grants: Vec<String>,
+    /// What the lock file says of it, if it comes from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
+}
+
+/// What a lock file says of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// Namespace and name.
+    pub id: PluginId,
+    /// Digest of the component.
+    pub wasm: Digest,
+    /// Digest of what it asks for.
+    pub requests: Digest,
+    /// The lock file.
+    pub lock: PathBuf,
 }

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use super::hub::{DatasetFile, HubSurroundings};
+use crate::registry::store::Store;
 
 /// An environment variable that a plugin was granted. Not part of [`Surroundings`], because values may be secrets and
 /// belong into no file.
@@ -24,6 +25,10 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
     /// Where caches belong: `XDG_CACHE_HOME`, else `~/.cache`.
     pub cache: Option<PathBuf>,
+    /// Where a user's settings belong: `XDG_CONFIG_HOME`, else `~/.config`.
+    pub settings: Option<PathBuf>,
+    /// Where a user's data belong: `XDG_DATA_HOME`, else `~/.local/share`.
+    pub data: Option<PathBuf>,
     /// Threads for one operation unless an argument says otherwise.
     pub num_threads: usize,
     /// Name of this machine.
@@ -50,6 +55,10 @@ impl Surroundings {
             current_dir: env::current_dir().context("the current folder cannot be read")?,
             hub: HubSurroundings::read(cache.as_deref()),
             cache,
+            settings: folder("XDG_CONFIG_HOME")
+                .or_else(|| home.as_ref().map(|home| home.join(".config"))),
+            data: folder("XDG_DATA_HOME")
+                .or_else(|| home.as_ref().map(|home| home.join(".local/share"))),
             home,
             num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref())
                 .unwrap_or(processors),
@@ -61,6 +70,17 @@ impl Surroundings {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |elapsed| elapsed.as_secs()),
         })
+    }
+
+    /// Components of plugins by digest.
+    pub fn plugin_store(&self) -> Option<Store> {
+        let data = self.data.as_ref()?;
+        Some(Store::new(data.join("host").join("plugins")))
+    }
+
+    /// The user's own `plugins.lock` and `trust.toml`.
+    pub fn plugin_settings(&self) -> Option<PathBuf> {
+        Some(self.settings.as_ref()?.join("host"))
     }
 
     /// `path` from the root, with `~` replaced; a file of the Hub stays as it is.
@@ -80,7 +100,7 @@ impl Surroundings {
         const MONTHS: [&str; 12] = [
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
         ];
-        let (month, day) = month_and_day(self.now / 86_400);
+        let (_, month, day) = date_of(self.now / 86_400);
         let second = self.now % 86_400;
         format!(
             "{}{day:02}_{:02}-{:02}-{:02}",
@@ -90,6 +110,12 @@ impl Surroundings {
             second % 60
         )
     }
+}
+
+/// `YYYY-MM-DD` of seconds since 1970, UTC.
+pub fn date(seconds: u64) -> String {
+    let (year, month, day) = date_of(seconds / 86_400);
+    format!("{year:04}-{:02}-{day:02}", month + 1)
 }
 
 /// The first value of `OMP_NUM_THREADS`, which may be a list for nested levels.
@@ -103,16 +129,19 @@ pub fn openmp_threads(value: Option<&str>) -> Option<usize> {
         .filter(|threads| *threads > 0)
 }
 
-/// Month from 0 and day from 1 of a day since 1970, by counting years of 400, 100, 4 and 1 that begin in March, so that
-/// leap days come last.
-fn month_and_day(days_since_1970: u64) -> (usize, u64) {
-    let day_of_era = (days_since_1970 + 719_468) % 146_097;
+/// Year, month from 0 and day from 1 of a day since 1970, by counting years of 400, 100, 4 and 1 that begin in March, so
+/// that leap days come last.
+fn date_of(days_since_1970: u64) -> (u64, usize, u64) {
+    let day = days_since_1970 + 719_468;
+    let (era, day_of_era) = (day / 146_097, day % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    (((month_from_march + 2) % 12) as usize, day)
+    let month = ((month_from_march + 2) % 12) as usize;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    (year, month, day)
 }
 
 #[cfg(test)]
@@ -124,6 +153,8 @@ mod tests {
             current_dir: "/runs".into(),
             home: Some("/home/ada".into()),
             cache: None,
+            settings: None,
+            data: None,
             num_threads: 1,
             host_name: "box".to_owned(),
             now,
@@ -167,6 +198,14 @@ mod tests {
         ];
         for (now, expected) in cases {
             assert_eq!(at(now).time_stamp(), expected, "{now}");
+        }
+        for (now, expected) in [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_700_000_000, "2023-11-14"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            assert_eq!(date(now), expected, "{now}");
         }
     }
 

@@ -184,6 +184,27 @@ impl Capability {
         }
     }
 
+    /// Whether `request` asks for at least this: the same, or any value in place of its setting.
+    pub fn is_within(&self, request: &Self) -> bool {
+        if request.covers(self) {
+            return true;
+        }
+        match (request, self) {
+            (Self::Net(place, methods), Self::Net(_, wanted)) => {
+                setting_of(place).is_some()
+                    && (methods.is_empty()
+                        || !wanted.is_empty()
+                            && wanted.iter().all(|method| methods.contains(method)))
+            }
+            (Self::Read(place), Self::Read(_))
+            | (Self::Write(place), Self::Write(_) | Self::Read(_)) => setting_of(place).is_some(),
+            (Self::Secret(name, place), Self::Secret(own, _)) => {
+                setting_of(place).is_some() && name == own
+            }
+            _ => false,
+        }
+    }
+
     /// With what the user gave in place of `{setting}`; `None` if the user gave that setting no value, so that the
     /// capability stands for nothing.
     fn settled(&self, given: &Map<String, Value>) -> Result<Option<Self>> {
@@ -298,6 +319,11 @@ impl Grants {
         texts.sort_unstable();
         texts.dedup();
         texts
+    }
+
+    /// The requests that are granted by their own text.
+    pub fn covers(&self, asked: &Capability) -> bool {
+        self.cover(asked)
     }
 
     fn cover(&self, asked: &Capability) -> bool {

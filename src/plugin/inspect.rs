@@ -12,6 +12,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use super::hook;
 use super::limits::Bytes;
 use super::manifest::{Manifest, SECTION};
+use super::requests::Requests;
 use super::text::printable;
 use crate::error::Failure;
 
@@ -389,11 +390,8 @@ pub fn describe(path: &Path) -> Result<String> {
     match facts["manifest"].as_object() {
         None => line("manifest", "none".to_owned()),
         Some(manifest) => {
-            for (key, value) in manifest {
-                let shown = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                line(key, printable(&shown, 4096));
+            for (key, value) in manifest_lines(manifest)? {
+                line(&key, value);
             }
         }
     }
@@ -404,6 +402,28 @@ pub fn describe(path: &Path) -> Result<String> {
             .map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")),
     );
     Ok(text)
+}
+
+/// The manifest in lines, each request with its reason.
+fn manifest_lines(manifest: &serde_json::Map<String, Value>) -> Result<Vec<(String, String)>> {
+    let mut lines = Vec::new();
+    for (key, value) in manifest {
+        if key == "requests" {
+            let requests: Requests =
+                serde_json::from_value(value.clone()).context("requests that were read before")?;
+            let asked = requests.list()?.into_iter().map(|request| {
+                let text = format!("{} ({})", request.capability, request.why);
+                ("asks for".to_owned(), text)
+            });
+            lines.extend(asked);
+            continue;
+        }
+        let shown = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        lines.push((key.clone(), printable(&shown, 4096)));
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

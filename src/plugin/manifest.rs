@@ -115,7 +115,8 @@ impl Manifest {
         self.check_needs(name, limits)
     }
 
-    fn check_api(&self, name: &str) -> Result<()> {
+    /// Whether this program speaks the plugin's version.
+    pub(super) fn check_api(&self, name: &str) -> Result<()> {
         let ours = hook::API
             .rsplit_once('.')
             .map_or(hook::API, |(minor, _)| minor);

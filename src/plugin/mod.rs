@@ -36,9 +36,10 @@ pub mod manifest;
 mod meter;
 mod metric;
 mod origin;
+pub mod outline;
 mod pool;
 mod reports;
-mod requests;
+pub mod requests;
 mod rng;
 mod state;
 mod tensor;
@@ -52,7 +53,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 pub use capability::Grants;
@@ -66,6 +67,7 @@ use crate::data::{Collator, Tokenizer};
 use crate::error::Failure;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
+use crate::registry::name::{Digest, PluginId};
 use crate::report::{self, Delivery, Destination, Reporter};
 use allowed::Allowed;
 use instance::{Instance, Linked};
@@ -86,6 +88,61 @@ pub struct Spec {
     pub limits: Limits,
     /// What it may do beyond computing.
     pub grants: Grants,
+    /// What the lock file says of it, for a plugin that comes from there.
+    pub pinned: Option<Pinned>,
+}
+
+/// What a lock file says of a plugin. Another component, or one that asks for something else, is not run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pinned {
+    /// Namespace and name.
+    pub id: PluginId,
+    /// Digest of the component.
+    pub wasm: Digest,
+    /// Digest of what it asks for.
+    pub requests: Digest,
+    /// The lock file, for messages.
+    pub lock: PathBuf,
+}
+
+impl Pinned {
+    /// Looks at nothing but the digest: what was changed may be anything.
+    fn check_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let found = Digest::of(bytes);
+        if found != self.wasm {
+            let what = "its component has the digest";
+            bail!(self.differs(name, what, found.as_str(), self.wasm.as_str()));
+        }
+        Ok(())
+    }
+
+    fn check_manifest(&self, name: &str, manifest: Option<&Manifest>) -> Result<()> {
+        let id = manifest.map_or("", |manifest| manifest.id.as_str());
+        if id != self.id.to_string() {
+            let id = text::printable(id, 128);
+            bail!(self.differs(name, "it calls itself", &id, &self.id.to_string()));
+        }
+        let requests = manifest
+            .map(|manifest| outline::requests_digest(&manifest.requests))
+            .transpose()?;
+        if let Some(found) = requests.filter(|found| *found != self.requests) {
+            let what = "what it asks for has the digest";
+            bail!(self.differs(name, what, found.as_str(), self.requests.as_str()));
+        }
+        Ok(())
+    }
+
+    fn differs(&self, name: &str, what: &str, found: &str, expected: &str) -> Failure {
+        let text = format!(
+            "plugin `{name}`: {what} {found}; {} says {expected}",
+            self.lock.display()
+        );
+        let hint = format!(
+            "look at both with `host plugin lock --check`, then `host plugin update {}`, or remove it and add it again",
+            self.id
+        );
+        Failure::data(text).hint(hint)
+    }
 }
 
 /// What all plugins of a run have in common.
@@ -143,6 +200,9 @@ impl std::fmt::Debug for Plugin {
 pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let name = spec.name.as_str();
     let bytes = inspect::read(&spec.path)?;
+    if let Some(pinned) = &spec.pinned {
+        pinned.check_bytes(name, &bytes)?;
+    }
     let anatomy = inspect::examine(name, &bytes)?;
     anatomy.admit(name)?;
     let manifest = anatomy
@@ -150,6 +210,9 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         .as_deref()
         .map(|section| Manifest::parse(name, section))
         .transpose()?;
+    if let Some(pinned) = &spec.pinned {
+        pinned.check_manifest(name, manifest.as_ref())?;
+    }
     if let Some(manifest) = &manifest {
         manifest.admit(name, &spec.limits)?;
     }
@@ -383,6 +446,7 @@ impl Spec {
             config: Map::new(),
             limits: Limits::default(),
             grants: Grants::default(),
+            pinned: None,
         }
     }
 }

@@ -182,6 +182,23 @@ impl Requests {
             .collect()
     }
 
+    /// All that it asks for, sorted, without the reasons.
+    pub fn texts(&self) -> Result<Vec<String>> {
+        let control = self
+            .control
+            .iter()
+            .map(|part| format!("control:{part:?}").to_lowercase());
+        let asked = self.list()?;
+        let mut texts: Vec<String> = asked
+            .iter()
+            .map(|request| request.capability.to_string())
+            .chain(control)
+            .collect();
+        texts.sort_unstable();
+        texts.dedup();
+        Ok(texts)
+    }
+
     fn words(&self) -> [(Capability, &Option<String>); 8] {
         [
             (Capability::Loss, &self.loss),

@@ -14,7 +14,7 @@ use crate::data::{Collator, Tokenizer};
 use crate::error::Failure;
 use crate::loss::Loss;
 use crate::metric::{LogitsProcessor, Metric};
-use crate::plugin::{self, Environment, Grants, Limits, Plugin, Spec, Usage};
+use crate::plugin::{self, Environment, Grants, Limits, Pinned, Plugin, Spec, Usage};
 use crate::report::{self, Reporter};
 
 /// How long the end of a run waits for each reporter.
@@ -58,6 +58,12 @@ impl Plugins {
                 limits,
                 grants: Grants::parse(&plugin.grants)
                     .with_context(|| format!("capabilities granted to plugin `{}`", plugin.name))?,
+                pinned: plugin.pinned.as_ref().map(|pinned| Pinned {
+                    id: pinned.id.clone(),
+                    wasm: pinned.wasm.clone(),
+                    requests: pinned.requests.clone(),
+                    lock: pinned.lock.clone(),
+                }),
             };
             plugin::load(&spec, &environment)
         };

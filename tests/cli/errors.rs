@@ -735,11 +735,15 @@ fn errors_in_a_file_name_their_line() {
         ),
         (
             "[[plugins]]\nconfig = {}",
-            &["run.toml:1: plugins: `path` is missing; name the component file"],
+            &[
+                "run.toml:1: plugins: `path` is missing; name the component file, or with `use` a plugin of the lock file",
+            ],
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nname = 1",
-            &["run.toml:3: plugins: unknown key `name`; there are `path`, `config` and `grant`"],
+            &[
+                "run.toml:3: plugins: unknown key `name`; there are `path`, `use`, `config` and `grant`",
+            ],
         ),
         (
             "[[plugins]]\npath = \"f1.wasm\"\nconfig = { x = nan }",

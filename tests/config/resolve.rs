@@ -17,6 +17,8 @@ fn surroundings(folder: &Path) -> Surroundings {
         current_dir: folder.to_path_buf(),
         home: Some("/home/ada".into()),
         cache: None,
+        settings: None,
+        data: None,
         num_threads: 4,
         host_name: "box".to_owned(),
         now: 0,

@@ -7,6 +7,7 @@
 mod build;
 mod consistency;
 mod hub;
+mod locked;
 mod native;
 mod parameters;
 mod paths;

@@ -1,34 +1,46 @@
 //! Plugins of the run: those of the file, then those of the command line, each with a unique name and its settings.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::findings::nearest;
+use super::super::input::PluginTable;
 use super::super::run::Plugin;
 use super::super::setting::quoted;
-use super::Draft;
+use super::{Draft, locked};
+
+/// A plugin as it was written.
+struct Given<'a> {
+    written: &'a Path,
+    is_locked: bool,
+    config: Map<String, Value>,
+    grants: Vec<String>,
+    /// Where; `None`: on the command line.
+    table: Option<&'a PluginTable>,
+}
 
 impl Draft<'_> {
     pub(super) fn plugins(&mut self) -> Vec<Plugin> {
         let input = self.input;
-        let given = input.plugins.iter().map(|table| {
-            (
-                table.path.as_path(),
-                table.config.clone(),
-                table.grants.clone(),
-            )
+        let in_file = input.plugins.iter().map(|table| Given {
+            written: &table.path,
+            is_locked: table.is_locked,
+            config: table.config.clone(),
+            grants: table.grants.clone(),
+            table: Some(table),
         });
-        let given = given.chain(
-            input
-                .arguments
-                .plugin
-                .iter()
-                .map(|path| (path.as_path(), Default::default(), Vec::new())),
-        );
+        let on_line = input.arguments.plugin.iter().map(|path| Given {
+            written: path,
+            is_locked: locked::is_name(path, &self.absolute(path)),
+            config: Default::default(),
+            grants: Vec::new(),
+            table: None,
+        });
+        let given: Vec<Given<'_>> = in_file.chain(on_line).collect();
         if self.arguments.no_plugins {
-            let count = given.count();
+            let count = given.len();
             if count > 0 {
                 self.notes
                     .push(format!("no_plugins: {count} plugins are left out"));
@@ -37,28 +49,68 @@ impl Draft<'_> {
         }
         let mut plugins: Vec<Plugin> = Vec::new();
         self.arguments.plugin.clear();
-        for (index, (written, config, grants)) in given.enumerate() {
-            let path = self.absolute(written);
-            if let Some(text) = missing(&path, written) {
-                match input.plugins.get(index) {
-                    Some(table) => self
-                        .findings
-                        .elsewhere(&table.place, &format!("plugins.path: {text}")),
-                    None => self.wrong("plugin", text),
-                }
-            }
-            let name = unique_name(&path, &plugins);
-            plugins.push(Plugin {
-                path,
-                name,
-                config,
-                limits: Default::default(),
-                grants,
-            });
-            self.arguments.plugin.push(written.to_path_buf());
+        for given in given {
+            self.arguments.plugin.push(given.written.to_path_buf());
+            let plugin = match given.is_locked {
+                true => self.locked_plugin(given, &plugins),
+                false => Some(self.plugin_file(given, &plugins)),
+            };
+            plugins.extend(plugin);
         }
         self.plugin_settings(&mut plugins);
         plugins
+    }
+
+    fn plugin_file(&mut self, given: Given<'_>, others: &[Plugin]) -> Plugin {
+        let path = self.absolute(given.written);
+        if let Some(text) = missing(&path, given.written) {
+            self.wrong_plugin(&given, "path", &text);
+        }
+        Plugin {
+            name: unique_name(&stem(&path), others),
+            path,
+            config: given.config,
+            limits: Default::default(),
+            grants: given.grants,
+            pinned: None,
+        }
+    }
+
+    /// A plugin of the lock file; what the user grants here is added to what stands there.
+    fn locked_plugin(&mut self, given: Given<'_>, others: &[Plugin]) -> Option<Plugin> {
+        let file = self.input.file.as_deref().and_then(Path::parent);
+        let folders: Vec<PathBuf> = [
+            file.map(|folder| self.absolute(folder)),
+            Some(self.surroundings.current_dir.clone()),
+            self.surroundings.plugin_settings(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let written = given.written.to_string_lossy();
+        match locked::find(&written, &folders, self.surroundings) {
+            Ok(found) => Some(Plugin {
+                name: unique_name(&found.name, others),
+                path: found.path,
+                config: given.config,
+                limits: Default::default(),
+                grants: [found.grants, given.grants].concat(),
+                pinned: Some(found.pinned),
+            }),
+            Err(text) => {
+                self.wrong_plugin(&given, "use", &text);
+                None
+            }
+        }
+    }
+
+    fn wrong_plugin(&mut self, given: &Given<'_>, key: &str, text: &str) {
+        match given.table {
+            Some(table) => self
+                .findings
+                .elsewhere(&table.place, &format!("plugins.{key}: {text}")),
+            None => self.wrong("plugin", text),
+        }
     }
 
     /// What the command line sets of one plugin or another.
@@ -108,12 +160,17 @@ fn missing(path: &Path, written: &Path) -> Option<String> {
     }
 }
 
-/// The file's stem; a number is added if another plugin has it already.
-fn unique_name(path: &Path, others: &[Plugin]) -> String {
-    let stem = path.file_stem().map_or_else(
+/// What a plugin file is called.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(
         || "plugin".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
-    );
+    )
+}
+
+/// `stem`; a number is added if another plugin has it already.
+fn unique_name(stem: &str, others: &[Plugin]) -> String {
+    let stem = stem.to_owned();
     let is_free = |name: &String| others.iter().all(|other| other.name != *name);
     let numbered = (2..).map(|number| format!("{stem}-{number}"));
     std::iter::once(stem.clone())
@@ -183,13 +240,14 @@ mod tests {
     fn plugins(paths: &[&str]) -> Vec<Plugin> {
         let mut plugins = Vec::new();
         for path in paths {
-            let name = unique_name(Path::new(path), &plugins);
+            let name = unique_name(&stem(Path::new(path)), &plugins);
             plugins.push(Plugin {
                 path: path.into(),
                 name,
                 config: Default::default(),
                 limits: Default::default(),
                 grants: Vec::new(),
+                pinned: None,
             });
         }
         plugins
