@@ -16,7 +16,6 @@ use crate::config::resolve::resolve;
 use crate::config::run::{Command, Run};
 use crate::config::surroundings::Surroundings;
 use crate::data::collator::{DefaultCollator, PaddingCollator};
-use crate::data::loader::LoaderParts;
 use crate::data::sampler::Sequential;
 use crate::data::{Collator, Dataset, Loader, Sampler, Tokenizer, Value};
 use crate::error::Failure;
@@ -28,7 +27,7 @@ use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
 use crate::wire::plugins::Plugins;
-use crate::wire::{self, inputs, parts, train};
+use crate::wire::{self, device, inputs, parts, train};
 
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
@@ -380,7 +379,7 @@ fn resolved(args: TrainingArguments, supplied: Supplied) -> Result<Run> {
     for note in resolved.notes {
         tracing::info!("{note}");
     }
-    Ok(resolved.run)
+    device::settled(&resolved.run)
 }
 
 /// How rows become batches.
@@ -440,14 +439,10 @@ impl Loaders {
             (None, Some(tokenizer)) => Box::new(PaddingCollator::new(tokenizer.padding())),
             (None, None) => Box::new(DefaultCollator),
         };
-        Loader::new(LoaderParts {
-            dataset: self.selected(rows),
-            sampler,
-            collator,
-            batch_size,
-            drop_last: run.data.drop_last,
-            workers: run.data.num_workers,
-        })
+        Loader::new(
+            (self.selected(rows), sampler),
+            inputs::batching(run, (collator, batch_size)),
+        )
     }
 
     fn training(&self, run: &Run, rows: Arc<dyn Dataset>) -> Result<Loader> {

@@ -22,7 +22,7 @@ use crate::checkpoint::layout;
 use crate::config::input::{self, Request};
 use crate::config::reference;
 use crate::config::resolve::{Resolved, resolve};
-use crate::config::run::{Command, Run};
+use crate::config::run::{Command, ModelForm, Run};
 use crate::config::surroundings::{Surroundings, openmp_threads};
 
 const ENGINE: &str = "host-engine";
@@ -77,6 +77,10 @@ fn become_engine(run: &Run) -> Result<()> {
         // cuBLAS and CUDA read these when they start; the run's other settings travel with it.
         process.env("CUBLAS_WORKSPACE_CONFIG", ":16:8");
         process.env("CUDA_LAUNCH_BLOCKING", "1");
+    }
+    if run.model.form == ModelForm::Package {
+        // Without it a column of another type or size would be read as if it were what the package expects.
+        process.env("AOTI_RUNTIME_CHECK_INPUTS", "1");
     }
     let error = process.exec();
     Err(anyhow!(error).context(format!("the engine {} cannot be started", engine.display())))

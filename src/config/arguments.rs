@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
 use super::setting::{NamedPath, Number, ResumeFrom, Setting};
 
-const GPU: &str = "training on a GPU";
+const GPU: &str = "a GPU to try it on";
 const DISTRIBUTED: &str = "training with several processes";
-const COMPILATION: &str = "compilation of models";
 const HUB: &str = "the Hub client";
 const SHARDING: &str = "sharding over several processes";
 
@@ -97,15 +96,44 @@ const DTYPES: &[Choice] = &[
     choice("bfloat16"),
     later("float16", GPU),
 ];
+const BACKENDS: &[Choice] = &[
+    choice("eager"),
+    choice("ts"),
+    choice("inductor"),
+    later("cudagraphs", GPU),
+    never("aot_eager", "it only traces the model, in Python"),
+    never("aot_ts", NOT_PYTHON),
+    never("aot_ts_nvfuser", NO_NVFUSER),
+    never("nvprims_nvfuser", NO_NVFUSER),
+    never("ofi", NOT_PYTHON),
+    never("fx2trt", NOT_PYTHON),
+    never("onnxrt", NOT_PYTHON),
+    never("tensorrt", NOT_PYTHON),
+    never("openxla", "libtorch has no XLA device"),
+    never(
+        "ipex",
+        "Intel's extension is a Python package that is no longer developed",
+    ),
+    never("tvm", NOT_PYTHON),
+];
+const NOT_PYTHON: &str = "it compiles in Python, which this program does without";
+const NO_NVFUSER: &str = "libtorch has no NVFuser any more";
+const COMPILE_MODES: &[Choice] = &[
+    choice("default"),
+    never("reduce-overhead", OF_INDUCTOR),
+    never("max-autotune", OF_INDUCTOR),
+    never("max-autotune-no-cudagraphs", OF_INDUCTOR),
+];
+const OF_INDUCTOR: &str = "it is a mode of inductor, to be chosen where an AOT package is made";
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 
 arguments! {
     "Model" {
-        /// Folder with config.json, weights and tokenizer, or a TorchScript file (.pt), which is code and needs
-        /// --trust_model_code.
+        /// Folder with config.json, weights and tokenizer, or a TorchScript file (.pt), or for evaluation an AOT package (.pt2);
+        /// the latter two are code and need --trust_model_code.
         model: Option<PathBuf> = None, host().also_named(&["model_name_or_path"]);
-        /// Allow --model to be a TorchScript file. It can do whatever you can do.
+        /// Allow --model to be a TorchScript file or an AOT package. It can do whatever you can do.
         trust_model_code: bool = false, host();
         /// Folder of the tokenizer, if it is not the model's.
         tokenizer_name: Option<PathBuf> = None, host().also_named(&["processing_class"]);
@@ -369,14 +397,15 @@ arguments! {
         tpu_metrics_debug: bool = false, further().refused("libtorch has no TPU device");
         /// Apple's GPU.
         use_mps_device: bool = false, further().refused("there is no such device on Linux");
-        /// Compile the model.
-        torch_compile: bool = false, listed(87).deferred(COMPILATION);
-        /// Backend of --torch_compile.
-        torch_compile_backend: Option<String> = None, listed(88).deferred(COMPILATION);
+        /// Run a compiled form of the model, by --torch_compile_backend.
+        torch_compile: bool = false, listed(87);
+        /// ts: fuse operations of a TorchScript file where it is evaluated. inductor: the model is an AOT package, compiled in
+        /// advance. eager: as without. Absent: ts for a TorchScript file, else inductor.
+        torch_compile_backend: Option<String> = None, listed(88).one_of(BACKENDS);
         /// Mode of --torch_compile.
-        torch_compile_mode: Option<String> = None, listed(89).deferred(COMPILATION);
+        torch_compile_mode: Option<String> = None, listed(89).one_of(COMPILE_MODES);
         /// Deprecated name of torch_compile_backend.
-        torchdynamo: Option<String> = None, listed(84).deferred(COMPILATION);
+        torchdynamo: Option<String> = None, listed(84).one_of(BACKENDS);
     }
 
     "Distributed" {

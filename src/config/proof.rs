@@ -129,6 +129,10 @@ const PROOFS: &[(&str, &str)] = &[
     ("half_precision_backend", "cli/errors::half_precision_is_checked_as_a_whole"),
     ("fp16_backend", "cli/errors::half_precision_is_checked_as_a_whole"),
     ("tf32", "cli/errors::half_precision_is_checked_as_a_whole"),
+    ("torch_compile", "modes/compiled::torchscript_fuses_operations_where_it_evaluates"),
+    ("torch_compile_backend", "modes/compiled::a_package_evaluates_and_predicts_as_the_module_it_was_made_of"),
+    ("torch_compile_mode", "cli/errors::compilation_is_refused_where_the_model_has_no_compiled_form"),
+    ("torchdynamo", "modes/compiled::torchscript_fuses_operations_where_it_evaluates"),
     ("num_threads", "cli/start::the_engine_gets_the_run_and_its_environment"),
 ];
 

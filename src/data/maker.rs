@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
+use tch::Device;
 
 use super::collator::BadExample;
 use super::loader::LoadedBatch;
@@ -31,6 +32,8 @@ pub(super) enum Source {
 pub(super) struct Maker {
     pub source: Source,
     pub collator: Box<dyn Collator>,
+    /// The GPU whose batches are made in page-locked memory.
+    pub pin_for: Option<Device>,
 }
 
 impl Maker {
@@ -50,6 +53,10 @@ impl Maker {
                 self.collate(&table, &positions, draws)?
             }
             (Source::Streamed(_), None) => anyhow::bail!("a streamed batch without rows"),
+        };
+        let batch = match self.pin_for {
+            Some(device) => batch.pinned(device)?,
+            None => batch,
         };
         Ok(LoadedBatch {
             batch,

@@ -9,18 +9,25 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
 mod bridge;
+mod devices;
 mod generator;
+mod package;
 mod recompute;
 mod script;
 #[cfg(test)]
 pub mod testing;
 
+pub use devices::{
+    DeviceMemory, cuda_capability, cuda_forget_peak, cuda_generator_state, cuda_memory, load_cuda,
+    move_tensors, set_cuda_generator_state,
+};
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
     set_default_generator_state, skip_normal, skip_uniform,
 };
+pub use package::Package;
 pub use recompute::recomputed;
-pub use script::{ScriptModule, ScriptOutput};
+pub use script::{Fusion, ScriptModule, ScriptOutput, fused_groups};
 
 use bridge::ffi;
 pub use bridge::ffi::{UpdateRule, UpdateSettings};

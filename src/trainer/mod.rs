@@ -253,7 +253,7 @@ impl std::fmt::Debug for Trainer {
 impl Trainer {
     /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
     pub fn new(config: Config, parts: Parts) -> Result<Self> {
-        let mut memory = MemoryTracker::default();
+        let mut memory = MemoryTracker::new(config.device);
         if config.memory_metrics {
             memory.begin("init")?;
         }

@@ -98,7 +98,10 @@ impl Trainer {
             &self.progress_tensors()?,
             &BTreeMap::new(),
         )?;
-        staging.write_part(layout::RNG_STATE, &RngState::capture()?.into_part()?)
+        staging.write_part(
+            layout::RNG_STATE,
+            &RngState::capture(self.config.device)?.into_part()?,
+        )
     }
 
     fn weights_options(&self) -> WeightsOptions {

@@ -110,7 +110,7 @@ impl Trainer {
     ) -> Result<bool> {
         match resumed.filter(|resumed| self.evaluation_owed && !resumed.is_inside_epoch()) {
             Some(resumed) => {
-                resumed.restore_generators()?;
+                resumed.restore_generators(self.config.device)?;
                 self.settle(&mut training.split().1)
             }
             None => Ok(true),
@@ -132,7 +132,7 @@ impl Trainer {
         }
         let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
         let mut batches = match resumed {
-            Some(resumed) => resumed.open(loader)?,
+            Some(resumed) => resumed.open(loader, self.config.device)?,
             None => loader.epoch()?,
         };
         let draws = self.cursor.draws.take().filter(|_| batches.delivered() > 0);

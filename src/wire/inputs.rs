@@ -7,14 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tch::Kind;
 
-use super::collators;
 use super::preparation::{Interface, Known, Preparation, Purpose};
-use crate::config::run::{self, Dtype, Run};
+use super::{collators, device, parts};
+use crate::config::run::{Backend, Dtype, ModelForm, Run};
 use crate::data::format::FileStream;
-use crate::data::loader::{LoaderParts, StreamParts};
+use crate::data::loader::Batching;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
-use crate::data::{self, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
+use crate::data::{self, Collator, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
 use crate::model::architecture::{self, LoadOptions};
+use crate::model::package::{self, PackageOptions};
 use crate::model::torchscript::{self, ScriptOptions};
 use crate::model::{Model, ModelConfig, ProblemType, Task};
 
@@ -79,11 +80,31 @@ fn names(label2id: &BTreeMap<String, i64>) -> Vec<String> {
 
 /// Reads model and data.
 pub(super) fn read(run: &Run, wanted: Wanted) -> Result<Inputs> {
-    if run.model.torchscript {
-        read_script(run, wanted)
-    } else {
-        read_native(run, wanted)
-    }
+    let inputs = match run.model.form {
+        ModelForm::Folder => read_native(run, wanted),
+        ModelForm::Torchscript => {
+            let model = torchscript::load(&ScriptOptions {
+                path: run.model.path.clone(),
+                kind: kind(run.model.dtype),
+                label_names: run.model.label_names.clone(),
+                device: device::of(run),
+                fuses: run.model.compilation == Some(Backend::Ts),
+            })?;
+            read_foreign(run, wanted, Box::new(model))
+        }
+        ModelForm::Package => {
+            let model = package::load(&PackageOptions {
+                path: run.model.path.clone(),
+                kind: kind(run.model.dtype),
+                label_names: run.model.label_names.clone(),
+                device: device::of(run),
+            })?;
+            read_foreign(run, wanted, Box::new(model))
+        }
+    };
+    let mut inputs = inputs?;
+    parts::place(run, &mut *inputs.model)?;
+    Ok(inputs)
 }
 
 fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
@@ -145,13 +166,8 @@ fn native_interface(run: &Run, task: Task, network: architecture::Interface) -> 
     }
 }
 
-fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
-    let options = ScriptOptions {
-        path: run.model.path.clone(),
-        kind: kind(run.model.dtype),
-        label_names: run.model.label_names.clone(),
-    };
-    let model = torchscript::load(&options)?;
+/// A model that brings its own interface.
+fn read_foreign(run: &Run, wanted: Wanted, model: Box<dyn Model>) -> Result<Inputs> {
     let mut tokenizer = run
         .model
         .tokenizer
@@ -179,7 +195,7 @@ fn read_script(run: &Run, wanted: Wanted) -> Result<Inputs> {
         Preparation::new(&run.data, tokenizer.clone(), (interface, Known::default()));
     let sets = read_sets(run, wanted, &mut preparation)?;
     Ok(Inputs {
-        model: Box::new(model),
+        model,
         config: None,
         task: None,
         problem_type: None,
@@ -256,46 +272,41 @@ impl Inputs {
     pub(super) fn train_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.train.batch_size;
         let Set::Read(prepared) = set else {
-            return self.loader(&run.data, set, (Box::new(Sequential), batch_size));
+            return self.loader(run, set, (Box::new(Sequential), batch_size));
         };
         let sampler = train_sampler(run, prepared.lengths.clone())?;
-        self.loader(&run.data, Set::Read(prepared), (sampler, batch_size))
+        self.loader(run, Set::Read(prepared), (sampler, batch_size))
     }
 
     /// Loads batches of an evaluation or test set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.evaluation.batch_size;
-        self.loader(&run.data, set, (Box::new(Sequential), batch_size))
+        self.loader(run, set, (Box::new(Sequential), batch_size))
     }
 
     fn loader(
         &self,
-        data: &run::Data,
+        run: &Run,
         set: Set,
         (sampler, batch_size): (Box<dyn Sampler>, usize),
     ) -> Result<Loader> {
-        let collator = self.collator(data)?;
-        let (drop_last, workers) = (data.drop_last, data.num_workers);
+        let batching = batching(run, (self.collator(&run.data)?, batch_size));
         match set {
-            Set::Read(prepared) => Loader::new(LoaderParts {
-                dataset: Arc::new(prepared.dataset),
-                sampler,
-                collator,
-                batch_size,
-                drop_last,
-                workers,
-            }),
+            Set::Read(prepared) => Loader::new((Arc::new(prepared.dataset), sampler), batching),
             Set::Streamed(parts) => {
                 let (stream, preparation) = *parts;
-                Loader::streaming(StreamParts {
-                    stream: Box::new(stream),
-                    convert: Box::new(preparation),
-                    collator,
-                    batch_size,
-                    drop_last,
-                    workers,
-                })
+                Loader::streaming((Box::new(stream), Box::new(preparation)), batching)
             }
         }
+    }
+}
+
+/// What the run says of its loaders.
+pub(crate) fn batching(run: &Run, (collator, batch_size): (Box<dyn Collator>, usize)) -> Batching {
+    Batching {
+        drop_last: run.data.drop_last,
+        workers: run.data.num_workers,
+        pin_for: Some(device::of(run)).filter(|device| run.data.pin_memory && device.is_cuda()),
+        ..Batching::new(collator, batch_size)
     }
 }

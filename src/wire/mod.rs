@@ -12,6 +12,7 @@ use crate::config::run::{Command, Run};
 use crate::torch;
 
 mod collators;
+pub(crate) mod device;
 pub mod entry;
 mod evaluate;
 pub(crate) mod inputs;
@@ -38,6 +39,7 @@ pub enum Ending {
 
 /// Executes a run.
 pub fn run(run: &Run) -> Result<Ending> {
+    let run = &device::settled(run)?;
     set_modes(run)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     // The reference's scripts seed before the model is made, its constructor once more.

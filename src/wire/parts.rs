@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use tch::{Device, Kind};
 
+use super::device;
 use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
@@ -34,7 +35,7 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         });
     trainer::Config {
         output_dir: run.output_dir.clone(),
-        device: Device::Cpu,
+        device: device::of(run),
         precision: Precision {
             autocast: run.precision.autocast.map(half),
             half_model: run.precision.model.is_some(),
@@ -70,8 +71,9 @@ fn half(half: Half) -> Kind {
     }
 }
 
-/// What the run asks of the model itself: its element type, recomputation, the watch over its numbers.
+/// What the run asks of the model itself: its device, its element type, recomputation, the watch over its numbers.
 pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
+    place(run, model)?;
     if let Some(half) = run.precision.model {
         model.set_kind(self::half(half))?;
     }
@@ -82,6 +84,14 @@ pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
         model.watch_numbers()?;
     }
     Ok(())
+}
+
+/// The model is made on the CPU, so that it is drawn with the same numbers everywhere.
+pub(crate) fn place(run: &Run, model: &mut dyn Model) -> Result<()> {
+    match device::of(run) {
+        Device::Cpu => Ok(()),
+        device => model.set_device(device),
+    }
 }
 
 /// For float16, whose small gradients would vanish; bfloat16 has the range of float32.

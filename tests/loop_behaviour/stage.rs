@@ -13,7 +13,7 @@ use host::callback::{
     TrainerState,
 };
 use host::data::collator::DefaultCollator;
-use host::data::loader::LoaderParts;
+use host::data::loader::Batching;
 use host::data::sampler::{Random, Sequential};
 use host::data::{Batch, Example, Loader, Sampler, Table, Value};
 use host::loss::ModelLoss;
@@ -454,14 +454,14 @@ impl Play {
     }
 
     fn loader(&self, dataset: Arc<Table>, sampler: Box<dyn Sampler>) -> Loader {
-        Loader::new(LoaderParts {
-            dataset,
-            sampler,
-            collator: Box::new(DefaultCollator),
-            batch_size: self.batch_size,
-            drop_last: self.drop_last,
-            workers: self.workers,
-        })
+        Loader::new(
+            (dataset, sampler),
+            Batching {
+                drop_last: self.drop_last,
+                workers: self.workers,
+                ..Batching::new(Box::new(DefaultCollator), self.batch_size)
+            },
+        )
         .expect("a loader")
     }
 

@@ -7,11 +7,10 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
-    Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
+    Collation, Data, Device, Dtype, Evaluation, FileSet, Logging, Model, ModelForm, OnDiskFull,
+    OnNonfinite, Optimizer, Plugin, Resume, Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{NamedPath, ResumeFrom, quoted};
-use super::paths::is_torchscript;
 use super::{Draft, Resolved};
 use crate::error::Failure;
 
@@ -39,6 +38,12 @@ impl Draft<'_> {
             model: self.model()?,
             data: self.data()?,
             train: self.train()?,
+            device: match self.may_use_gpu() {
+                true => Device::GpuIfUsable {
+                    local_rank: self.surroundings.local_rank,
+                },
+                false => Device::Cpu,
+            },
             precision: self.precision(),
             optimizer: self.optimizer()?,
             evaluation: self.evaluation()?,
@@ -66,7 +71,8 @@ impl Draft<'_> {
             (None, None) => bail!("no model"),
         };
         Ok(Model {
-            torchscript: !path.is_dir() && is_torchscript(&path),
+            form: self.model_form().unwrap_or(ModelForm::Folder),
+            compilation: self.compilation()?,
             path,
             dtype: match arguments.dtype.as_str() {
                 "float32" => Dtype::Float32,
@@ -112,6 +118,7 @@ impl Draft<'_> {
                 max_span_length: usize::try_from(arguments.max_span_length)?,
             },
             num_workers: usize::try_from(arguments.dataloader_num_workers)?,
+            pin_memory: arguments.dataloader_pin_memory,
             data_seed: arguments.data_seed.map(u64::try_from).transpose()?,
         })
     }
@@ -288,6 +295,6 @@ fn unsettled(wrong: Vec<String>) -> anyhow::Error {
     Failure::usage(wrong.join("; ")).into()
 }
 
-fn unknown(field: &str, value: &str) -> anyhow::Error {
+pub(super) fn unknown(field: &str, value: &str) -> anyhow::Error {
     Failure::usage(format!("{field}: {} is not a choice", quoted(value))).into()
 }

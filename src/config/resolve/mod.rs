@@ -5,6 +5,7 @@
 //! take effect, so what goes to `training_args.json` is what the run did.
 
 mod build;
+mod compilation;
 mod consistency;
 mod native;
 mod parameters;
@@ -43,6 +44,7 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.check_precision();
     draft.check_debug();
     draft.check_native();
+    draft.check_compilation();
     draft.check_paths();
     let plugins = draft.plugins();
     draft.finish(plugins)
@@ -107,6 +109,7 @@ impl Draft<'_> {
     /// Deprecated arguments take effect through those that replaced them.
     fn replace_deprecated(&mut self) {
         self.replace_backend();
+        self.replace_dynamo();
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
             self.notes
@@ -141,6 +144,7 @@ impl Draft<'_> {
 
     /// Absent values that follow from others, in the reference's order.
     fn complete(&mut self) {
+        self.complete_compilation();
         let command = self.command;
         let has_validation = !self.arguments.validation_file.is_empty();
         let wants_evaluation =

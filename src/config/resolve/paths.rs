@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::super::input::Supplied;
-use super::super::run::Command;
+use super::super::run::{Command, ModelForm};
 use super::super::setting::{ResumeFrom, quoted};
 use super::Draft;
 use crate::checkpoint::layout;
@@ -15,6 +15,10 @@ use crate::checkpoint::layout;
 /// What only the commands do: a program hands over rows, collators and batches that fit.
 const FOR_THE_COMMAND: &[&str] = &[
     "auto_find_batch_size",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
+    "torchdynamo",
     "streaming",
     "data_collator",
     "mlm",
@@ -35,6 +39,8 @@ const FOR_THE_COMMAND: &[&str] = &[
 
 /// Endings of TorchScript files.
 const TORCHSCRIPT: &[&str] = &["pt", "pth", "ts"];
+/// Ending of AOT packages.
+const PACKAGE: &str = "pt2";
 
 impl Draft<'_> {
     pub(super) fn check_paths(&mut self) {
@@ -43,6 +49,11 @@ impl Draft<'_> {
         self.check_data();
         self.check_output_dir();
         self.check_resume();
+    }
+
+    /// What the model is by its name; `None`: there is none, or a program hands it over.
+    pub(super) fn model_form(&self) -> Option<ModelForm> {
+        form(&self.absolute(self.arguments.model.as_deref()?))
     }
 
     pub(super) fn absolute(&self, path: &Path) -> PathBuf {
@@ -85,17 +96,18 @@ impl Draft<'_> {
                     );
                 }
             }
-            Ok(_) if !is_torchscript(&path) => {
-                self.wrong("model", format!("{shown} is neither a model folder nor a TorchScript file (.pt); give the folder it lies in"));
-            }
-            Ok(_) if !self.arguments.trust_model_code => {
-                let text = format!(
-                    "{shown} is a TorchScript file, which is code and can do whatever you can do; add --trust_model_code if you trust it"
-                );
-                self.findings
-                    .power("model", self.input.places.get("model"), &text);
-            }
-            Ok(_) => self.check_readable("model", &written),
+            Ok(_) => match form(&path) {
+                None => self.wrong("model", format!("{shown} is neither a model folder nor a TorchScript file (.pt) nor an AOT package (.pt2); give the folder it lies in")),
+                Some(form) if !self.arguments.trust_model_code => {
+                    let text = format!(
+                        "{shown} is {}, which is code and can do whatever you can do; add --trust_model_code if you trust it",
+                        described(form)
+                    );
+                    self.findings
+                        .power("model", self.input.places.get("model"), &text);
+                }
+                Some(_) => self.check_readable("model", &written),
+            },
         }
     }
 
@@ -366,11 +378,25 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a file's name says that it is a TorchScript module.
-pub(super) fn is_torchscript(path: &Path) -> bool {
-    path.extension()
-        .and_then(|ending| ending.to_str())
-        .is_some_and(|ending| TORCHSCRIPT.contains(&ending))
+/// What a folder or a file is by its name; `None`: no model.
+pub(super) fn form(path: &Path) -> Option<ModelForm> {
+    if path.is_dir() {
+        return Some(ModelForm::Folder);
+    }
+    match path.extension()?.to_str()? {
+        PACKAGE => Some(ModelForm::Package),
+        ending if TORCHSCRIPT.contains(&ending) => Some(ModelForm::Torchscript),
+        _ => None,
+    }
+}
+
+/// A form in a message.
+pub(super) fn described(form: ModelForm) -> &'static str {
+    match form {
+        ModelForm::Folder => "a native model",
+        ModelForm::Torchscript => "a TorchScript file",
+        ModelForm::Package => "an AOT package",
+    }
 }
 
 /// What an output folder holds.
