@@ -135,6 +135,8 @@ arguments! {
         model: Option<PathBuf> = None, host().also_named(&["model_name_or_path"]);
         /// Allow --model to be a TorchScript file or an AOT package. It can do whatever you can do.
         trust_model_code: bool = false, host();
+        /// Instead of --model: folder with config.json of a model whose weights are all drawn anew from --seed.
+        config_name: Option<PathBuf> = None, host();
         /// Folder of the tokenizer, if it is not the model's.
         tokenizer_name: Option<PathBuf> = None, host().also_named(&["processing_class"]);
         /// What the head does; absent: by the architecture in config.json, else sequence-classification. masked-lm must be named,
@@ -171,7 +173,7 @@ arguments! {
         max_eval_samples: Option<i64> = None, host();
         /// Use only the first rows of the test data.
         max_predict_samples: Option<i64> = None, host();
-        /// Read training and validation files row by row, in their order, instead of into memory; needs --max_steps.
+        /// Read the data files row by row, in their order, instead of into memory; training needs --max_steps then.
         streaming: bool = false, host();
         /// How rows become batches; absent: by the task, padding with a tokenizer and default without.
         data_collator: Option<String> = None, host().one_of(COLLATORS);
@@ -285,8 +287,10 @@ arguments! {
         eval_delay: Option<Number> = Some(Number(0.0)), listed(12);
         /// Rows of a batch in evaluation and prediction.
         per_device_eval_batch_size: i64 = 8, listed(9);
-        /// Batches of predictions kept on the device before they move to main memory; absent: all.
+        /// Batches of outputs that metrics which keep outputs leave on the device before they move to main memory; absent: all.
         eval_accumulation_steps: Option<i64> = None, listed(11);
+        /// Outputs that metrics, logits plugins and predictions do not see; absent: keys_to_ignore_at_inference of config.json.
+        ignore_keys: Option<Vec<String>> = None, host();
         /// Report only the loss.
         prediction_loss_only: bool = false, listed(7);
         /// Reload the best checkpoint when training ends.
@@ -295,7 +299,7 @@ arguments! {
         metric_for_best_model: Option<String> = None, listed(60);
         /// Whether more of that metric is better; absent: unless its name ends in loss.
         greater_is_better: Option<bool> = None, listed(61);
-        /// Stop after so many evaluations without improvement; absent: do not.
+        /// Stop after so many evaluations without improvement; absent: do not, or after 1 if --callbacks has early_stopping.
         early_stopping_patience: Option<i64> = None, host();
         /// Smallest change of the metric that counts as an improvement.
         early_stopping_threshold: f64 = 0.0, host();
@@ -360,6 +364,9 @@ arguments! {
     }
 
     "Plugins" {
+        /// The built-in callbacks that are called: default_flow (which logs, evaluates, saves and stops as the arguments say),
+        /// early_stopping, progress (with --disable_tqdm: printer). Absent: all that the arguments ask for.
+        callbacks: Option<Vec<String>> = None, host();
         /// A WebAssembly component to run in its sandbox; repeatable, added to those of the file.
         plugin: Vec<PathBuf> = Vec::new(), host();
         /// One setting of a plugin, NAME.key=value; NAME is the file name without .wasm, the value JSON or a string.

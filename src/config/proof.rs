@@ -18,6 +18,7 @@ const REFUSALS: &str = "cli/errors::every_refusal_has_its_message";
 const PROOFS: &[(&str, &str)] = &[
     ("model", "fidelity/golden::base"),
     ("trust_model_code", "cli/errors::code_needs_a_grant"),
+    ("config_name", "arguments/model::weights_are_drawn_anew_from_a_configuration"),
     ("tokenizer_name", "arguments/data::the_tokenizer_may_lie_elsewhere"),
     ("task", "loop_behaviour/files::tags_are_predicted_for_every_word"),
     ("dtype", "arguments/data::parameters_have_the_type_that_was_asked_for"),
@@ -85,7 +86,9 @@ const PROOFS: &[(&str, &str)] = &[
     ("eval_steps", "arguments/evaluation::evaluations_come_when_asked"),
     ("eval_delay", "arguments/evaluation::evaluations_come_when_asked"),
     ("per_device_eval_batch_size", "arguments/evaluation::the_batches_of_an_evaluation_are_of_no_consequence"),
-    ("eval_accumulation_steps", "arguments/evaluation::the_batches_of_an_evaluation_are_of_no_consequence"),
+    ("eval_accumulation_steps", "loop_behaviour/evaluation::outputs_are_brought_to_the_host_in_time"),
+    ("ignore_keys", "arguments/model::outputs_that_are_ignored_are_not_predicted"),
+    ("callbacks", "arguments/model::built_in_callbacks_are_called_by_name"),
     ("prediction_loss_only", "loop_behaviour/files::only_the_loss"),
     ("load_best_model_at_end", "loop_behaviour/best::the_best_by_loss_is_loaded"),
     ("metric_for_best_model", "loop_behaviour/best::the_best_by_a_metric_is_loaded"),

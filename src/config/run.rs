@@ -40,6 +40,8 @@ pub struct Run {
     pub logging: Logging,
     /// Checkpoints.
     pub saving: Saving,
+    /// Built-in callbacks; early stopping is part of [`Run::evaluation`].
+    pub callbacks: Callbacks,
     /// Plugins in call order.
     pub plugins: Vec<Plugin>,
     /// After training: evaluate once more and write `eval_results.json`. Always true for [`Command::Evaluate`].
@@ -132,6 +134,8 @@ pub enum Device {
 /// Where the model comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
+    /// The weights are drawn anew: `path` holds only the configuration.
+    pub is_new: bool,
     /// A file or folder of this form. Empty if a program that embeds the library hands the model over.
     pub path: PathBuf,
     /// What `path` is.
@@ -331,6 +335,15 @@ pub struct Optimizer {
     pub warmup_steps: u64,
 }
 
+/// Which built-in callbacks are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callbacks {
+    /// Logs, evaluates, saves and stops as the arguments say.
+    pub default_flow: bool,
+    /// Shows how far the run is.
+    pub progress: bool,
+}
+
 /// When something periodic happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -356,6 +369,8 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Batches kept on the device before they move to the host.
     pub accumulation_steps: Option<usize>,
+    /// Outputs that nobody sees; `None`: those that the model's configuration names.
+    pub ignore_keys: Option<Vec<String>>,
     /// Only the loss, no metrics.
     pub prediction_loss_only: bool,
     /// Evaluation runs a frozen form of the model, where there is one.

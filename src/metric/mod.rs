@@ -44,6 +44,10 @@ pub trait Metric {
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
     /// The numbers, in the order they are to be shown; names without the `eval_` prefix.
     fn compute(&mut self) -> Result<Vec<(String, f64)>>;
+    /// Moves what it keeps of the outputs from their device to main memory (`eval_accumulation_steps`).
+    fn to_host(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Bytes of tensors that it keeps until `compute`, if they grow with the rows.
     fn held_bytes(&self) -> u64 {
         0

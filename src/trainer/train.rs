@@ -11,6 +11,7 @@ use super::speed::{self, Work};
 use super::{Plan, Trainer, Training, Updates};
 use crate::callback::Event;
 use crate::data::{Epoch, LoadedBatch};
+use crate::error::Failure;
 use crate::optim::Phase;
 
 /// How a call of [`Trainer::train`] ended.
@@ -164,6 +165,11 @@ impl Trainer {
         if self.cursor.batches_done == 0 {
             let reason = "the training data yielded no batch";
             let step = self.state.global_step;
+            if step == 0 {
+                let hint = "check the files, and that a pipe has not been read before; a last batch that is not full is left out \
+                            with --dataloader_drop_last";
+                return Err(Failure::data(reason).hint(hint).into());
+            }
             tracing::warn!("{reason}, stopping training at step {step}!");
             self.control.stop_training(reason);
         }

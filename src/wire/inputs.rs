@@ -9,7 +9,8 @@ use tch::Kind;
 
 use super::preparation::{Interface, Known, Preparation, Purpose};
 use super::{collators, device, parts};
-use crate::config::run::{Backend, Dtype, ModelForm, Run};
+use crate::config::run::{Backend, Command, Dtype, ModelForm, Run};
+use crate::data::collator::PaddingCollator;
 use crate::data::format::FileStream;
 use crate::data::loader::Batching;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
@@ -52,7 +53,7 @@ pub(super) struct Sets {
     pub train: Option<Set>,
     /// With their names; empty if not wanted.
     pub validation: Vec<(String, Set)>,
-    pub test: Option<Prepared>,
+    pub test: Option<Set>,
 }
 
 /// Which sets a command needs, and which of them must have labels.
@@ -109,10 +110,13 @@ pub(super) fn read(run: &Run, wanted: Wanted) -> Result<Inputs> {
 
 fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let config = ModelConfig::read(&run.model.path)?;
-    let task = architecture::task_of(
-        &config,
-        run.model.task.as_deref().map(Task::parse).transpose()?,
-    )?;
+    let named = run.model.task.as_deref().map(Task::parse).transpose()?;
+    // Training fine-tunes published encoders with a new head; what is evaluated has the head that it was saved with.
+    let saved = || match run.command {
+        Command::Train => None,
+        Command::Evaluate | Command::Predict => architecture::saved_task(&config),
+    };
+    let task = architecture::task_of(&config, named.or_else(saved))?;
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
     let mut tokenizer = Tokenizer::load(folder)
         .with_context(|| format!("the tokenizer of {}", folder.display()))?;
@@ -128,6 +132,7 @@ fn read_native(run: &Run, wanted: Wanted) -> Result<Inputs> {
     let known = preparation.known;
     let loaded = architecture::load(&LoadOptions {
         path: run.model.path.clone(),
+        is_new: run.model.is_new,
         task: Some(task),
         kind: kind(run.model.dtype),
         num_labels: known.num_labels,
@@ -216,7 +221,9 @@ fn read_sets(run: &Run, wanted: Wanted, preparation: &mut Preparation) -> Result
             return Ok(Set::Streamed(Box::new((stream, preparation.clone()))));
         }
         let prepared = preparation.prepare(format::read(files, max_rows)?)?;
-        preparation.learn(&prepared);
+        if purpose != Purpose::Prediction {
+            preparation.learn(&prepared);
+        }
         Ok(Set::Read(Box::new(prepared)))
     };
     let train = match wanted.train {
@@ -234,9 +241,8 @@ fn read_sets(run: &Run, wanted: Wanted, preparation: &mut Preparation) -> Result
     }
     let test = match wanted.test {
         true => {
-            preparation.purpose = Purpose::Prediction;
-            let table = format::read(&data.test_files, data.max_predict_samples)?;
-            Some(preparation.prepare(table)?)
+            let max_rows = data.max_predict_samples;
+            Some(read(&data.test_files, max_rows, Purpose::Prediction)?)
         }
         false => None,
     };
@@ -278,10 +284,23 @@ impl Inputs {
         self.loader(run, Set::Read(prepared), (sampler, batch_size))
     }
 
-    /// Loads batches of an evaluation or test set in file order.
+    /// Loads batches of an evaluation set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.evaluation.batch_size;
         self.loader(run, set, (Box::new(Sequential), batch_size))
+    }
+
+    /// Loads batches of a test set in file order; a masked language model is given the rows with what is hidden in them, and
+    /// nothing more is hidden.
+    pub(super) fn test_loader(&self, run: &Run, set: Set) -> Result<Loader> {
+        if self.task != Some(Task::MaskedLm) {
+            return self.evaluation_loader(run, set);
+        }
+        let tokenizer = self.tokenizer.as_ref();
+        let tokenizer = tokenizer.context("a masked language model has a tokenizer")?;
+        let collator = PaddingCollator::new(self.padding(tokenizer, &run.data)?);
+        let batching = batching(run, (Box::new(collator), run.evaluation.batch_size));
+        loader(set, (Box::new(Sequential), batching))
     }
 
     fn loader(
@@ -291,12 +310,16 @@ impl Inputs {
         (sampler, batch_size): (Box<dyn Sampler>, usize),
     ) -> Result<Loader> {
         let batching = batching(run, (self.collator(&run.data)?, batch_size));
-        match set {
-            Set::Read(prepared) => Loader::new((Arc::new(prepared.dataset), sampler), batching),
-            Set::Streamed(parts) => {
-                let (stream, preparation) = *parts;
-                Loader::streaming((Box::new(stream), Box::new(preparation)), batching)
-            }
+        loader(set, (sampler, batching))
+    }
+}
+
+fn loader(set: Set, (sampler, batching): (Box<dyn Sampler>, Batching)) -> Result<Loader> {
+    match set {
+        Set::Read(prepared) => Loader::new((Arc::new(prepared.dataset), sampler), batching),
+        Set::Streamed(parts) => {
+            let (stream, preparation) = *parts;
+            Loader::streaming((Box::new(stream), Box::new(preparation)), batching)
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         best,
         save_total_limit: run.saving.total_limit,
         stop_on_disk_full: run.saving.on_disk_full == OnDiskFull::Stop,
+        ignore_keys: evaluation.ignore_keys.clone(),
+        eval_accumulation_steps: evaluation.accumulation_steps,
         prediction_loss_only: evaluation.prediction_loss_only,
         include_inputs: evaluation.include_inputs,
         jit_mode_eval: evaluation.jit_mode_eval,
@@ -122,16 +124,23 @@ fn builtin_metrics(inputs: &Inputs) -> Vec<Box<dyn Metric>> {
     }
 }
 
-/// Callbacks in the reference's order: default flow, the user's, progress last.
-pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
-    let mut callbacks = Callbacks::default();
-    callbacks.push(Box::new(DefaultFlow {
+/// When the run logs, evaluates and saves.
+pub(crate) fn default_flow(run: &Run) -> DefaultFlow {
+    DefaultFlow {
         logging: schedule(run.logging.strategy),
         logging_first_step: run.logging.first_step,
         evaluation: schedule(run.evaluation.strategy),
         evaluation_delay: run.evaluation.delay,
         saving: schedule(run.saving.strategy),
-    }));
+    }
+}
+
+/// Callbacks in the reference's order: default flow, the user's, progress last.
+pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
+    let mut callbacks = Callbacks::default();
+    if run.callbacks.default_flow {
+        callbacks.push(Box::new(default_flow(run)));
+    }
     if let (Some(patience), Some(metric)) = (
         run.evaluation.early_stopping_patience,
         &run.evaluation.metric_for_best_model,
@@ -147,12 +156,14 @@ pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
     for callback in users {
         callbacks.push(callback);
     }
-    let plain = run.logging.disable_tqdm || !output::has_terminal();
-    callbacks.push(Box::new(Progress::new(if plain {
-        Mode::Lines
-    } else {
-        Mode::Bar
-    })));
+    if run.callbacks.progress {
+        let plain = run.logging.disable_tqdm || !output::has_terminal();
+        callbacks.push(Box::new(Progress::new(if plain {
+            Mode::Lines
+        } else {
+            Mode::Bar
+        })));
+    }
     callbacks
 }
 

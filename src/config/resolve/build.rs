@@ -49,6 +49,7 @@ impl Draft<'_> {
             evaluation: self.evaluation()?,
             logging: self.logging()?,
             saving: self.saving()?,
+            callbacks: self.builtin_callbacks(),
             plugins,
             plugin_cache: self
                 .surroundings
@@ -65,14 +66,15 @@ impl Draft<'_> {
 
     fn model(&self) -> Result<Model> {
         let arguments = &self.arguments;
-        let path = match (&arguments.model, self.input.supplied) {
-            (Some(path), _) => self.absolute(path),
+        let path = match (self.model_path(), self.input.supplied) {
+            (Some(path), _) => self.absolute(&path),
             (None, Some(_)) => PathBuf::new(),
             (None, None) => bail!("no model"),
         };
         Ok(Model {
             form: self.model_form().unwrap_or(ModelForm::Folder),
             compilation: self.compilation()?,
+            is_new: arguments.model.is_none() && arguments.config_name.is_some(),
             path,
             dtype: match arguments.dtype.as_str() {
                 "float32" => Dtype::Float32,
@@ -199,6 +201,7 @@ impl Draft<'_> {
             delay: arguments.eval_delay.map_or(0.0, |delay| delay.0),
             batch_size: usize::try_from(arguments.per_device_eval_batch_size)?,
             accumulation_steps: count(arguments.eval_accumulation_steps)?,
+            ignore_keys: arguments.ignore_keys.clone(),
             prediction_loss_only: arguments.prediction_loss_only,
             jit_mode_eval: arguments.jit_mode_eval,
             include_inputs: arguments.include_inputs_for_metrics,

@@ -5,6 +5,7 @@
 //! take effect, so what goes to `training_args.json` is what the run did.
 
 mod build;
+mod callbacks;
 mod compilation;
 mod consistency;
 mod native;
@@ -47,6 +48,7 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.check_compilation();
     draft.check_paths();
     let plugins = draft.plugins();
+    draft.note_unseen_inputs(plugins.is_empty());
     draft.finish(plugins)
 }
 
@@ -98,6 +100,16 @@ impl Draft<'_> {
         }
     }
 
+    /// The built-in metrics look at no inputs.
+    fn note_unseen_inputs(&mut self, has_no_plugins: bool) {
+        let is_program = self.input.supplied.is_some();
+        if self.arguments.include_inputs_for_metrics && has_no_plugins && !is_program {
+            self.notes.push(
+                "include_inputs_for_metrics has no effect: no plugin sees the inputs".to_owned(),
+            );
+        }
+    }
+
     fn is_given(&self, field: &str) -> bool {
         self.input.is_given(field)
     }
@@ -145,6 +157,7 @@ impl Draft<'_> {
     /// Absent values that follow from others, in the reference's order.
     fn complete(&mut self) {
         self.complete_compilation();
+        self.complete_callbacks();
         let command = self.command;
         let has_validation = !self.arguments.validation_file.is_empty();
         let wants_evaluation =

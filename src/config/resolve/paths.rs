@@ -53,7 +53,14 @@ impl Draft<'_> {
 
     /// What the model is by its name; `None`: there is none, or a program hands it over.
     pub(super) fn model_form(&self) -> Option<ModelForm> {
-        form(&self.absolute(self.arguments.model.as_deref()?))
+        form(&self.absolute(&self.model_path()?))
+    }
+
+    /// Where the model is read from, or only its configuration.
+    pub(super) fn model_path(&self) -> Option<PathBuf> {
+        let arguments = &self.arguments;
+        let path = arguments.model.as_ref().or(arguments.config_name.as_ref());
+        path.cloned()
     }
 
     pub(super) fn absolute(&self, path: &Path) -> PathBuf {
@@ -61,21 +68,40 @@ impl Draft<'_> {
     }
 
     fn check_model(&mut self) {
-        if self.input.supplied.is_some() {
-            if self.arguments.model.is_some() {
-                self.wrong(
-                    "model",
-                    "has no effect: the program hands the model over; leave it out",
-                );
+        let given = (
+            self.arguments.model.clone(),
+            self.arguments.config_name.clone(),
+        );
+        let (field, written) = match given {
+            (Some(written), None) => ("model", written),
+            (None, Some(written)) => ("config_name", written),
+            (Some(_), Some(_)) => {
+                let text = "draws all weights anew, and model has weights; leave one of them out";
+                self.contradict(&["config_name", "model"], text);
+                return;
             }
+            (None, None) if self.input.supplied.is_some() => return,
+            (None, None) => {
+                self.missing("model", "give a model folder, or a TorchScript file");
+                return;
+            }
+        };
+        if self.input.supplied.is_some() {
+            self.wrong(
+                field,
+                "has no effect: the program hands the model over; leave it out",
+            );
             return;
         }
-        let Some(written) = self.arguments.model.clone() else {
-            self.missing("model", "give a model folder, or a TorchScript file");
-            return;
-        };
-        let path = self.absolute(&written);
-        let shown = shown(&written);
+        match field {
+            "config_name" => self.check_config_name(&written),
+            _ => self.check_model_path(&written),
+        }
+    }
+
+    fn check_model_path(&mut self, written: &Path) {
+        let path = self.absolute(written);
+        let shown = shown(written);
         match fs::metadata(&path) {
             Err(error) => self.wrong(
                 "model",
@@ -106,8 +132,20 @@ impl Draft<'_> {
                     self.findings
                         .power("model", self.input.places.get("model"), &text);
                 }
-                Some(_) => self.check_readable("model", &written),
+                Some(_) => self.check_readable("model", written),
             },
+        }
+    }
+
+    /// A configuration without weights, which only training gives.
+    fn check_config_name(&mut self, written: &Path) {
+        let (path, shown) = (self.absolute(written), shown(written));
+        if !self.is_training() {
+            let text = "draws all weights anew, and only training makes something of them; give a model with --model";
+            self.wrong("config_name", text);
+        } else if !path.join(layout::CONFIG).is_file() {
+            let text = format!("{shown} is no folder with {}; give one", layout::CONFIG);
+            self.wrong("config_name", text);
         }
     }
 
