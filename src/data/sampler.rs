@@ -233,10 +233,10 @@ mod tests {
         let lengths: Vec<usize> = (0..64).map(|row| row * 37 % 64).collect();
         let sampler = |group| LengthGrouped::new(lengths.clone(), group).expect("a sampler");
         let orders = |sampler: &mut LengthGrouped| seeded(3, || epochs(sampler, 64, 2));
-        let (before, now) = (orders(&mut sampler(2)), orders(&mut sampler(8)));
+        let (before, now) = (orders(&mut sampler(3)), orders(&mut sampler(8)));
         assert_ne!(before, now);
         let mut resumed = sampler(8);
-        let state = sampler(2).state().expect("a state").expect("it has one");
+        let state = sampler(3).state().expect("a state").expect("it has one");
         resumed.load_state(&state).expect("it fits");
         assert_eq!(orders(&mut resumed), [before[0].clone(), now[1].clone()]);
         assert!(resumed.load_state(&[1, 2]).is_err());

@@ -84,6 +84,8 @@ rust::Vec<std::int64_t> default_randperm(std::int64_t n);
 void set_num_threads(std::int32_t threads);
 std::int32_t num_threads();
 
+std::size_t dropout(std::size_t input, double probability);
+
 void set_gradient(std::size_t parameter, std::size_t gradient);
 void clear_gradients(rust::Slice<const std::size_t> parameters);
 double clip_gradients(rust::Slice<const std::size_t> parameters, double max_norm);

@@ -126,6 +126,8 @@ pub mod ffi {
         fn set_num_threads(threads: i32) -> Result<()>;
         fn num_threads() -> i32;
 
+        fn dropout(input: usize, probability: f64) -> Result<usize>;
+
         fn set_gradient(parameter: usize, gradient: usize) -> Result<()>;
         fn clear_gradients(parameters: &[usize]) -> Result<()>;
         fn clip_gradients(parameters: &[usize], max_norm: f64) -> Result<f64>;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 const SOURCES: &[&str] = &[
     "devices.cc",
+    "dropout.cc",
     "generators.cc",
     "optimizers.cc",
     "package.cc",
