@@ -216,6 +216,7 @@ fn encoder(folder: &Path) -> Result<Box<dyn Model>> {
         .context("config.json: no hidden_size")?;
     let model = load(&LoadOptions {
         path: folder.to_owned(),
+        is_new: false,
         task: Some(Task::TokenClassification),
         kind: Kind::Float,
         num_labels: Some(hidden_size as usize),

@@ -22,6 +22,10 @@ impl PredictionSink for Gathered {
     fn batch(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         self.push(batch)
     }
+
+    fn to_host(&mut self) -> Result<()> {
+        Self::to_host(self)
+    }
 }
 
 impl PredictionOutput {

@@ -1,7 +1,8 @@
 //! The constructor's parameters, and the trainer that is made from them.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,7 +17,6 @@ use crate::config::resolve::resolve;
 use crate::config::run::{Command, Run};
 use crate::config::surroundings::Surroundings;
 use crate::data::collator::{DefaultCollator, PaddingCollator};
-use crate::data::loader::LoaderParts;
 use crate::data::sampler::Sequential;
 use crate::data::{Collator, Dataset, Loader, Sampler, Tokenizer, Value};
 use crate::error::Failure;
@@ -26,10 +26,10 @@ use crate::model::Model;
 use crate::optim::{LrScheduler, Optimizer, ParameterGroup, groups};
 use crate::report::{Curves, StepRecord};
 use crate::torch;
-use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
+use crate::trainer::{self, End, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
 use crate::wire::hub::{Origin, Pushing};
 use crate::wire::plugins::{self, Plugins};
-use crate::wire::{self, card, inputs, parts, train};
+use crate::wire::{self, card, device, inputs, parts, train};
 
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
@@ -115,6 +115,7 @@ pub struct Trainer {
     has_own_schedule: bool,
     loaders: Loaders,
     train_dataset: Option<Arc<dyn Dataset>>,
+    eval_dataset: Vec<(String, Arc<dyn Dataset>)>,
     interrupted: Arc<AtomicBool>,
     plugins: Plugins,
     surroundings: Surroundings,
@@ -153,7 +154,7 @@ impl Trainer {
         }
         let collators = collators(parts.data_collator, &plugins)?;
         let loaders = Loaders::new(&run, &*model, (collators, tokenizer));
-        let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
+        let evaluation = loaders.evaluation(&run, parts.eval_dataset.clone())?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let callbacks = joined(plugins.callbacks(), parts.callbacks);
         let trainer_parts = Parts {
@@ -185,6 +186,7 @@ impl Trainer {
             has_own_schedule: false,
             loaders,
             train_dataset: parts.train_dataset,
+            eval_dataset: parts.eval_dataset,
             interrupted,
             plugins,
             surroundings,
@@ -193,13 +195,21 @@ impl Trainer {
         })
     }
 
-    /// Other arguments for what comes: seed, epochs, steps, batch size of training, rates, intervals, checkpoints. What was
-    /// made at construction stays: model and optimizer, loss, strategies, evaluation sets, plugins, modes of libtorch, and where
-    /// the Hub is.
+    /// Other arguments for what comes, all of them; the optimizer goes on with its rates until `model_init` makes another
+    /// model. Refused for what was made at construction with the old ones: device, precision, the form of the model, the
+    /// loss, plugins, the record of steps, and where the Hub is. Callbacks that were added or taken out stay so; `progress`
+    /// and early stopping are as they were.
     pub fn set_args(&mut self, args: TrainingArguments) -> Result<()> {
-        self.run = resolved(args, self.supplied, &self.surroundings)?;
+        let run = resolved(args, self.supplied, &self.surroundings)?;
+        check_same(&self.run, &run)?;
+        wire::set_modes(&run)?;
+        let evaluation = self.loaders.evaluation(&run, self.eval_dataset.clone())?;
+        self.trainer.set_evaluation(evaluation);
+        let flow = Box::new(parts::default_flow(&run));
+        self.trainer.callbacks_mut().replace(flow);
         self.trainer
-            .set_config(parts::config(&self.run, self.loaders.companions()));
+            .set_config(parts::config(&run, self.loaders.companions()));
+        self.run = run;
         Ok(())
     }
 
@@ -225,14 +235,25 @@ impl Trainer {
         let outcome = self.trainer.train(&mut training, folder.as_deref());
         let outcome = outcome.inspect_err(|error| self.trainer.fault(error));
         self.training = Some(training);
-        let status = if outcome.is_ok() {
-            "completed"
-        } else {
-            "failed"
+        let status = match &outcome {
+            Ok(Outcome {
+                end: End::Completed,
+                ..
+            }) => "completed",
+            Ok(_) => "stopped",
+            Err(_) => "failed",
         };
+        if status == "stopped" {
+            self.forget_interruption();
+        }
         self.trainer.finish_reports(status);
         self.pushing.wait(&self.interrupted);
         outcome
+    }
+
+    /// An interruption ends one call; the next one is not asked to end.
+    fn forget_interruption(&self) {
+        self.interrupted.store(false, Ordering::Relaxed);
     }
 
     /// Loader, plan and schedule anew; the optimizer only if there is none yet.
@@ -277,7 +298,16 @@ impl Trainer {
         if !self.supplied.evaluation_data {
             return Err(Failure::usage("evaluation requires an eval_dataset").into());
         }
-        self.trainer.evaluate("eval")
+        let metrics = self.trainer.evaluate("eval")?;
+        Ok(self.unless_interrupted(metrics))
+    }
+
+    /// What a pass returned; if an interruption ended it, that is over.
+    fn unless_interrupted<T>(&self, result: Option<T>) -> Option<T> {
+        if result.is_none() {
+            self.forget_interruption();
+        }
+        result
     }
 
     /// Evaluates other rows; names begin with `prefix` and the set's name, if it has one.
@@ -287,7 +317,8 @@ impl Trainer {
         prefix: &str,
     ) -> Result<Option<Metrics>> {
         let mut sets = self.loaders.evaluation(&self.run, sets)?;
-        self.trainer.evaluate_on(&mut sets, prefix)
+        let metrics = self.trainer.evaluate_on(&mut sets, prefix)?;
+        Ok(self.unless_interrupted(metrics))
     }
 
     /// All outputs for some rows; metrics begin with `prefix`, the reference's default is `test`. `None`: it was
@@ -302,7 +333,8 @@ impl Trainer {
             .evaluation(&self.run, vec![(String::new(), rows)])?;
         let set = sets.first_mut().context("one set was made")?;
         let mut gathered = Gathered::default();
-        match self.trainer.predict(set, prefix, &mut gathered)? {
+        let predictions = self.trainer.predict(set, prefix, &mut gathered)?;
+        match self.unless_interrupted(predictions) {
             Some(predictions) => PredictionOutput::of(gathered, predictions.metrics.0).map(Some),
             None => Ok(None),
         }
@@ -338,6 +370,11 @@ impl Trainer {
         self.trainer.save_model()?;
         self.create_model_card()?;
         self.pushing.finish(&self.interrupted)
+    }
+
+    /// The same files into another folder, which is made if it does not exist.
+    pub fn save_model_to(&self, folder: &Path) -> Result<()> {
+        self.trainer.save_model_to(folder)
     }
 
     /// `trainer_state.json` into the output folder.
@@ -379,7 +416,8 @@ impl Trainer {
         groups.map(|group| group.learning_rate).collect()
     }
 
-    /// Set it, from any thread or a signal handler, to stop after the step in progress with a checkpoint.
+    /// Set it, from any thread or a signal handler, to stop after the step in progress with a checkpoint. The call that it
+    /// ends clears it.
     pub fn interruption(&self) -> Arc<AtomicBool> {
         self.interrupted.clone()
     }
@@ -461,7 +499,48 @@ fn resolved(
     for note in resolved.notes {
         tracing::info!("{note}");
     }
-    Ok(resolved.run)
+    device::settled(&resolved.run)
+}
+
+/// Refuses new arguments for what cannot be made again.
+fn check_same(old: &Run, new: &Run) -> Result<()> {
+    let fixed = [
+        ("use_cpu", old.device == new.device),
+        ("precision", old.precision == new.precision),
+        ("model arguments", old.model == new.model),
+        (
+            "gradient_checkpointing and debug",
+            old.train.gradient_checkpointing == new.train.gradient_checkpointing
+                && old.train.watch_numbers == new.train.watch_numbers,
+        ),
+        (
+            "label_smoothing_factor",
+            old.train.label_smoothing_factor == new.train.label_smoothing_factor,
+        ),
+        ("plugin arguments", old.plugins == new.plugins),
+        ("hub arguments", old.hub == new.hub),
+        (
+            "record_steps",
+            old.logging.record_steps == new.logging.record_steps,
+        ),
+        (
+            "remove_unused_columns",
+            old.data.remove_unused_columns == new.data.remove_unused_columns,
+        ),
+    ];
+    let changed: Vec<&str> = fixed
+        .iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| *name)
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "a trainer cannot change these after it was made: {}",
+        changed.join(", ")
+    );
+    Err(Failure::usage(message).hint("make another trainer").into())
 }
 
 /// How rows become batches.
@@ -523,14 +602,10 @@ impl Loaders {
             (None, Some(tokenizer)) => Box::new(PaddingCollator::new(tokenizer.padding())),
             (None, None) => Box::new(DefaultCollator),
         };
-        Loader::new(LoaderParts {
-            dataset: self.selected(rows),
-            sampler,
-            collator,
-            batch_size,
-            drop_last: run.data.drop_last,
-            workers: run.data.num_workers,
-        })
+        Loader::new(
+            (self.selected(rows), sampler),
+            inputs::batching(run, (collator, batch_size)),
+        )
     }
 
     fn training(&self, run: &Run, rows: Arc<dyn Dataset>) -> Result<Loader> {

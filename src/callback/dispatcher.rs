@@ -73,6 +73,15 @@ impl Callbacks {
         self.subscribe();
     }
 
+    /// Puts a callback in the place of the first of its name; nothing if there is none.
+    pub fn replace(&mut self, callback: Box<dyn Callback>) {
+        let mut list = self.list.iter_mut();
+        if let Some(place) = list.find(|known| known.name() == callback.name()) {
+            *place = callback;
+            self.subscribe();
+        }
+    }
+
     /// Takes the first callback of that name out.
     pub fn pop(&mut self, name: &str) -> Option<Box<dyn Callback>> {
         let index = self

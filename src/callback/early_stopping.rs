@@ -18,9 +18,20 @@ pub struct EarlyStopping {
     /// Direction.
     pub greater_is_better: bool,
     counter: u64,
+    /// Whether any evaluation has reported the metric; `None`: there was none yet.
+    found: Option<bool>,
 }
 
 impl EarlyStopping {
+    fn tell_absence(&self) {
+        if self.found == Some(false) {
+            tracing::warn!(
+                "early stopping had no effect: no evaluation reported the metric {}",
+                self.metric
+            );
+        }
+    }
+
     /// `metric` with or without the `eval_` prefix.
     pub fn new(patience: u64, threshold: f64, metric: &str, greater_is_better: bool) -> Self {
         let metric = if metric.starts_with("eval_") {
@@ -34,6 +45,7 @@ impl EarlyStopping {
             metric,
             greater_is_better,
             counter: 0,
+            found: None,
         }
     }
 
@@ -58,20 +70,20 @@ impl Callback for EarlyStopping {
     }
 
     fn wants(&self, kind: EventKind) -> bool {
-        kind == EventKind::Evaluate
+        matches!(kind, EventKind::Evaluate | EventKind::TrainEnd)
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
         let Event::Evaluate(metrics) = event else {
+            self.tell_absence();
             return Ok(());
         };
+        // Of several evaluation sets only one reports it.
         let Some((_, value)) = metrics.iter().find(|(name, _)| *name == self.metric) else {
-            tracing::warn!(
-                "early stopping needs the metric {}, which this evaluation did not report",
-                self.metric
-            );
+            self.found.get_or_insert(false);
             return Ok(());
         };
+        self.found = Some(true);
         if self.improved(*value, context.state.best_metric) {
             self.counter = 0;
         } else {
@@ -165,5 +177,11 @@ mod tests {
         let mut control = Control::default();
         evaluated(&mut callback, &[], (&state, &mut control));
         assert!(!control.should_training_stop());
+        assert_eq!(callback.found, Some(false), "told of at the end");
+        // Of several sets one reports it.
+        let metrics = [("eval_acc".to_owned(), 0.5)];
+        evaluated(&mut callback, &metrics, (&state, &mut control));
+        evaluated(&mut callback, &[], (&state, &mut control));
+        assert_eq!(callback.found, Some(true));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{PartState, bytes, foreign, layout, load};
 use crate::error::Failure;
@@ -23,17 +23,31 @@ pub struct RngState {
 }
 
 impl RngState {
-    /// The state now. Training runs on the CPU, so its generator is the only one that anything draws from.
-    pub fn capture() -> Result<Self> {
+    /// The state now, of what a run on `device` draws from: the CPU's, and that of its GPU.
+    pub fn capture(device: Device) -> Result<Self> {
         Ok(Self {
             cpu: torch::default_generator_state()?,
-            cuda: Vec::new(),
+            cuda: match device {
+                Device::Cuda(index) => vec![torch::cuda_generator_state(index)?],
+                _ => Vec::new(),
+            },
         })
     }
 
-    /// Continues from this state. States of CUDA devices do not matter to a run on the CPU, as in the reference.
-    pub fn restore(&self) -> Result<()> {
-        if !self.cuda.is_empty() {
+    /// Continues from this state on `device`. States of CUDA devices do not matter to a run on the CPU, as in the reference;
+    /// a process of several takes the one of its device.
+    pub fn restore(&self, device: Device) -> Result<()> {
+        if let Device::Cuda(index) = device {
+            let state = match &self.cuda[..] {
+                [only] => Some(only),
+                states => states.get(index),
+            };
+            match state {
+                Some(state) => torch::set_cuda_generator_state(index, state)
+                    .with_context(|| format!("restoring the generator of GPU {index}"))?,
+                None => tracing::warn!("the checkpoint has no generator state of GPU {index}"),
+            }
+        } else if !self.cuda.is_empty() {
             tracing::info!(
                 "the generator states of {} CUDA devices are not used by a run on the CPU",
                 self.cuda.len()
@@ -123,7 +137,10 @@ mod tests {
         let mut other = torch::Generator::seeded(0).expect("a generator");
         other.set_state(&loaded.cpu).expect("it fits");
         assert_eq!(other.random_int64().expect("a draw"), next);
-        assert_eq!(RngState::capture().expect("a state").cpu.len(), 5056);
+        assert_eq!(
+            RngState::capture(Device::Cpu).expect("a state").cpu.len(),
+            5056
+        );
     }
 
     #[test]

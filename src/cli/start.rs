@@ -23,7 +23,7 @@ use crate::config::hub::TOKEN_VARIABLES;
 use crate::config::input::{self, Request};
 use crate::config::reference;
 use crate::config::resolve::{Resolved, resolve};
-use crate::config::run::{Command, Run};
+use crate::config::run::{Command, ModelForm, Run};
 use crate::config::surroundings::{Surroundings, openmp_threads};
 
 const ENGINE: &str = "host-engine";
@@ -90,6 +90,10 @@ pub(super) fn become_engine(run: &Run, words: &[&str]) -> Result<()> {
         if env::var_os(TELEMETRY).is_none() {
             process.env(TELEMETRY, "false");
         }
+    }
+    if run.model.form == ModelForm::Package {
+        // Without it a column of another type or size would be read as if it were what the package expects.
+        process.env("AOTI_RUNTIME_CHECK_INPUTS", "1");
     }
     let error = process.exec();
     Err(anyhow!(error).context(format!("the engine {} cannot be started", engine.display())))

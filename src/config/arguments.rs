@@ -10,9 +10,8 @@ use super::field::{Choice, Field, arguments, choice, further, host, later, liste
 use super::hub::DEFAULT_REVISION;
 use super::setting::{Location, NamedPath, Number, ReporterNames, ResumeFrom, Setting};
 
-const GPU: &str = "training on a GPU";
+const GPU: &str = "a GPU to try it on";
 const DISTRIBUTED: &str = "training with several processes";
-const COMPILATION: &str = "compilation of models";
 const SHARDING: &str = "sharding over several processes";
 
 const STRATEGIES: &[Choice] = &[choice("no"), choice("steps"), choice("epoch")];
@@ -103,18 +102,49 @@ const HUB_STRATEGIES: &[Choice] = &[
     choice("checkpoint"),
     choice("all_checkpoints"),
 ];
+const BACKENDS: &[Choice] = &[
+    choice("eager"),
+    choice("ts"),
+    choice("inductor"),
+    later("cudagraphs", GPU),
+    never("aot_eager", "it only traces the model, in Python"),
+    never("aot_ts", NOT_PYTHON),
+    never("aot_ts_nvfuser", NO_NVFUSER),
+    never("nvprims_nvfuser", NO_NVFUSER),
+    never("ofi", NOT_PYTHON),
+    never("fx2trt", NOT_PYTHON),
+    never("onnxrt", NOT_PYTHON),
+    never("tensorrt", NOT_PYTHON),
+    never("openxla", "libtorch has no XLA device"),
+    never(
+        "ipex",
+        "Intel's extension is a Python package that is no longer developed",
+    ),
+    never("tvm", NOT_PYTHON),
+];
+const NOT_PYTHON: &str = "it compiles in Python, which this program does without";
+const NO_NVFUSER: &str = "libtorch has no NVFuser any more";
+const COMPILE_MODES: &[Choice] = &[
+    choice("default"),
+    never("reduce-overhead", OF_INDUCTOR),
+    never("max-autotune", OF_INDUCTOR),
+    never("max-autotune-no-cudagraphs", OF_INDUCTOR),
+];
+const OF_INDUCTOR: &str = "it is a mode of inductor, to be chosen where an AOT package is made";
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 
 arguments! {
     "Model" {
-        /// Folder with config.json, weights and tokenizer, or OWNER/NAME on the Hub, or a TorchScript file (.pt), which is code
-        /// and needs --trust_model_code.
+        /// Folder with config.json, weights and tokenizer, or OWNER/NAME on the Hub, or a TorchScript file (.pt), or for
+        /// evaluation an AOT package (.pt2); the latter two are code and need --trust_model_code.
         model: Option<Location> = None, host().also_named(&["model_name_or_path"]);
         /// Branch, tag or commit of a model on the Hub.
         model_revision: String = DEFAULT_REVISION.into(), host();
-        /// Allow --model to be a TorchScript file. It can do whatever you can do.
+        /// Allow --model to be a TorchScript file or an AOT package. It can do whatever you can do.
         trust_model_code: bool = false, host();
+        /// Instead of --model: folder with config.json of a model whose weights are all drawn anew from --seed.
+        config_name: Option<PathBuf> = None, host();
         /// Folder of the tokenizer, or OWNER/NAME on the Hub, if it is not the model's.
         tokenizer_name: Option<Location> = None, host().also_named(&["processing_class"]);
         /// What the head does; absent: by the architecture in config.json, else sequence-classification. masked-lm must be named,
@@ -151,7 +181,7 @@ arguments! {
         max_eval_samples: Option<i64> = None, host();
         /// Use only the first rows of the test data.
         max_predict_samples: Option<i64> = None, host();
-        /// Read training and validation files row by row, in their order, instead of into memory; needs --max_steps.
+        /// Read the data files row by row, in their order, instead of into memory; training needs --max_steps then.
         streaming: bool = false, host();
         /// How rows become batches; absent: by the task, padding with a tokenizer and default without.
         data_collator: Option<String> = None, host().one_of(COLLATORS);
@@ -265,8 +295,10 @@ arguments! {
         eval_delay: Option<Number> = Some(Number(0.0)), listed(12);
         /// Rows of a batch in evaluation and prediction.
         per_device_eval_batch_size: i64 = 8, listed(9);
-        /// Batches of predictions kept on the device before they move to main memory; absent: all.
+        /// Batches of outputs that metrics which keep outputs leave on the device before they move to main memory; absent: all.
         eval_accumulation_steps: Option<i64> = None, listed(11);
+        /// Outputs that metrics, logits plugins and predictions do not see; absent: keys_to_ignore_at_inference of config.json.
+        ignore_keys: Option<Vec<String>> = None, host();
         /// Report only the loss.
         prediction_loss_only: bool = false, listed(7);
         /// Reload the best checkpoint when training ends.
@@ -275,7 +307,7 @@ arguments! {
         metric_for_best_model: Option<String> = None, listed(60);
         /// Whether more of that metric is better; absent: unless its name ends in loss.
         greater_is_better: Option<bool> = None, listed(61);
-        /// Stop after so many evaluations without improvement; absent: do not.
+        /// Stop after so many evaluations without improvement; absent: do not, or after 1 if --callbacks has early_stopping.
         early_stopping_patience: Option<i64> = None, host();
         /// Smallest change of the metric that counts as an improvement.
         early_stopping_threshold: f64 = 0.0, host();
@@ -340,6 +372,9 @@ arguments! {
     }
 
     "Plugins" {
+        /// The built-in callbacks that are called: default_flow (which logs, evaluates, saves and stops as the arguments say),
+        /// early_stopping, progress (with --disable_tqdm: printer). Absent: all that the arguments ask for.
+        callbacks: Option<Vec<String>> = None, host();
         /// A WebAssembly component to run in its sandbox, or namespace/name of one in plugins.lock; repeatable, added to those of the file.
         plugin: Vec<PathBuf> = Vec::new(), host();
         /// One setting of a plugin, NAME.key=value; NAME is the file name without .wasm, the value JSON or a string.
@@ -379,14 +414,15 @@ arguments! {
         tpu_metrics_debug: bool = false, further().refused("libtorch has no TPU device");
         /// Apple's GPU.
         use_mps_device: bool = false, further().refused("there is no such device on Linux");
-        /// Compile the model.
-        torch_compile: bool = false, listed(87).deferred(COMPILATION);
-        /// Backend of --torch_compile.
-        torch_compile_backend: Option<String> = None, listed(88).deferred(COMPILATION);
+        /// Run a compiled form of the model, by --torch_compile_backend.
+        torch_compile: bool = false, listed(87);
+        /// ts: fuse operations of a TorchScript file where it is evaluated. inductor: the model is an AOT package, compiled in
+        /// advance. eager: as without. Absent: ts for a TorchScript file, else inductor.
+        torch_compile_backend: Option<String> = None, listed(88).one_of(BACKENDS);
         /// Mode of --torch_compile.
-        torch_compile_mode: Option<String> = None, listed(89).deferred(COMPILATION);
+        torch_compile_mode: Option<String> = None, listed(89).one_of(COMPILE_MODES);
         /// Deprecated name of torch_compile_backend.
-        torchdynamo: Option<String> = None, listed(84).deferred(COMPILATION);
+        torchdynamo: Option<String> = None, listed(84).one_of(BACKENDS);
     }
 
     "Distributed" {

@@ -31,6 +31,8 @@ pub struct Run {
     pub data: Data,
     /// The loop.
     pub train: Train,
+    /// Where tensors live.
+    pub device: Device,
     /// Half precision.
     pub precision: Precision,
     /// Optimizer and schedule.
@@ -43,6 +45,8 @@ pub struct Run {
     pub saving: Saving,
     /// The Hub; `None`: nothing comes from there and nothing goes there.
     pub hub: Option<Hub>,
+    /// Built-in callbacks; early stopping is part of [`Run::evaluation`].
+    pub callbacks: Callbacks,
     /// Plugins in call order.
     pub plugins: Vec<Plugin>,
     /// After training: evaluate once more and write `eval_results.json`. Always true for [`Command::Evaluate`].
@@ -99,16 +103,62 @@ pub enum Dtype {
     Bfloat16,
 }
 
+/// What a model is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelForm {
+    /// A Hugging Face folder.
+    Folder,
+    /// A TorchScript module (the user passed `--trust_model_code`).
+    Torchscript,
+    /// An AOT package: machine code, for evaluation only (the user passed `--trust_model_code`).
+    Package,
+}
+
+/// How a model is compiled (fields 87 and 88).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// Not at all.
+    Eager,
+    /// By the executor of TorchScript, which fuses operations.
+    Ts,
+    /// In advance, by inductor: the model is a package.
+    Inductor,
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// On the CPU.
+    Cpu,
+    /// On a GPU if libtorch can use one, which only the engine can know, else on the CPU. With the number that a launcher has
+    /// given to this process, if one has.
+    GpuIfUsable {
+        /// `LOCAL_RANK`.
+        local_rank: Option<usize>,
+    },
+    /// On this GPU: what the engine has found.
+    Gpu {
+        /// Its number, as CUDA counts.
+        index: usize,
+    },
+}
+
 /// Where the model comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// A Hugging Face folder, or a TorchScript file when `torchscript` is set. Empty if a program that embeds the library
-    /// hands the model over.
+    /// The weights are drawn anew: `path` holds only the configuration.
+    pub is_new: bool,
+    /// A file or folder of this form. Empty if a program that embeds the library hands the model over.
     pub path: PathBuf,
     /// Where the model is on the Hub; then `path` is its name until it has been fetched.
     pub repository: Option<Repository>,
-    /// `path` is a TorchScript module (the user passed `--trust_model_code`).
-    pub torchscript: bool,
+    /// What `path` is.
+    pub form: ModelForm,
+    /// `None`: it is not compiled.
+    pub compilation: Option<Backend>,
     /// Element type of parameters.
     pub dtype: Dtype,
     /// `sequence-classification` or `token-classification`; `None`: from the architecture in config.json, else sequence.
@@ -228,6 +278,8 @@ pub struct Data {
     pub collation: Collation,
     /// Threads that prepare batches; 0: the loop does.
     pub num_workers: usize,
+    /// Batches for a GPU are made in page-locked memory.
+    pub pin_memory: bool,
     /// Seed of a private data generator; `None`: the stream of spec 3.5.
     pub data_seed: Option<u64>,
 }
@@ -344,6 +396,15 @@ pub struct Optimizer {
     pub warmup_steps: u64,
 }
 
+/// Which built-in callbacks are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callbacks {
+    /// Logs, evaluates, saves and stops as the arguments say.
+    pub default_flow: bool,
+    /// Shows how far the run is.
+    pub progress: bool,
+}
+
 /// When something periodic happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -369,6 +430,8 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Batches kept on the device before they move to the host.
     pub accumulation_steps: Option<usize>,
+    /// Outputs that nobody sees; `None`: those that the model's configuration names.
+    pub ignore_keys: Option<Vec<String>>,
     /// Only the loss, no metrics.
     pub prediction_loss_only: bool,
     /// Evaluation runs a frozen form of the model, where there is one.

@@ -15,6 +15,8 @@ use crate::registry::store::Store;
 pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
+/// Devices of NVIDIA's driver, on Linux and on Linux inside Windows.
+const GPU_DRIVERS: &[&str] = &["/dev/nvidiactl", "/dev/dxg"];
 
 /// The process's surroundings.
 #[derive(Clone, Debug)]
@@ -31,6 +33,10 @@ pub struct Surroundings {
     pub data: Option<PathBuf>,
     /// Threads for one operation unless an argument says otherwise.
     pub num_threads: usize,
+    /// Whether there is a driver for NVIDIA's GPUs: without one no run can use a GPU.
+    pub has_gpu_driver: bool,
+    /// Number of this process on its machine, if a launcher has given it one.
+    pub local_rank: Option<usize>,
     /// Name of this machine.
     pub host_name: String,
     /// Seconds since 1970, UTC.
@@ -62,6 +68,10 @@ impl Surroundings {
             home,
             num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref())
                 .unwrap_or(processors),
+            has_gpu_driver: GPU_DRIVERS.iter().any(|path| Path::new(path).exists()),
+            local_rank: env::var("LOCAL_RANK")
+                .ok()
+                .and_then(|text| text.parse().ok()),
             host_name: hostname::get().map_or_else(
                 |_| "localhost".to_owned(),
                 |name| name.to_string_lossy().into_owned(),
@@ -156,6 +166,8 @@ mod tests {
             settings: None,
             data: None,
             num_threads: 1,
+            has_gpu_driver: false,
+            local_rank: None,
             host_name: "box".to_owned(),
             now,
             hub: HubSurroundings {

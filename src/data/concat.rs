@@ -67,6 +67,13 @@ impl Accumulator {
         Ok(())
     }
 
+    /// Bytes of what was pushed.
+    pub fn bytes(&self) -> u64 {
+        let pieces = self.columns.iter().flat_map(|(_, pieces)| pieces);
+        let bytes = |piece: &Tensor| piece.numel() as u64 * piece.kind().elt_size_in_bytes() as u64;
+        pieces.map(bytes).sum()
+    }
+
     /// Moves what was pushed to the host, bfloat16 as float32.
     pub fn to_host(&mut self) -> Result<()> {
         for (name, pieces) in &mut self.columns {
@@ -189,6 +196,17 @@ mod tests {
         );
         let half = whole(&[Tensor::from_slice(&[1.5_f32]).to_kind(Kind::BFloat16)]);
         assert_eq!((half.kind(), numbers(&half)), (Kind::Float, vec![1.5]));
+    }
+
+    #[test]
+    fn what_is_gathered_is_counted() {
+        let logits = Tensor::zeros([3, 5], (Kind::Float, tch::Device::Cpu));
+        let labels = Tensor::from_slice(&[1_i64, 2, 3]);
+        let mut gathered = Accumulator::new();
+        gathered
+            .push(&[("logits".to_owned(), logits), ("labels".to_owned(), labels)])
+            .expect("a batch");
+        assert_eq!(gathered.bytes(), 3 * 5 * 4 + 3 * 8);
     }
 
     #[test]

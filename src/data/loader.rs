@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use tch::Device;
 
 use super::maker::{Job, Maker, Source};
 use super::stream::{Convert, Pass, Stream};
@@ -70,13 +71,9 @@ pub struct Loader {
     passed: usize,
 }
 
-/// The parts of a loader over rows that are in memory.
-pub struct LoaderParts {
-    /// The rows.
-    pub dataset: Arc<dyn Dataset>,
-    /// Their order.
-    pub sampler: Box<dyn Sampler>,
-    /// How they become tensors.
+/// How a loader makes batches of its rows.
+pub struct Batching {
+    /// How rows become tensors.
     pub collator: Box<dyn Collator>,
     /// Rows of a batch.
     pub batch_size: usize,
@@ -84,22 +81,21 @@ pub struct LoaderParts {
     pub drop_last: bool,
     /// Threads that make batches; 0: the caller does.
     pub workers: usize,
+    /// Make batches in page-locked memory, from where they go to this GPU faster.
+    pub pin_for: Option<Device>,
 }
 
-/// The parts of a loader over rows that are read when they are needed.
-pub struct StreamParts {
-    /// The rows.
-    pub stream: Box<dyn Stream>,
-    /// What makes rows for the model of them.
-    pub convert: Box<dyn Convert>,
-    /// How they become tensors.
-    pub collator: Box<dyn Collator>,
-    /// Rows of a batch.
-    pub batch_size: usize,
-    /// Leave out a last batch that is not full.
-    pub drop_last: bool,
-    /// Threads that make batches; 0: the caller does.
-    pub workers: usize,
+impl Batching {
+    /// Every row, without workers, in ordinary memory.
+    pub fn new(collator: Box<dyn Collator>, batch_size: usize) -> Self {
+        Self {
+            collator,
+            batch_size,
+            drop_last: false,
+            workers: 0,
+            pin_for: None,
+        }
+    }
 }
 
 impl fmt::Debug for Loader {
@@ -116,43 +112,42 @@ impl fmt::Debug for Loader {
 }
 
 impl Loader {
-    /// A loader that has drawn nothing yet.
-    pub fn new(parts: LoaderParts) -> Result<Self> {
-        let rows = Rows::Mapped(parts.sampler);
-        let maker = Maker {
-            source: Source::Mapped(parts.dataset),
-            collator: parts.collator,
-        };
-        Self::of(
-            rows,
-            maker,
-            (parts.batch_size, parts.drop_last, parts.workers),
-        )
-    }
-
-    /// A loader that reads its rows when they are needed.
-    pub fn streaming(parts: StreamParts) -> Result<Self> {
-        let rows = Rows::Streamed(parts.stream);
-        let maker = Maker {
-            source: Source::Streamed(parts.convert),
-            collator: parts.collator,
-        };
-        Self::of(
-            rows,
-            maker,
-            (parts.batch_size, parts.drop_last, parts.workers),
-        )
-    }
-
-    fn of(
-        rows: Rows,
-        maker: Maker,
-        (batch_size, drop_last, workers): (usize, bool, usize),
+    /// A loader that has drawn nothing yet, over rows that are in memory, in the order of `sampler`.
+    pub fn new(
+        (dataset, sampler): (Arc<dyn Dataset>, Box<dyn Sampler>),
+        batching: Batching,
     ) -> Result<Self> {
+        Self::of((Rows::Mapped(sampler), Source::Mapped(dataset)), batching)
+    }
+
+    /// A loader that reads its rows when they are needed, and makes rows for the model of them.
+    pub fn streaming(
+        (stream, convert): (Box<dyn Stream>, Box<dyn Convert>),
+        batching: Batching,
+    ) -> Result<Self> {
+        Self::of(
+            (Rows::Streamed(stream), Source::Streamed(convert)),
+            batching,
+        )
+    }
+
+    fn of((rows, source): (Rows, Source), batching: Batching) -> Result<Self> {
+        let Batching {
+            collator,
+            batch_size,
+            drop_last,
+            workers,
+            pin_for,
+        } = batching;
         ensure!(
             batch_size > 0,
             Failure::usage("the batch size must be at least 1")
         );
+        let maker = Maker {
+            source,
+            collator,
+            pin_for,
+        };
         Ok(Self {
             rows,
             maker: Arc::new(maker),
@@ -564,7 +559,7 @@ mod tests {
 
     use anyhow::Result;
 
-    use super::{Epoch, Loader, LoaderParts};
+    use super::{Batching, Epoch, Loader};
     use crate::data::collator::DefaultCollator;
     use crate::data::sampler::{LengthGrouped, Random, Sequential};
     use crate::data::{Batch, Collator, Dataset, Example, Sampler, Table, Value};
@@ -581,15 +576,8 @@ mod tests {
     }
 
     fn loader(len: usize, batch_size: usize, sampler: Box<dyn Sampler>) -> Loader {
-        let parts = LoaderParts {
-            dataset: numbers(len),
-            sampler,
-            collator: Box::new(DefaultCollator),
-            batch_size,
-            drop_last: false,
-            workers: 0,
-        };
-        Loader::new(parts).expect("a loader")
+        let batching = Batching::new(Box::new(DefaultCollator), batch_size);
+        Loader::new((numbers(len), sampler), batching).expect("a loader")
     }
 
     fn rows(epoch: Epoch<'_>) -> Vec<Vec<usize>> {
@@ -617,15 +605,8 @@ mod tests {
             let visited = if drop_last { full } else { len };
             assert_eq!(batches.concat(), (0..visited).collect::<Vec<_>>());
         }
-        let parts = LoaderParts {
-            dataset: numbers(1),
-            sampler: Box::new(Sequential),
-            collator: Box::new(DefaultCollator),
-            batch_size: 0,
-            drop_last: false,
-            workers: 0,
-        };
-        assert!(Loader::new(parts).is_err());
+        let batching = Batching::new(Box::new(DefaultCollator), 0);
+        assert!(Loader::new((numbers(1), Box::new(Sequential)), batching).is_err());
     }
 
     // Appendix A of the spec.
@@ -684,19 +665,9 @@ mod tests {
     #[test]
     fn the_loader_works_one_batch_ahead() {
         let notes = Arc::new(Mutex::new(Vec::new()));
-        let parts = LoaderParts {
-            dataset: numbers(6),
-            sampler: Box::new(Sequential),
-            collator: Box::new(Noting(notes.clone())),
-            batch_size: 3,
-            drop_last: false,
-            workers: 0,
-        };
-        let mut loader = Loader::new(LoaderParts {
-            batch_size: 2,
-            ..parts
-        })
-        .expect("a loader");
+        let batching = Batching::new(Box::new(Noting(notes.clone())), 2);
+        let mut loader =
+            Loader::new((numbers(6), Box::new(Sequential)), batching).expect("a loader");
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");
             let mut step = 0;
@@ -751,7 +722,9 @@ mod tests {
                     assert_eq!(default_generator_state().expect("a state"), before);
                 }
                 assert!(loader(22, 4, make()).resume_epoch(&start, 7, None).is_err());
-                if start.sampler.is_some() {
+                // With a generator of its own, which lives on from epoch to epoch.
+                let state = start.sampler.as_ref();
+                if state.is_some_and(|state| state.len() == start.generator.len()) {
                     let mut resumed = loader(22, 4, make());
                     rows(resumed.resume_epoch(&start, 3, None).expect("an epoch"));
                     assert_eq!(rows(resumed.epoch().expect("an epoch")), following);
@@ -790,15 +763,8 @@ mod tests {
             .collect();
         examples[3].columns[0].1 = Value::Null;
         let dataset = Arc::new(Table::from_examples(&examples).expect("a table"));
-        let parts = LoaderParts {
-            dataset,
-            sampler: Box::new(Sequential),
-            collator: Box::new(DefaultCollator),
-            batch_size: 2,
-            drop_last: false,
-            workers: 0,
-        };
-        let mut loader = Loader::new(parts).expect("a loader");
+        let batching = Batching::new(Box::new(DefaultCollator), 2);
+        let mut loader = Loader::new((dataset, Box::new(Sequential)), batching).expect("a loader");
         seeded(1, || {
             let mut epoch = loader.epoch().expect("an epoch");
             assert!(epoch.next().expect("a batch").is_ok());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
+use tch::Device;
 
 use super::collator::BadExample;
 use super::loader::LoadedBatch;
@@ -33,6 +34,8 @@ pub(super) enum Source {
 pub(super) struct Maker {
     pub source: Source,
     pub collator: Box<dyn Collator>,
+    /// The GPU whose batches are made in page-locked memory.
+    pub pin_for: Option<Device>,
 }
 
 impl Maker {
@@ -52,6 +55,10 @@ impl Maker {
                 self.collate(&table, (place, &positions), draws)?
             }
             (Source::Streamed(_), None) => anyhow::bail!("a streamed batch without rows"),
+        };
+        let batch = match self.pin_for {
+            Some(device) => batch.pinned(device)?,
+            None => batch,
         };
         Ok(LoadedBatch {
             batch,

@@ -190,16 +190,25 @@ impl Batch {
         self.len() == 0
     }
 
-    /// The same batch on `device`; tensors already there are shared, not copied.
+    /// The same batch on `device`; tensors already there are shared, not copied. From page-locked memory the copy runs
+    /// beside what the CPU does next.
     pub fn to_device(&self, device: Device) -> Result<Batch> {
-        let move_column =
-            |(name, tensor): &(Arc<str>, Tensor)| Ok((name.clone(), tensor.f_to(device)?));
+        self.each(|tensor| {
+            let kind = tensor.f_kind()?;
+            Ok(tensor.f_to_device_(device, kind, true, false)?)
+        })
+    }
+
+    /// The same batch in page-locked memory, for copies to `device`.
+    pub fn pinned(&self, device: Device) -> Result<Batch> {
+        self.each(|tensor| Ok(tensor.f_pin_memory(device)?))
+    }
+
+    fn each(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Batch> {
+        let columns = self.columns.iter();
+        let columns = columns.map(|(name, tensor)| Ok((name.clone(), change(tensor)?)));
         Ok(Batch {
-            columns: self
-                .columns
-                .iter()
-                .map(move_column)
-                .collect::<Result<_>>()?,
+            columns: columns.collect::<Result<_>>()?,
         })
     }
 }

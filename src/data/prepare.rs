@@ -596,7 +596,7 @@ mod tests {
     use super::{PrepareOptions, Prepared, Task, TokenLimits, prepare};
     use crate::data::collator::PaddingCollator;
     use crate::data::labels::{LabelRules, ProblemType};
-    use crate::data::loader::{Loader, LoaderParts};
+    use crate::data::loader::{Batching, Loader};
     use crate::data::sampler::{LengthGrouped, Random};
     use crate::data::testing::fixture;
     use crate::data::{Dataset, Example, Sampler, Table, Tokenizer, Value, format};
@@ -710,15 +710,9 @@ mod tests {
     fn check_order(name: &str, prepared: Prepared, sampler: Box<dyn Sampler>) {
         let tokenizer = Tokenizer::load(&fixture("tokenizer")).expect("the tokenizer");
         let collator = Box::new(PaddingCollator::new(tokenizer.padding()));
-        let parts = LoaderParts {
-            dataset: Arc::new(prepared.dataset),
-            sampler,
-            collator,
-            batch_size: 16,
-            drop_last: false,
-            workers: 0,
-        };
-        let mut loader = Loader::new(parts).expect("a loader");
+        let batching = Batching::new(collator, 16);
+        let mut loader =
+            Loader::new((Arc::new(prepared.dataset), sampler), batching).expect("a loader");
         let batches: Vec<_> = seeded(42, || {
             loader
                 .epoch()

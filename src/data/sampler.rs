@@ -54,10 +54,9 @@ impl Sampler for Random {
     }
 
     fn load_state(&mut self, state: &[u8]) -> Result<()> {
-        let own = self
-            .own
-            .as_mut()
-            .context("the data order has a state, but this run has no data_seed")?;
+        let own = self.own.as_mut().context(
+            "the data order has a state, but this run has neither data_seed nor group_by_length",
+        )?;
         own.set_state(state)
     }
 }
@@ -67,19 +66,25 @@ impl Sampler for Random {
 pub struct LengthGrouped {
     lengths: Vec<usize>,
     group: usize,
+    /// Of the epoch that is resumed, if it was begun with another one.
+    resumed: Option<usize>,
 }
 
 impl LengthGrouped {
     /// `group` is the rows of a step: the batch size times the accumulation steps.
     pub fn new(lengths: Vec<usize>, group: usize) -> Result<Self> {
         ensure!(group > 0, "grouping by length needs a batch size above 0");
-        Ok(Self { lengths, group })
+        Ok(Self {
+            lengths,
+            group,
+            resumed: None,
+        })
     }
 
-    fn arrange(&self, mut order: Vec<usize>) -> Vec<usize> {
+    fn arrange(&self, mut order: Vec<usize>, group: usize) -> Vec<usize> {
         let length = |row: &usize| self.lengths[*row];
-        let multiple = (order.len() / (4 * self.group)).clamp(1, 50);
-        let chunk = multiple * self.group;
+        let multiple = (order.len() / (4 * group)).clamp(1, 50);
+        let chunk = multiple * group;
         order
             .chunks_mut(chunk)
             .for_each(|rows| rows.sort_by_key(|row| Reverse(length(row))));
@@ -99,7 +104,24 @@ impl Sampler for LengthGrouped {
             "{} lengths for a data set of {len} rows",
             self.lengths.len()
         );
-        Ok(self.arrange(default_randperm(len)?))
+        let group = self.resumed.take().unwrap_or(self.group);
+        Ok(self.arrange(default_randperm(len)?, group))
+    }
+
+    /// The rows of a step: an epoch that was begun with another number of them is made again with that.
+    fn state(&self) -> Result<Option<Vec<u8>>> {
+        Ok(Some((self.group as u64).to_le_bytes().to_vec()))
+    }
+
+    fn load_state(&mut self, state: &[u8]) -> Result<()> {
+        let bytes = state.try_into();
+        let group = bytes
+            .map(u64::from_le_bytes)
+            .ok()
+            .filter(|group| *group > 0);
+        let group = group.context("the data order has a state that is not of group_by_length")?;
+        self.resumed = Some(usize::try_from(group)?);
+        Ok(())
     }
 }
 
@@ -203,5 +225,20 @@ mod tests {
                 .order(2)
                 .is_err()
         );
+    }
+
+    /// An epoch that is resumed with steps of another size has the order that it began with, the next one its own.
+    #[test]
+    fn an_epoch_keeps_the_groups_that_it_began_with() {
+        let lengths: Vec<usize> = (0..64).map(|row| row * 37 % 64).collect();
+        let sampler = |group| LengthGrouped::new(lengths.clone(), group).expect("a sampler");
+        let orders = |sampler: &mut LengthGrouped| seeded(3, || epochs(sampler, 64, 2));
+        let (before, now) = (orders(&mut sampler(3)), orders(&mut sampler(8)));
+        assert_ne!(before, now);
+        let mut resumed = sampler(8);
+        let state = sampler(3).state().expect("a state").expect("it has one");
+        resumed.load_state(&state).expect("it fits");
+        assert_eq!(orders(&mut resumed), [before[0].clone(), now[1].clone()]);
+        assert!(resumed.load_state(&[1, 2]).is_err());
     }
 }

@@ -219,6 +219,13 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The tokens by their ids; an id that no token has is empty.
+    pub fn vocabulary(&self) -> Vec<String> {
+        let ids = 0..self.vocabulary_size() as u32;
+        ids.map(|id| self.inner.id_to_token(id).unwrap_or_default())
+            .collect()
+    }
+
     /// The token that stands for a hidden one.
     pub fn mask_token_id(&self) -> Option<i64> {
         self.mask_token_id

@@ -164,7 +164,7 @@ mod tests {
     use tch::Tensor;
 
     use crate::data::collator::BadExample;
-    use crate::data::loader::{Epoch, LoadedBatch, Loader, LoaderParts};
+    use crate::data::loader::{Batching, Epoch, LoadedBatch, Loader};
     use crate::data::sampler::{Random, Sequential};
     use crate::data::{Batch, Collator, Dataset, Example, Sampler, Table, Value};
     use crate::torch::testing::seeded;
@@ -210,15 +210,11 @@ mod tests {
     }
 
     fn loader(dataset: &Arc<Table>, workers: usize, sampler: Box<dyn Sampler>) -> Loader {
-        let parts = LoaderParts {
-            dataset: dataset.clone(),
-            sampler,
-            collator: Box::new(Drawing),
-            batch_size: 2,
-            drop_last: false,
+        let batching = Batching {
             workers,
+            ..Batching::new(Box::new(Drawing), 2)
         };
-        Loader::new(parts).expect("a loader")
+        Loader::new((dataset.clone(), sampler), batching).expect("a loader")
     }
 
     fn batches(epoch: Epoch<'_>) -> Vec<LoadedBatch> {

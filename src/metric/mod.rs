@@ -59,6 +59,10 @@ pub trait Metric {
         let text = format!("the metric {} cannot be merged", self.name());
         Err(Failure::usage(text).hint(PARTIAL_HINT).into())
     }
+    /// Moves what it keeps of the outputs from their device to main memory (`eval_accumulation_steps`).
+    fn to_host(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Bytes of tensors that it keeps until `compute`, if they grow with the rows.
     fn held_bytes(&self) -> u64 {
         0

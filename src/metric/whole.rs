@@ -31,6 +31,12 @@ impl Gathered {
         self.labels.push(batch.labels)
     }
 
+    /// Moves what was seen to main memory.
+    pub fn to_host(&mut self) -> Result<()> {
+        self.outputs.to_host()?;
+        self.labels.to_host()
+    }
+
     /// Everything that was seen.
     pub fn finish(self) -> Result<EvalPrediction> {
         Ok(EvalPrediction {
@@ -76,6 +82,10 @@ impl<F: FnMut(&EvalPrediction) -> Result<Vec<(String, f64)>>> Metric for Whole<F
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         self.seen.push(batch)
+    }
+
+    fn to_host(&mut self) -> Result<()> {
+        self.seen.to_host()
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {

@@ -53,6 +53,8 @@ const ARCHITECTURES: &[Architecture] = &[
 pub struct LoadOptions {
     /// Folder with `config.json` and weights.
     pub path: PathBuf,
+    /// Draw all weights from the default generator, as a model made of a configuration; the folder need not have any.
+    pub is_new: bool,
     /// `None`: from `architectures` in the configuration, else sequence classification.
     pub task: Option<Task>,
     /// Element type of the parameters.
@@ -90,6 +92,15 @@ impl std::fmt::Debug for Loaded {
 /// The task that [`load`] would build the folder for.
 pub fn task_of(config: &ModelConfig, wanted: Option<Task>) -> Result<Task> {
     Ok(choose(config, wanted)?.task)
+}
+
+/// The task of the head that a folder was saved with; `None`: it has none that is implemented here.
+pub fn saved_task(config: &ModelConfig) -> Option<Task> {
+    let named = config.architectures();
+    let saved = ARCHITECTURES
+        .iter()
+        .find(|architecture| named.contains(&architecture.class));
+    saved.map(|architecture| architecture.task)
 }
 
 /// What rows must look like for the network that [`load`] would build.
@@ -130,10 +141,16 @@ pub fn load(options: &LoadOptions) -> Result<Loaded> {
     let initialization = Initialization {
         kind: options.kind,
         range: initializer_range(&config)?,
+        is_new: options.is_new,
     };
-    let weights = read_weights(&options.path)?;
+    let (tensors, origin) = if options.is_new {
+        (Vec::new(), config.source.clone())
+    } else {
+        let weights = read_weights(&options.path)?;
+        (weights.tensors, weights.source)
+    };
     let naming = (architecture.naming)(architecture.class);
-    let source = ParameterSource::new(weights.tensors, weights.source, (naming, initialization));
+    let source = ParameterSource::new(tensors, origin, (naming, initialization));
     let blueprint = Blueprint {
         config: &config,
         task: architecture.task,
@@ -264,6 +281,7 @@ mod tests {
         let (mut config, mut tensors) = recorded();
         let mut options = LoadOptions {
             path: folder.path().to_owned(),
+            is_new: false,
             task: None,
             kind: Kind::Float,
             num_labels: None,

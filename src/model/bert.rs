@@ -633,6 +633,7 @@ mod tests {
         .expect("copied");
         let options = LoadOptions {
             path: folder.path().to_owned(),
+            is_new: false,
             task: None,
             kind,
             num_labels: None,

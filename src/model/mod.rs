@@ -1,7 +1,7 @@
 //! Models: what the trainer needs to know of a network, the native architectures, and TorchScript modules.
 
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::data::Batch;
 use crate::error::Failure;
@@ -9,8 +9,10 @@ use crate::torch;
 
 pub mod architecture;
 mod bert;
+mod call;
 pub mod config;
 mod layers;
+pub mod package;
 mod parameters;
 pub mod torchscript;
 mod watch;
@@ -83,6 +85,11 @@ pub trait Model {
     fn set_kind(&mut self, kind: Kind) -> Result<()> {
         let tensors: Vec<Tensor> = self.state_dict().into_iter().map(|(_, t)| t).collect();
         torch::set_kind(&tensors, kind)
+    }
+    /// Moves parameters and buffers in place, as `torch.nn.Module.to(device)`.
+    fn set_device(&mut self, device: Device) -> Result<()> {
+        let tensors: Vec<Tensor> = self.state_dict().into_iter().map(|(_, t)| t).collect();
+        torch::move_tensors(&tensors, device)
     }
     /// Keeps no activations inside layers in training: the backward pass computes them again.
     fn recompute_activations(&mut self) -> Result<()> {

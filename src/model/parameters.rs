@@ -3,7 +3,8 @@
 //!
 //! An architecture asks for its layers in the order in which PyTorch registers them. That order is also the order in
 //! which missing modules are initialised, so the default generator is consumed alike: first for the constructors of
-//! `torch.nn`, whose results the reference throws away, then for what is missing.
+//! `torch.nn`, whose results the reference throws away, then for what is missing. Where nothing is loaded, the encoder is
+//! drawn before the head is constructed, because its class initialises itself.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct Initialization {
     pub kind: Kind,
     /// Standard deviation of drawn weights.
     pub range: f64,
+    /// Everything is drawn, because there are no weights to load.
+    pub is_new: bool,
 }
 
 /// The weights of a file on their way into a model.
@@ -53,9 +56,16 @@ pub struct ParameterSource {
     embedding_elements: usize,
     report: LoadReport,
     /// Elements that the constructors of the modules so far draw, module by module.
-    constructors: Vec<Drawn>,
+    constructors: Vec<(Part, Drawn)>,
     /// Weights that are drawn when all modules have been made.
     undrawn: Vec<Undrawn>,
+}
+
+/// Whether a module belongs to the encoder or to the head on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Encoder,
+    Head,
 }
 
 /// What a constructor draws.
@@ -68,6 +78,7 @@ enum Drawn {
 /// A weight to be drawn.
 #[derive(Debug)]
 struct Undrawn {
+    part: Part,
     weight: Tensor,
     /// Row that is zero afterwards.
     padding: Option<i64>,
@@ -131,9 +142,10 @@ impl ParameterSource {
     pub fn linear(&mut self, name: &str, outputs: i64, inputs: i64) -> Result<Linear> {
         let kind = self.initialization.kind;
         let names = [format!("{name}.weight"), format!("{name}.bias")];
+        let part = self.part_of(name);
         self.constructors.extend([
-            Drawn::Uniform(elements(&[outputs, inputs])),
-            Drawn::Uniform(elements(&[outputs])),
+            (part, Drawn::Uniform(elements(&[outputs, inputs]))),
+            (part, Drawn::Uniform(elements(&[outputs]))),
         ]);
         // A module that is loaded only in part is initialised as a whole before: the draw happens.
         let undrawn = if self.has_all(&names) {
@@ -143,6 +155,7 @@ impl ParameterSource {
             let weight = weight
                 .map_err(|error| self.impossible(&names[0], &[outputs, inputs], &error.into()))?;
             self.undrawn.push(Undrawn {
+                part,
                 weight: weight.shallow_clone(),
                 padding: None,
             });
@@ -156,6 +169,19 @@ impl ParameterSource {
         })?;
         let name = name.to_owned();
         Ok(Linear { name, weight, bias })
+    }
+
+    /// A `torch.nn.Linear` without bias whose weight is replaced by that of another module: only its constructor draws.
+    pub fn tied_linear(&mut self, name: &str, outputs: i64, inputs: i64) {
+        let drawn = Drawn::Uniform(elements(&[outputs, inputs]));
+        self.constructors.push((self.part_of(name), drawn));
+    }
+
+    fn part_of(&self, name: &str) -> Part {
+        match name.starts_with(self.naming.prefix) {
+            true => Part::Encoder,
+            false => Part::Head,
+        }
     }
 
     /// A bias that belongs to no layer.
@@ -174,14 +200,20 @@ impl ParameterSource {
         padding: Option<i64>,
     ) -> Result<Embedding> {
         let kind = self.initialization.kind;
-        self.constructors.push(Drawn::Normal(elements(&shape)));
+        let part = self.part_of(name);
+        self.constructors
+            .push((part, Drawn::Normal(elements(&shape))));
         let mut undrawn = None;
         let weight = self.parameter(&format!("{name}.weight"), &shape, true, || {
             let weight = Tensor::f_empty(shape, (kind, Device::Cpu))?;
             undrawn = Some(weight.shallow_clone());
             Ok(weight)
         })?;
-        let undrawn = undrawn.map(|weight| Undrawn { weight, padding });
+        let undrawn = undrawn.map(|weight| Undrawn {
+            part,
+            weight,
+            padding,
+        });
         self.undrawn.extend(undrawn);
         self.embedding_elements += weight.numel();
         Ok(Embedding {
@@ -288,17 +320,30 @@ impl ParameterSource {
 
     /// Draws what is missing, after what the constructors would have drawn.
     fn draw(&mut self) -> Result<()> {
-        let Initialization { kind, range } = self.initialization;
         if self.undrawn.is_empty() {
             return Ok(());
         }
-        for drawn in &self.constructors {
+        if self.initialization.is_new {
+            self.draw_parts(&[Part::Encoder])?;
+            return self.draw_parts(&[Part::Head]);
+        }
+        self.draw_parts(&[Part::Encoder, Part::Head])
+    }
+
+    fn draw_parts(&mut self, parts: &[Part]) -> Result<()> {
+        let Initialization { kind, range, .. } = self.initialization;
+        let constructors = self.constructors.iter();
+        for (_, drawn) in constructors.filter(|(part, _)| parts.contains(part)) {
             match drawn {
                 Drawn::Uniform(count) => torch::skip_uniform(*count, kind)?,
                 Drawn::Normal(count) => torch::skip_normal(*count, kind)?,
             }
         }
-        for Undrawn { weight, padding } in &mut self.undrawn {
+        let undrawn = self.undrawn.iter_mut();
+        for one in undrawn.filter(|one| parts.contains(&one.part)) {
+            let Undrawn {
+                weight, padding, ..
+            } = one;
             // A leaf that is to be trained is changed in place.
             let _ = tch::no_grad(|| weight.f_normal_(0.0, range))?;
             if let Some(row) = padding {
@@ -339,7 +384,10 @@ impl ParameterSource {
                     .into());
             }
         }
-        if self.report.missing.len() == self.parameters.len() && !self.parameters.is_empty() {
+        if self.initialization.is_new {
+            self.report.missing.clear();
+        } else if self.report.missing.len() == self.parameters.len() && !self.parameters.is_empty()
+        {
             let (source, class) = (self.report.source.display(), &self.report.class);
             let message = format!(
                 "{source}: none of the {} tensors of {class} is there; the file has {} others",

@@ -2,22 +2,20 @@
 //! its arguments.
 //!
 //! What it may return: a dictionary of tensors, with the loss as `loss`; a tuple; or one tensor. If the call was given
-//! labels, the first element of a tuple (or the single tensor) **is taken for the loss**, a scalar, as the reference
-//! takes item 0; without labels everything is output. The first output of a tuple is called `logits`, the following
-//! `output_1`, `output_2`, ...
+//! labels, the first element of a tuple (or the single tensor) **is taken for the loss** (`call.rs`).
 //!
 //! The module is code: the caller has checked that the user trusts it.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::call::{self, Signature};
 use super::{Model, Outputs, Parameter};
 use crate::data::Batch;
-use crate::error::Failure;
-use crate::torch::{ScriptModule, ScriptOutput};
+use crate::error::{Failure, told};
+use crate::torch::{self, Fusion, ScriptModule, ScriptOutput};
 
 const CALL: &str = "forward gets the columns of a batch as tensors, by the names of its arguments, and returns a tensor, a tuple, or a \
                     dictionary of tensors";
@@ -31,7 +29,14 @@ pub struct ScriptOptions {
     pub kind: Kind,
     /// Label columns; `None`: the arguments of `forward` whose name contains `label`.
     pub label_names: Option<Vec<String>>,
+    /// Where parameters, buffers and constants live.
+    pub device: Device,
+    /// Evaluations run a frozen copy whose operations are fused, and the log tells how many (`torch_compile_backend ts`).
+    pub fuses: bool,
 }
+
+/// Passes without gradients after which the code that runs is the optimised one: one is watched, the next optimises.
+const WATCHED_PASSES: u32 = 3;
 
 /// A loaded module.
 #[derive(Debug)]
@@ -39,12 +44,14 @@ pub struct Script {
     module: ScriptModule,
     /// The module with its present weights as constants.
     frozen: Option<ScriptModule>,
-    kind: Kind,
+    signature: Signature,
     parameters: Vec<Parameter>,
     buffers: Vec<(String, Tensor)>,
-    arguments: Vec<String>,
-    required: HashSet<String>,
-    labels: Vec<String>,
+    is_training: bool,
+    /// Evaluations fuse operations, on this device.
+    fuses: Option<Device>,
+    /// Fused passes until the log tells what came of it.
+    until_told: u32,
 }
 
 /// Loads a module.
@@ -53,8 +60,10 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
         path,
         kind,
         label_names,
+        device,
+        fuses,
     } = options;
-    let mut module = ScriptModule::load(path).map_err(|error| {
+    let mut module = ScriptModule::load(path, *device).map_err(|error| {
         Failure::data(format!(
             "{} is not a TorchScript module: {error:#}",
             path.display()
@@ -79,22 +88,20 @@ pub fn load(options: &ScriptOptions) -> Result<Script> {
             "the module needs a method `forward`; its arguments name the columns it is called with",
         )
     })?;
-    let labels = label_names.clone().unwrap_or_else(|| {
-        arguments
-            .iter()
-            .filter(|name| name.contains("label"))
-            .cloned()
-            .collect()
-    });
     Ok(Script {
-        required: module.required_arguments()?.into_iter().collect(),
+        signature: Signature {
+            required: module.required_arguments()?.into_iter().collect(),
+            labels: call::labels(label_names.as_deref(), &arguments),
+            arguments,
+            kind: *kind,
+        },
         buffers: module.buffers()?,
-        kind: *kind,
         parameters,
-        arguments,
-        labels,
         module,
         frozen: None,
+        is_training: true,
+        fuses: fuses.then_some(*device),
+        until_told: WATCHED_PASSES,
     })
 }
 
@@ -109,82 +116,52 @@ fn is_inside(parameter: &str, modules: &[String]) -> bool {
 }
 
 impl Script {
-    /// The columns that `forward` takes, in its order.
-    fn call_arguments(&self, batch: &Batch) -> Result<(Vec<String>, Vec<Tensor>)> {
-        let (mut names, mut tensors) = (Vec::new(), Vec::new());
-        for name in &self.arguments {
-            match batch.get(name) {
-                Some(tensor) if tensor.is_floating_point() => {
-                    tensors.push(tensor.f_to_kind(self.kind)?)
-                }
-                Some(tensor) => tensors.push(tensor.shallow_clone()),
-                None if self.required.contains(name) => return Err(self.missing(name, batch)),
-                None => continue,
+    /// A pass of a frozen copy whose operations are fused; `None`: there is none, and a warning has told why. Freezing keeps
+    /// what is fused away from training, which needs gradients.
+    fn forward_fused(&mut self, names: &[String], tensors: &[Tensor]) -> Option<ScriptOutput> {
+        let device = self.fuses.filter(|_| !self.is_training)?;
+        match self.try_fused(device, (names, tensors)) {
+            Ok(output) => Some(output),
+            Err(error) => {
+                tracing::warn!("torch_compile has no effect: {}", told(&error));
+                (self.fuses, self.frozen) = (None, None);
+                None
             }
-            names.push(name.clone());
         }
-        Ok((names, tensors))
     }
 
-    fn missing(&self, name: &str, batch: &Batch) -> anyhow::Error {
-        let columns: Vec<_> = batch.columns.iter().map(|(column, _)| &**column).collect();
-        let message = format!(
-            "forward({}) needs {name}, but the batch has only {}",
-            self.arguments.join(", "),
-            columns.join(", ")
-        );
-        Failure::data(message)
-            .hint("columns are passed by name: rename the column or the argument")
-            .into()
-    }
-}
-
-/// Names the outputs and finds the loss.
-fn outputs_of(output: ScriptOutput, has_labels: bool) -> Result<Outputs> {
-    let mut fields = output.fields;
-    if output.is_dictionary {
-        let loss = fields
-            .iter()
-            .position(|(name, _)| name == "loss")
-            .map(|index| fields.remove(index).1);
-        return Ok(Outputs {
-            loss: loss.map(scalar).transpose()?,
-            fields,
-        });
-    }
-    let loss = if has_labels && !fields.is_empty() {
-        Some(scalar(fields.remove(0).1)?)
-    } else {
-        None
-    };
-    for (index, (name, _)) in fields.iter_mut().enumerate() {
-        *name = if index == 0 {
-            "logits".to_owned()
-        } else {
-            format!("output_{index}")
+    fn try_fused(
+        &mut self,
+        device: Device,
+        (names, tensors): (&[String], &[Tensor]),
+    ) -> Result<ScriptOutput> {
+        let frozen = match self.frozen.take() {
+            Some(frozen) => frozen,
+            None => self.module.freeze()?,
         };
+        let frozen = self.frozen.insert(frozen);
+        // A GPU's fuser is always on.
+        let fusion = (device == Device::Cpu).then(Fusion::enable).transpose()?;
+        let output = frozen.forward(names, tensors)?;
+        drop(fusion);
+        self.tell_fusion()?;
+        Ok(output)
     }
-    Ok(Outputs { loss, fields })
-}
 
-fn scalar(loss: Tensor) -> Result<Tensor> {
-    if loss.is_complex() {
-        let message = format!(
-            "the loss of the module is {:?}; expected a real number",
-            loss.kind()
-        );
-        return Err(Failure::data(message).into());
+    /// After some passes: how many groups of operations were fused, or that none were.
+    fn tell_fusion(&mut self) -> Result<()> {
+        if self.until_told == 0 {
+            return Ok(());
+        }
+        self.until_told -= 1;
+        if self.until_told == 0 {
+            match torch::fused_groups()? {
+                0 => tracing::warn!("torch_compile has no effect: nothing can be fused"),
+                groups => tracing::info!("torch_compile: {groups} groups of operations are fused"),
+            }
+        }
+        Ok(())
     }
-    if loss.numel() == 1 {
-        return Ok(loss.f_reshape([] as [i64; 0])?);
-    }
-    let message = format!(
-        "forward was given labels, so its first output is the loss; it has shape {:?}, not one number",
-        loss.size()
-    );
-    Err(Failure::data(message)
-        .hint("return (loss, outputs...) or a dictionary with `loss`")
-        .into())
 }
 
 impl Model for Script {
@@ -205,23 +182,15 @@ impl Model for Script {
     }
 
     fn forward_arguments(&self) -> &[String] {
-        &self.arguments
+        &self.signature.arguments
     }
 
     fn main_input(&self) -> &str {
-        let inputs = || {
-            self.arguments
-                .iter()
-                .filter(|name| !self.labels.contains(name))
-        };
-        inputs()
-            .find(|name| *name == "input_ids")
-            .or_else(|| inputs().next())
-            .map_or("input_ids", String::as_str)
+        self.signature.main_input()
     }
 
     fn label_names(&self) -> Vec<String> {
-        self.labels.clone()
+        self.signature.labels.clone()
     }
 
     fn is_library_model(&self) -> bool {
@@ -234,11 +203,12 @@ impl Model for Script {
 
     fn set_training(&mut self, training: bool) -> Result<()> {
         self.frozen = None;
+        self.is_training = training;
         self.module.set_training(training)
     }
 
     fn set_kind(&mut self, kind: Kind) -> Result<()> {
-        self.kind = kind;
+        self.signature.kind = kind;
         self.frozen = None;
         self.module.set_dtype(kind)
     }
@@ -253,13 +223,16 @@ impl Model for Script {
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Outputs> {
-        let (names, tensors) = self.call_arguments(batch)?;
-        let has_labels = names.iter().any(|name| self.labels.contains(name));
+        let (names, tensors) = self.signature.columns_of(batch)?;
+        let has_labels = self.signature.has_labels(&names);
+        if let Some(output) = self.forward_fused(&names, &tensors) {
+            return call::outputs_of(output, has_labels);
+        }
         let module = self.frozen.as_mut().unwrap_or(&mut self.module);
         let output = module.forward(&names, &tensors).map_err(|error| {
             Failure::data(format!("the TorchScript module failed: {error:#}")).hint(CALL)
         })?;
-        outputs_of(output, has_labels)
+        call::outputs_of(output, has_labels)
     }
 
     fn floating_point_operations(&self, _batch: &Batch) -> f64 {
@@ -271,7 +244,7 @@ impl Model for Script {
 mod tests {
     use std::path::Path;
 
-    use tch::{Kind, Tensor};
+    use tch::{Device, Kind, Tensor};
 
     use super::{Script, ScriptOptions, load};
     use crate::data::Batch;
@@ -285,6 +258,8 @@ mod tests {
             path,
             kind,
             label_names: None,
+            device: Device::Cpu,
+            fuses: false,
         })
         .expect("a module")
     }
@@ -424,6 +399,8 @@ mod tests {
             path,
             kind: Kind::Float,
             label_names: None,
+            device: Device::Cpu,
+            fuses: false,
         })
         .expect_err("no module");
         assert!(

@@ -5,19 +5,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use anyhow::Result;
-use tch::Tensor;
 use wasmtime::component::{Resource, ResourceAny};
 
-use super::batch::{Batch, share};
+use super::batch::Batch;
 use super::context::check_name;
 use super::fault::Violation;
 use super::hook::Hook;
 use super::instance::Instance;
 use super::limits::Limit;
+use crate::data::Accumulator;
 use crate::metric::{EvaluationBatch, Metric};
-
-/// What pads rows of different length, as in the reference.
-const PADDING: f64 = -100.0;
 
 /// The `metrics` interface.
 pub(super) struct Streaming {
@@ -134,9 +131,9 @@ pub(super) struct Whole {
     instance: Rc<RefCell<Instance>>,
     dataset: String,
     size: u64,
-    outputs: Gathered,
-    labels: Gathered,
-    inputs: Gathered,
+    outputs: Accumulator,
+    labels: Accumulator,
+    inputs: Accumulator,
 }
 
 impl Whole {
@@ -147,10 +144,14 @@ impl Whole {
             instance,
             dataset: String::new(),
             size: 0,
-            outputs: Gathered::default(),
-            labels: Gathered::default(),
-            inputs: Gathered::default(),
+            outputs: Accumulator::new(),
+            labels: Accumulator::new(),
+            inputs: Accumulator::new(),
         }
+    }
+
+    fn gathered(&mut self) -> [&mut Accumulator; 3] {
+        [&mut self.outputs, &mut self.labels, &mut self.inputs]
     }
 }
 
@@ -162,31 +163,37 @@ impl Metric for Whole {
     fn reset(&mut self, dataset: &str) -> Result<()> {
         dataset.clone_into(&mut self.dataset);
         self.size = 0;
-        for gathered in [&mut self.outputs, &mut self.labels, &mut self.inputs] {
-            *gathered = Gathered::default();
+        for gathered in self.gathered() {
+            *gathered = Accumulator::new();
         }
         Ok(())
     }
 
     fn update(&mut self, batch: &EvaluationBatch<'_>) -> Result<()> {
         self.size += batch.size as u64;
-        self.outputs.add(batch.outputs)?;
-        self.labels.add(batch.labels)?;
+        self.outputs.push(batch.outputs)?;
+        self.labels.push(batch.labels)?;
         let inputs = batch.inputs.columns.iter();
         let named = inputs.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()));
-        self.inputs.add(&named.collect::<Vec<_>>())
+        self.inputs.push(&named.collect::<Vec<_>>())
+    }
+
+    fn to_host(&mut self) -> Result<()> {
+        self.gathered()
+            .into_iter()
+            .try_for_each(Accumulator::to_host)
     }
 
     fn held_bytes(&self) -> u64 {
         let gathered = [&self.outputs, &self.labels, &self.inputs];
-        gathered.into_iter().map(Gathered::bytes).sum()
+        gathered.into_iter().map(Accumulator::bytes).sum()
     }
 
     fn compute(&mut self) -> Result<Vec<(String, f64)>> {
         let batch = Batch {
-            outputs: self.outputs.joined()?,
-            labels: self.labels.joined()?,
-            inputs: self.inputs.joined()?,
+            outputs: std::mem::take(&mut self.outputs).finish()?,
+            labels: std::mem::take(&mut self.labels).finish()?,
+            inputs: std::mem::take(&mut self.inputs).finish()?,
             dataset: self.dataset.clone(),
             size: self.size,
         };
@@ -198,69 +205,6 @@ impl Metric for Whole {
         })?;
         checked(&instance, Hook::WholeMetrics, numbers)
     }
-}
-
-/// The batches of a pass, column by column.
-#[derive(Debug, Default)]
-struct Gathered(Vec<(String, Vec<Tensor>)>);
-
-impl Gathered {
-    fn add(&mut self, tensors: &[(String, Tensor)]) -> Result<()> {
-        for (name, tensor) in share(tensors) {
-            // A value per batch becomes a row, as in the reference.
-            let tensor = if tensor.dim() == 0 {
-                tensor.f_reshape([1])?
-            } else {
-                tensor
-            };
-            match self.0.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, parts)) => parts.push(tensor),
-                None => self.0.push((name, vec![tensor])),
-            }
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        let parts = self.0.iter().flat_map(|(_, parts)| parts);
-        let bytes = |part: &Tensor| part.numel() as u64 * part.kind().elt_size_in_bytes() as u64;
-        parts.map(bytes).sum()
-    }
-
-    fn joined(&self) -> Result<Vec<(String, Tensor)>> {
-        self.0
-            .iter()
-            .map(|(name, parts)| Ok((name.clone(), join(parts)?)))
-            .collect()
-    }
-}
-
-/// One tensor of all batches; where dimension 1 differs, shorter batches are padded on its right.
-fn join(parts: &[Tensor]) -> Result<Tensor> {
-    let width = |tensor: &Tensor| tensor.size().get(1).copied().unwrap_or(0);
-    let widest = parts.iter().map(width).max().unwrap_or(0);
-    let pad = |part: &Tensor| {
-        if part.dim() < 2 || width(part) == widest {
-            Ok(part.shallow_clone())
-        } else {
-            padded(part, widest)
-        }
-    };
-    let padded = parts.iter().map(pad).collect::<Result<Vec<Tensor>>>()?;
-    Ok(Tensor::f_cat(&padded, 0)?)
-}
-
-/// The part in a larger tensor, and the padding right of it.
-fn padded(part: &Tensor, widest: i64) -> Result<Tensor> {
-    let mut size = part.size();
-    let own = std::mem::replace(&mut size[1], widest);
-    let result = Tensor::f_empty(size, (part.f_kind()?, part.device()))?;
-    result.f_narrow(1, 0, own)?.f_copy_(part)?;
-    // A tensor instead of tch's `Scalar`, which panics where libtorch reports an error.
-    result
-        .f_narrow(1, own, widest - own)?
-        .f_copy_(&Tensor::f_from_slice(&[PADDING])?)?;
-    Ok(result)
 }
 
 fn absent() -> wasmtime::Error {
@@ -288,71 +232,4 @@ fn checked(
         }
     }
     Ok(numbers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn values(tensor: &Tensor) -> Vec<f64> {
-        Vec::try_from(
-            &tensor
-                .f_reshape([-1])
-                .and_then(|flat| flat.f_to_kind(tch::Kind::Double))
-                .expect("flat"),
-        )
-        .expect("values")
-    }
-
-    #[test]
-    fn batches_of_different_width_are_padded_on_the_right_of_dimension_one() {
-        let mut gathered = Gathered::default();
-        let wide = Tensor::from_slice2(&[[1_i64, 2, 3]]);
-        let narrow = Tensor::from_slice2(&[[4_i64], [5]]);
-        for part in [narrow, wide] {
-            gathered.add(&[("labels".to_owned(), part)]).expect("added");
-        }
-        let joined = gathered.joined().expect("joined");
-        assert_eq!(joined[0].1.size(), [3, 3]);
-        assert_eq!(
-            values(&joined[0].1),
-            [4.0, -100.0, -100.0, 5.0, -100.0, -100.0, 1.0, 2.0, 3.0]
-        );
-    }
-
-    #[test]
-    fn later_dimensions_are_left_alone() {
-        let parts = [
-            Tensor::ones([1, 1, 2], tch::kind::FLOAT_CPU),
-            Tensor::ones([1, 2, 2], tch::kind::FLOAT_CPU),
-        ];
-        let joined = join(&parts).expect("joined");
-        assert_eq!(joined.size(), [2, 2, 2]);
-        assert_eq!(
-            values(&joined),
-            [1.0, 1.0, -100.0, -100.0, 1.0, 1.0, 1.0, 1.0]
-        );
-    }
-
-    #[test]
-    fn what_is_gathered_is_counted() {
-        let mut gathered = Gathered::default();
-        let logits = Tensor::zeros([3, 5], tch::kind::FLOAT_CPU);
-        let labels = Tensor::from_slice(&[1_i64, 2, 3]);
-        gathered
-            .add(&[("logits".to_owned(), logits), ("labels".to_owned(), labels)])
-            .expect("added");
-        assert_eq!(gathered.bytes(), 3 * 5 * 4 + 3 * 8);
-    }
-
-    #[test]
-    fn a_value_per_batch_becomes_a_row() {
-        let mut gathered = Gathered::default();
-        for value in [1.0, 2.0] {
-            gathered
-                .add(&[("score".to_owned(), Tensor::from(value))])
-                .expect("added");
-        }
-        assert_eq!(values(&gathered.joined().expect("joined")[0].1), [1.0, 2.0]);
-    }
 }

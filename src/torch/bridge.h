@@ -15,6 +15,9 @@ namespace torch {
 namespace jit {
 struct Module;
 }
+namespace inductor {
+class AOTIModelPackageLoader;
+}
 }  // namespace torch
 
 namespace host {
@@ -23,6 +26,7 @@ namespace torch_bridge {
 struct NamedTensor;
 struct Segment;
 struct ScriptOutput;
+struct DeviceMemory;
 enum class UpdateRule : std::uint8_t;
 struct UpdateSettings;
 
@@ -33,6 +37,11 @@ struct Generator {
 // A shared pointer, so that this header need not include all of TorchScript.
 struct ScriptModule {
   std::shared_ptr<torch::jit::Module> inner;
+};
+
+// The same for AOT packages.
+struct Package {
+  std::shared_ptr<torch::inductor::AOTIModelPackageLoader> inner;
 };
 
 using GeneratorStates = std::vector<std::pair<at::Generator, at::Tensor>>;
@@ -75,6 +84,8 @@ rust::Vec<std::int64_t> default_randperm(std::int64_t n);
 void set_num_threads(std::int32_t threads);
 std::int32_t num_threads();
 
+std::size_t dropout(std::size_t input, double probability);
+
 void set_gradient(std::size_t parameter, std::size_t gradient);
 void clear_gradients(rust::Slice<const std::size_t> parameters);
 double clip_gradients(rust::Slice<const std::size_t> parameters, double max_norm);
@@ -97,6 +108,14 @@ void allow_tf32(bool allowed);
 void set_deterministic();
 void free_caches(std::int32_t device);
 
+bool cuda_load();
+std::int32_t cuda_capability(std::int32_t index);
+rust::Vec<std::uint8_t> cuda_generator_state(std::int32_t index);
+void set_cuda_generator_state(std::int32_t index, rust::Slice<const std::uint8_t> state);
+DeviceMemory cuda_memory(std::int32_t index);
+void cuda_forget_peak(std::int32_t index);
+void move_tensors(rust::Slice<const std::size_t> tensors, std::int32_t index);
+
 bool autocast_set(std::int32_t device, bool enabled, std::int32_t dtype);
 void autocast_clear_cache();
 
@@ -104,7 +123,7 @@ std::unique_ptr<SegmentStart> segment_start(std::size_t input);
 std::size_t recompute_in_backward(const SegmentStart& start, std::size_t input, std::size_t output,
                                   rust::Box<Segment> segment);
 
-std::unique_ptr<ScriptModule> script_load(rust::Str path);
+std::unique_ptr<ScriptModule> script_load(rust::Str path, std::int32_t index);
 rust::Vec<rust::String> script_arguments(const ScriptModule& module);
 rust::Vec<rust::String> script_required_arguments(const ScriptModule& module);
 rust::Vec<NamedTensor> script_parameters(const ScriptModule& module);
@@ -116,6 +135,14 @@ ScriptOutput script_forward(ScriptModule& module, rust::Slice<const rust::String
                             rust::Slice<const std::size_t> tensors);
 std::unique_ptr<ScriptModule> script_freeze(const ScriptModule& module);
 void script_save(const ScriptModule& module, rust::Str path);
+void script_fuse_on_cpu(bool enabled);
+std::size_t script_fused_groups();
+
+void load_library(rust::Str path);
+std::unique_ptr<Package> package_load(rust::Str path);
+rust::Vec<rust::String> package_call_spec(const Package& package);
+rust::String package_device(const Package& package);
+rust::Vec<std::size_t> package_run(const Package& package, rust::Slice<const std::size_t> tensors);
 
 }  // namespace torch_bridge
 }  // namespace host

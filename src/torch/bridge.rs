@@ -24,6 +24,15 @@ pub mod ffi {
         is_dictionary: bool,
     }
 
+    /// Bytes that an allocator has given out.
+    #[derive(Clone, Copy, Debug)]
+    struct DeviceMemory {
+        /// Now.
+        allocated: u64,
+        /// At most, since the peak was last forgotten.
+        peak: u64,
+    }
+
     /// How a step changes parameters; `update_rules.cc` has one function for each.
     #[derive(Clone, Copy, Debug)]
     enum UpdateRule {
@@ -117,6 +126,8 @@ pub mod ffi {
         fn set_num_threads(threads: i32) -> Result<()>;
         fn num_threads() -> i32;
 
+        fn dropout(input: usize, probability: f64) -> Result<usize>;
+
         fn set_gradient(parameter: usize, gradient: usize) -> Result<()>;
         fn clear_gradients(parameters: &[usize]) -> Result<()>;
         fn clip_gradients(parameters: &[usize], max_norm: f64) -> Result<f64>;
@@ -153,6 +164,14 @@ pub mod ffi {
         fn set_deterministic() -> Result<()>;
         fn free_caches(device: i32) -> Result<()>;
 
+        fn cuda_load() -> Result<bool>;
+        fn cuda_capability(index: i32) -> Result<i32>;
+        fn cuda_generator_state(index: i32) -> Result<Vec<u8>>;
+        fn set_cuda_generator_state(index: i32, state: &[u8]) -> Result<()>;
+        fn cuda_memory(index: i32) -> Result<DeviceMemory>;
+        fn cuda_forget_peak(index: i32) -> Result<()>;
+        fn move_tensors(tensors: &[usize], index: i32) -> Result<()>;
+
         fn autocast_set(device: i32, enabled: bool, dtype: i32) -> Result<bool>;
         fn autocast_clear_cache() -> Result<()>;
 
@@ -166,7 +185,7 @@ pub mod ffi {
         ) -> Result<usize>;
 
         type ScriptModule;
-        fn script_load(path: &str) -> Result<UniquePtr<ScriptModule>>;
+        fn script_load(path: &str, index: i32) -> Result<UniquePtr<ScriptModule>>;
         fn script_arguments(module: &ScriptModule) -> Result<Vec<String>>;
         fn script_required_arguments(module: &ScriptModule) -> Result<Vec<String>>;
         fn script_parameters(module: &ScriptModule) -> Result<Vec<NamedTensor>>;
@@ -181,5 +200,14 @@ pub mod ffi {
         ) -> Result<ScriptOutput>;
         fn script_freeze(module: &ScriptModule) -> Result<UniquePtr<ScriptModule>>;
         fn script_save(module: &ScriptModule, path: &str) -> Result<()>;
+        fn script_fuse_on_cpu(enabled: bool) -> Result<()>;
+        fn script_fused_groups() -> Result<usize>;
+
+        type Package;
+        fn load_library(path: &str) -> Result<()>;
+        fn package_load(path: &str) -> Result<UniquePtr<Package>>;
+        fn package_call_spec(package: &Package) -> Result<Vec<String>>;
+        fn package_device(package: &Package) -> Result<String>;
+        fn package_run(package: &Package, tensors: &[usize]) -> Result<Vec<usize>>;
     }
 }

@@ -4,8 +4,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 const SOURCES: &[&str] = &[
+    "devices.cc",
+    "dropout.cc",
     "generators.cc",
     "optimizers.cc",
+    "package.cc",
     "precision.cc",
     "recompute.cc",
     "script.cc",
@@ -52,9 +55,24 @@ fn main() {
         build.file(folder.join(source));
     }
     build.compile("host-torch-bridge");
+    umbrella(&build);
 
     // The clone may move with its .libtorch; an installed LIBTORCH stays where it is.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/torch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../../.libtorch/torch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+}
+
+/// An empty shared library that is called libtorch.so, as `package.rs` needs it.
+fn umbrella(build: &cc::Build) {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let source = folder.join("umbrella.cc");
+    std::fs::write(&source, "").expect("an empty source can be written");
+    let mut compiler = build.get_compiler().to_command();
+    compiler
+        .args(["-shared", "-nostdlib", "-Wl,-soname,libtorch.so", "-o"])
+        .arg(folder.join("libtorch.so"))
+        .arg(source);
+    let status = compiler.status().expect("the compiler runs");
+    assert!(status.success(), "an empty library cannot be linked");
 }

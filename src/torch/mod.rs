@@ -9,18 +9,25 @@ use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
 mod bridge;
+mod devices;
 mod generator;
+mod package;
 mod recompute;
 mod script;
 #[cfg(test)]
 pub mod testing;
 
+pub use devices::{
+    DeviceMemory, cuda_capability, cuda_forget_peak, cuda_generator_state, cuda_memory, load_cuda,
+    move_tensors, set_cuda_generator_state,
+};
 pub use generator::{
     Generator, default_generator_state, default_random_int64, default_randperm, manual_seed,
     set_default_generator_state, skip_normal, skip_uniform,
 };
+pub use package::Package;
 pub use recompute::recomputed;
-pub use script::{ScriptModule, ScriptOutput};
+pub use script::{Fusion, ScriptModule, ScriptOutput, fused_groups};
 
 use bridge::ffi;
 pub use bridge::ffi::{UpdateRule, UpdateSettings};
@@ -65,6 +72,12 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
 /// Threads for one operation.
 pub fn num_threads() -> usize {
     ffi::num_threads().max(1) as usize
+}
+
+/// `torch.dropout(input, probability, train=True)`, bit for bit and draw for draw; on the CPU three times as fast.
+pub fn dropout(input: &Tensor, probability: f64) -> Result<Tensor> {
+    let address = ffi::dropout(input.as_ptr() as usize, probability)?;
+    Ok(adopt(address))
 }
 
 /// Puts back the gradient of a group that was interrupted.
@@ -264,5 +277,77 @@ impl Drop for Autocast {
         // Restoring a flag cannot fail for a device type that was accepted before.
         let _ = ffi::autocast_set(self.device, self.before, self.dtype);
         let _ = ffi::autocast_clear_cache();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dropout;
+    use super::testing::seeded;
+    use tch::{Device, Kind, Tensor};
+
+    /// The result, its gradient, and what is drawn next.
+    fn dropped(input: &Tensor, drawn_before: i64, drop: impl Fn(&Tensor) -> Tensor) -> [Tensor; 3] {
+        seeded(11, || {
+            // An odd number of draws leaves half an element in the generator's block.
+            let _ = Tensor::rand([drawn_before], (Kind::Float, Device::Cpu));
+            let leaf = input.copy().set_requires_grad(true);
+            let output = drop(&leaf);
+            output.to_kind(Kind::Double).sum(Kind::Double).backward();
+            let next = Tensor::rand([3], (Kind::Float, Device::Cpu));
+            [output.detach(), leaf.grad(), next]
+        })
+    }
+
+    #[test]
+    fn dropout_is_libtorchs_to_the_last_bit() {
+        for kind in [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half] {
+            for size in [0_i64, 1, 7, 311, 312, 313, 623, 624, 625, 5000] {
+                let flat =
+                    Tensor::linspace(-2.0, 3.0, size, (Kind::Double, Device::Cpu)).to_kind(kind);
+                for (drawn_before, probability) in [
+                    (0, 0.1),
+                    (1, 0.5),
+                    (311, 0.3),
+                    (623, 0.1),
+                    (624, 0.9),
+                    (1000, 0.1),
+                    (5, 0.0),
+                    (5, 1.0),
+                ] {
+                    let ours = dropped(&flat, drawn_before, |input| {
+                        dropout(input, probability).expect("a pass")
+                    });
+                    let theirs = dropped(&flat, drawn_before, |input| {
+                        input.dropout(probability, true)
+                    });
+                    for (ours, theirs) in ours.iter().zip(&theirs) {
+                        assert!(
+                            ours.equal(theirs),
+                            "{kind:?} {size} {drawn_before} {probability}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_of_other_layouts_is_libtorchs() {
+        let cube = Tensor::linspace(-1.0, 1.0, 4000, (Kind::Float, Device::Cpu)).view([10, 20, 20]);
+        for input in [
+            cube.transpose(0, 2),
+            cube.narrow(1, 3, 9),
+            cube.get(0).expand([3, 20, 20], false),
+        ] {
+            let pass = |drop: &dyn Fn(&Tensor) -> Tensor| {
+                seeded(5, || {
+                    (drop(&input), Tensor::rand([2], (Kind::Float, Device::Cpu)))
+                })
+            };
+            let ours = pass(&|input| dropout(input, 0.2).expect("a pass"));
+            let theirs = pass(&|input| input.dropout(0.2, true));
+            assert!(ours.0.equal(&theirs.0) && ours.1.equal(&theirs.1));
+        }
     }
 }

@@ -1,6 +1,8 @@
 // TorchScript modules: arguments by name, parameters and buffers in state-dict order, tuples or dictionaries back.
 #include <fstream>
 
+#include <torch/csrc/jit/codegen/onednn/interface.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/script.h>
 
@@ -18,10 +20,23 @@ void push(rust::Vec<NamedTensor>& fields, const std::string& name, const at::Ten
   fields.push_back(NamedTensor{rust::String(name), owned(tensor)});
 }
 
+// Nodes that stand for several operations, in a block and those inside it.
+std::size_t fused_groups(torch::jit::Block* block) {
+  static const auto on_cpu = c10::Symbol::fromQualString("prim::oneDNNFusionGroup");
+  std::size_t groups = 0;
+  for (auto* node : block->nodes()) {
+    groups += node->kind() == on_cpu || node->kind() == c10::prim::TensorExprGroup ? 1 : 0;
+    for (auto* inner : node->blocks()) groups += fused_groups(inner);
+  }
+  return groups;
+}
+
 }  // namespace
 
-std::unique_ptr<ScriptModule> script_load(rust::Str path) {
-  auto module = torch::jit::load(std::string(path), at::kCPU);
+// A negative index is the CPU. Constants of the code move only here.
+std::unique_ptr<ScriptModule> script_load(rust::Str path, std::int32_t index) {
+  const auto device = index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  auto module = torch::jit::load(std::string(path), device);
   return std::make_unique<ScriptModule>(ScriptModule{std::make_shared<torch::jit::Module>(std::move(module))});
 }
 
@@ -106,6 +121,14 @@ std::unique_ptr<ScriptModule> script_freeze(const ScriptModule& module) {
   auto copy = module.inner->clone();
   copy.eval();
   return std::make_unique<ScriptModule>(ScriptModule{std::make_shared<torch::jit::Module>(torch::jit::freeze(copy))});
+}
+
+// torch.jit.enable_onednn_fusion: on the CPU nothing else of TorchScript fuses, as libtorch is built without LLVM.
+void script_fuse_on_cpu(bool enabled) { torch::jit::RegisterLlgaFuseGraph::setEnabled(enabled); }
+
+std::size_t script_fused_groups() {
+  const auto graph = torch::jit::lastExecutedOptimizedGraph();
+  return graph ? fused_groups(graph->block()) : 0;
 }
 
 void script_save(const ScriptModule& module, rust::Str path) { module.inner->save(std::string(path)); }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use cxx::UniquePtr;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::bridge::ffi;
-use super::{addresses, adopt, scalar_type};
+use super::{addresses, adopt, devices, scalar_type};
 use crate::error::without_frames;
 
-/// A loaded module on the CPU. Loading runs no code of the module, calling it does.
+/// A loaded module. Loading runs no code of the module, calling it does.
 pub struct ScriptModule(UniquePtr<ffi::ScriptModule>);
 
 /// What `forward` returned.
@@ -71,12 +71,38 @@ fn explained(error: &cxx::Exception) -> anyhow::Error {
     anyhow!(in_short(error.what()))
 }
 
+/// While it lives, oneDNN Graph fuses operations of modules that are optimised on the CPU. It is for modules without
+/// gradients: what is fused has none.
+#[derive(Debug)]
+pub struct Fusion(());
+
+impl Fusion {
+    /// `torch.jit.enable_onednn_fusion(True)`.
+    pub fn enable() -> Result<Self> {
+        ffi::script_fuse_on_cpu(true)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Fusion {
+    fn drop(&mut self) {
+        // Disabling what was enabled cannot fail.
+        let _ = ffi::script_fuse_on_cpu(false);
+    }
+}
+
+/// Groups of operations that are one in the code that this thread has run last; 0 while a module is still being watched.
+pub fn fused_groups() -> Result<usize> {
+    Ok(ffi::script_fused_groups()?)
+}
+
 impl ScriptModule {
-    /// Loads a file that `torch.jit.save` wrote.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// Loads a file that `torch.jit.save` wrote; its parameters, buffers and constants go to `device`.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
         let text = path.to_str().context("the path is not valid UTF-8")?;
+        let index = devices::index_of(device)?;
         Ok(Self(
-            ffi::script_load(text).map_err(|error| explained(&error))?,
+            ffi::script_load(text, index).map_err(|error| explained(&error))?,
         ))
     }
 

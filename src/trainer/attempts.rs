@@ -45,7 +45,7 @@ impl Trainer {
                 .map(|(_, tensor)| torch::copy_of(&tensor, tensor.f_kind()?))
                 .collect::<Result<_>>()
                 .context("keeping the weights, in case memory runs out")?,
-            generators: RngState::capture()?,
+            generators: RngState::capture(self.config.device)?,
             sampler: training.loader.sampler_state()?,
             callbacks: self.parts.callbacks.states(),
             scaler: scaler
@@ -69,7 +69,7 @@ impl Trainer {
             }
             anyhow::Ok(())
         })?;
-        beginning.generators.restore()?;
+        beginning.generators.restore(self.config.device)?;
         if let Some(state) = &beginning.sampler {
             loader.restore_sampler(state)?;
         }

@@ -111,7 +111,7 @@ struct BeforeEvaluation {
 impl BeforeEvaluation {
     fn of(trainer: &Trainer) -> Result<Self> {
         Ok(Self {
-            generators: RngState::capture()?,
+            generators: RngState::capture(trainer.config.device)?,
             control: trainer.control.clone(),
             num_changes: trainer.changes.len(),
             num_log_entries: trainer.state.log_history.len(),
@@ -127,7 +127,7 @@ impl BeforeEvaluation {
         if let Some(states) = &self.callbacks {
             trainer.parts.callbacks.load_states(states)?;
         }
-        self.generators.restore()
+        self.generators.restore(trainer.config.device)
     }
 }
 

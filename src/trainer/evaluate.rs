@@ -149,6 +149,7 @@ impl Trainer {
             options,
             dataset: set.name.clone(),
             compilation,
+            batches: 0,
             rows: 0,
             num_rows: set.loader.num_rows(),
             loss: LossMean::default(),
@@ -164,6 +165,7 @@ impl Trainer {
                 return Ok(None);
             }
             self.pass_batch(&mut pass, &loaded?.batch.to_device(self.config.device)?)?;
+            self.bring_to_host(&mut pass)?;
             self.fire(Event::PredictionStep)?;
         }
         if set.loader.rows_passed() == 0 && set.loader.num_rows().is_none() {
@@ -206,7 +208,8 @@ impl Trainer {
         if pass.options.loss_only && pass.options.sink.is_none() {
             return Ok(());
         }
-        let ignored = self.parts.model.keys_to_ignore_at_inference();
+        let own = self.parts.model.keys_to_ignore_at_inference();
+        let ignored = self.config.ignore_keys.as_deref().unwrap_or(own);
         let mut fields: Vec<(String, Tensor)> = outputs
             .fields
             .into_iter()
@@ -250,6 +253,24 @@ impl Trainer {
                 inputs: batch,
                 ..view
             }),
+            None => Ok(()),
+        }
+    }
+
+    /// Every so many batches what has been kept of the outputs moves to main memory.
+    fn bring_to_host(&mut self, pass: &mut Pass<'_>) -> Result<()> {
+        pass.batches += 1;
+        let Some(steps) = self.config.eval_accumulation_steps else {
+            return Ok(());
+        };
+        if !pass.batches.is_multiple_of(steps) {
+            return Ok(());
+        }
+        for metric in &mut self.parts.metrics {
+            metric.to_host()?;
+        }
+        match &mut pass.options.sink {
+            Some(sink) => sink.to_host(),
             None => Ok(()),
         }
     }
@@ -412,6 +433,7 @@ struct Pass<'a> {
     dataset: String,
     /// Seconds that freezing the model took, if it was asked for.
     compilation: Option<f64>,
+    batches: usize,
     /// Rows that the metrics have seen, and how many there will be.
     rows: usize,
     num_rows: Option<usize>,

@@ -1,5 +1,5 @@
-//! How much memory the stages of a run take (field 80, spec 3.12): resident memory of the process at the beginning, at the
-//! end, and at its peak, which a thread watches.
+//! How much memory the stages of a run take (field 80, spec 3.12), at the beginning, at the end, and at the peak: resident
+//! memory of the process, which a thread watches, and what libtorch has allocated on the run's GPU, which it counts itself.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,6 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tch::Device;
+
+use crate::torch;
 
 /// Between two looks of the thread. The reference's looks all the time and takes a processor.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -15,8 +18,10 @@ const INTERVAL: Duration = Duration::from_millis(2);
 const PAGE_BYTES: u64 = 4096;
 
 /// Measures one stage at a time; a stage inside another is part of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MemoryTracker {
+    /// The run's GPU.
+    gpu: Option<usize>,
     stage: Option<Stage>,
     /// What the first report carries besides its own stage.
     init: Option<Measured>,
@@ -26,6 +31,8 @@ pub(super) struct MemoryTracker {
 struct Stage {
     name: &'static str,
     begin: u64,
+    /// The run's GPU, and what was allocated on it.
+    gpu: Option<(usize, u64)>,
     peak: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -33,16 +40,34 @@ struct Stage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Measured {
+    cpu: Bytes,
+    gpu: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bytes {
     begin: u64,
     end: u64,
     peak: u64,
 }
 
 impl MemoryTracker {
+    /// For a run on `device`.
+    pub(super) fn new(device: Device) -> Self {
+        Self {
+            gpu: match device {
+                Device::Cuda(index) => Some(index),
+                _ => None,
+            },
+            stage: None,
+            init: None,
+        }
+    }
+
     /// Begins a stage, unless one has begun.
     pub(super) fn begin(&mut self, name: &'static str) -> Result<()> {
         if self.stage.is_none() {
-            self.stage = Some(Stage::begin(name)?);
+            self.stage = Some(Stage::begin(name, self.gpu)?);
         }
         Ok(())
     }
@@ -70,15 +95,25 @@ impl MemoryTracker {
             metrics.extend(measured.metrics(stage));
         }
         if let Some(init) = init {
-            metrics.push(("before_init_mem_cpu".to_owned(), init.begin as f64));
+            metrics.push(("before_init_mem_cpu".to_owned(), init.cpu.begin as f64));
+            if let Some(gpu) = init.gpu {
+                metrics.push(("before_init_mem_gpu".to_owned(), gpu.begin as f64));
+            }
         }
         Ok(())
     }
 }
 
 impl Stage {
-    fn begin(name: &'static str) -> Result<Self> {
+    fn begin(name: &'static str, gpu: Option<usize>) -> Result<Self> {
         let begin = resident_bytes()?;
+        let gpu = match gpu {
+            Some(index) => {
+                torch::cuda_forget_peak(index)?;
+                Some((index, torch::cuda_memory(index)?.allocated))
+            }
+            None => None,
+        };
         let (peak, over) = (
             Arc::new(AtomicU64::new(begin)),
             Arc::new(AtomicBool::new(false)),
@@ -98,6 +133,7 @@ impl Stage {
         Ok(Self {
             name,
             begin,
+            gpu,
             peak,
             over,
             thread: Some(thread),
@@ -110,10 +146,24 @@ impl Stage {
             // It cannot panic; if it did, its peak is what it saw until then.
             let _ = thread.join();
         }
+        let gpu = match self.gpu {
+            Some((index, begin)) => {
+                let now = torch::cuda_memory(index)?;
+                Some(Bytes {
+                    begin,
+                    end: now.allocated,
+                    peak: now.peak,
+                })
+            }
+            None => None,
+        };
         Ok(Measured {
-            begin: self.begin,
-            end: resident_bytes()?,
-            peak: self.peak.load(Ordering::Relaxed),
+            cpu: Bytes {
+                begin: self.begin,
+                end: resident_bytes()?,
+                peak: self.peak.load(Ordering::Relaxed),
+            },
+            gpu,
         })
     }
 }
@@ -126,13 +176,20 @@ impl Drop for Stage {
 }
 
 impl Measured {
-    fn metrics(self, stage: &str) -> [(String, f64); 2] {
-        let delta = self.end as f64 - self.begin as f64;
-        let peaked = self.peak.saturating_sub(self.end) as f64;
-        [
-            (format!("{stage}_mem_cpu_alloc_delta"), delta),
-            (format!("{stage}_mem_cpu_peaked_delta"), peaked),
-        ]
+    /// In the reference's order.
+    fn metrics(self, stage: &str) -> Vec<(String, f64)> {
+        let places = [("cpu", Some(self.cpu)), ("gpu", self.gpu)];
+        let named = |measure: &'static str, of: fn(Bytes) -> f64| {
+            let places = places.into_iter();
+            places.filter_map(move |(place, bytes)| {
+                Some((format!("{stage}_mem_{place}_{measure}_delta"), of(bytes?)))
+            })
+        };
+        let allocated = named("alloc", |bytes| bytes.end as f64 - bytes.begin as f64);
+        let peaked = named("peaked", |bytes| {
+            bytes.peak.saturating_sub(bytes.end) as f64
+        });
+        allocated.chain(peaked).collect()
     }
 }
 
@@ -159,8 +216,25 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_is_told_of_beside_the_cpu() {
+        let bytes = |begin, end, peak| Bytes { begin, end, peak };
+        let measured = Measured {
+            cpu: bytes(10, 30, 35),
+            gpu: Some(bytes(8, 4, 20)),
+        };
+        let expected = [
+            ("eval_mem_cpu_alloc_delta", 20.0),
+            ("eval_mem_gpu_alloc_delta", -4.0),
+            ("eval_mem_cpu_peaked_delta", 5.0),
+            ("eval_mem_gpu_peaked_delta", 16.0),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(measured.metrics("eval"), expected);
+    }
+
+    #[test]
     fn what_is_kept_and_what_was_only_needed_are_told_apart() {
-        let mut tracker = MemoryTracker::default();
+        let mut tracker = MemoryTracker::new(Device::Cpu);
         tracker.begin("init").expect("begun");
         tracker.end_init().expect("ended");
         tracker.begin("train").expect("begun");

@@ -106,6 +106,10 @@ pub struct Config {
     pub save_total_limit: Option<usize>,
     /// A full disk ends the run instead of being reported.
     pub stop_on_disk_full: bool,
+    /// Outputs that nobody sees; `None`: those that the model names itself.
+    pub ignore_keys: Option<Vec<String>>,
+    /// After so many batches of a pass, what keeps outputs moves them to main memory; `None`: at its end.
+    pub eval_accumulation_steps: Option<usize>,
     /// Evaluation reports only the loss.
     pub prediction_loss_only: bool,
     /// Metrics and logits processors see the main input of each batch.
@@ -254,7 +258,7 @@ impl std::fmt::Debug for Trainer {
 impl Trainer {
     /// Builds a trainer and fires `on_init_end`. Generators must have been seeded before the model was made.
     pub fn new(config: Config, parts: Parts) -> Result<Self> {
-        let mut memory = MemoryTracker::default();
+        let mut memory = MemoryTracker::new(config.device);
         if config.memory_metrics {
             memory.begin("init")?;
         }
@@ -298,6 +302,11 @@ impl Trainer {
         (self.parameter_names, self.parameters) = leaves(&*model);
         self.parts.model = model;
         self.training_mode = None;
+    }
+
+    /// Other evaluation sets.
+    pub fn set_evaluation(&mut self, sets: Vec<EvaluationSet>) {
+        self.parts.evaluation = sets;
     }
 
     /// Other settings for what comes.

@@ -11,6 +11,10 @@ use crate::metric::EvaluationBatch;
 pub trait PredictionSink {
     /// One batch, after the logits processors.
     fn batch(&mut self, batch: &EvaluationBatch<'_>) -> Result<()>;
+    /// Moves what it keeps of the outputs to main memory.
+    fn to_host(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a prediction pass returns besides what the sink got.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::accumulation::Accumulation;
 use super::loss_log::LossLog;
@@ -199,16 +199,16 @@ impl Resumed {
     }
 
     /// Takes the generators up where the run stood between two epochs, instead of at the opening of the next one.
-    pub(super) fn restore_generators(&mut self) -> Result<()> {
+    pub(super) fn restore_generators(&mut self, device: Device) -> Result<()> {
         self.generators
             .take()
-            .map_or(Ok(()), |generators| generators.restore())
+            .map_or(Ok(()), |generators| generators.restore(device))
     }
 
     /// Opens the epoch at its position, with the generators as they were there.
-    pub(super) fn open(self, loader: &mut Loader) -> Result<Epoch<'_>> {
+    pub(super) fn open(self, loader: &mut Loader, device: Device) -> Result<Epoch<'_>> {
         let restore = |generators: Option<RngState>| match generators {
-            Some(generators) => generators.restore(),
+            Some(generators) => generators.restore(device),
             None => Ok(()),
         };
         let mut epoch = match self.skip {

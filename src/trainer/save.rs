@@ -98,7 +98,10 @@ impl Trainer {
             &self.progress_tensors()?,
             &BTreeMap::new(),
         )?;
-        staging.write_part(layout::RNG_STATE, &RngState::capture()?.into_part()?)
+        staging.write_part(
+            layout::RNG_STATE,
+            &RngState::capture(self.config.device)?.into_part()?,
+        )
     }
 
     fn weights_options(&self) -> WeightsOptions {
@@ -227,7 +230,11 @@ impl Trainer {
 
     /// `save_model`: weights, configuration, tokenizer and arguments into the output folder itself.
     pub fn save_model(&self) -> Result<()> {
-        let folder = &self.config.output_dir;
+        self.save_model_to(&self.config.output_dir)
+    }
+
+    /// [`Trainer::save_model`] into another folder.
+    pub fn save_model_to(&self, folder: &Path) -> Result<()> {
         let (weights, config) = (self.parts.model.state_dict(), self.parts.model.config());
         let files = ModelFiles {
             weights: &weights,
@@ -235,6 +242,8 @@ impl Trainer {
             config: config.as_ref(),
             copies: &self.config.companions,
         };
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("making the folder {}", folder.display()))?;
         save::write_model(folder, files).context("saving the model")?;
         save::atomic_write(
             &folder.join(layout::TRAINING_ARGS),

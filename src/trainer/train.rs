@@ -11,6 +11,7 @@ use super::speed::{self, Work};
 use super::{Plan, Trainer, Training, Updates};
 use crate::callback::Event;
 use crate::data::{Epoch, LoadedBatch};
+use crate::error::Failure;
 use crate::optim::Phase;
 
 /// How a call of [`Trainer::train`] ended.
@@ -113,7 +114,7 @@ impl Trainer {
     ) -> Result<bool> {
         match resumed.filter(|resumed| self.evaluation_owed && !resumed.is_inside_epoch()) {
             Some(resumed) => {
-                resumed.restore_generators()?;
+                resumed.restore_generators(self.config.device)?;
                 self.settle(&mut training.split().1)
             }
             None => Ok(true),
@@ -135,7 +136,7 @@ impl Trainer {
         }
         let is_over = resumed.as_ref().is_some_and(|resumed| resumed.is_over);
         let mut batches = match resumed {
-            Some(resumed) => resumed.open(loader)?,
+            Some(resumed) => resumed.open(loader, self.config.device)?,
             None => loader.epoch()?,
         };
         let draws = self.cursor.draws.take().filter(|_| batches.delivered() > 0);
@@ -167,6 +168,11 @@ impl Trainer {
         if self.cursor.batches_done == 0 {
             let reason = "the training data yielded no batch";
             let step = self.state.global_step;
+            if step == 0 {
+                let hint = "check the files, and that a pipe has not been read before; a last batch that is not full is left out \
+                            with --dataloader_drop_last";
+                return Err(Failure::data(reason).hint(hint).into());
+            }
             tracing::warn!("{reason}, stopping training at step {step}!");
             self.control.stop_training(reason);
         }

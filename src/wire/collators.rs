@@ -110,7 +110,11 @@ impl Inputs {
         Ok(Box::new(LanguageModelCollator::new(rows, objective)))
     }
 
-    fn padding(&self, tokenizer: &Tokenizer, data: &run::Data) -> Result<PaddingSettings> {
+    pub(super) fn padding(
+        &self,
+        tokenizer: &Tokenizer,
+        data: &run::Data,
+    ) -> Result<PaddingSettings> {
         let mut settings = tokenizer.padding();
         settings.pad_to_multiple_of = data.pad_to_multiple_of;
         if data.pad_to_max_length {

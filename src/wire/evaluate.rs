@@ -12,8 +12,8 @@ use super::{Screen, parts, show_usage, signals, this_executable};
 use crate::checkpoint::{layout, lock::OutputLock};
 use crate::cli::output;
 use crate::config::run::{Command, Run};
+use crate::data::Dataset;
 use crate::data::collator::Side;
-use crate::data::{Dataset, Prepared};
 use crate::error::{Failure, Kind};
 use crate::model::{ProblemType, Task};
 use crate::torch;
@@ -42,24 +42,28 @@ pub(super) struct TestSet {
 impl TestSet {
     /// Takes the rows out of `inputs`, if there are any.
     pub(super) fn take(run: &Run, inputs: &mut Inputs) -> Result<Option<Self>> {
-        let Some(mut prepared) = inputs.sets.test.take() else {
+        let Some(mut rows) = inputs.sets.test.take() else {
             return Ok(None);
         };
         let reading = match (inputs.task, inputs.problem_type) {
             (None, _) => Reading::Raw,
             (Some(Task::TokenClassification), _) => {
-                Reading::TokenLabels(word_starts(inputs, &mut prepared)?)
+                Reading::TokenLabels(word_starts(inputs, &mut rows)?)
             }
+            (Some(Task::MaskedLm), _) => Reading::HiddenTokens(mask_token(inputs)?),
             (_, Some(ProblemType::Regression)) => Reading::Regression,
             (_, Some(ProblemType::MultiLabelClassification)) => Reading::MultiLabel,
             _ => Reading::SingleLabel,
         };
         let set = EvaluationSet {
             name: String::new(),
-            loader: inputs.evaluation_loader(run, Set::Read(Box::new(prepared)))?,
+            loader: inputs.test_loader(run, rows)?,
             batch_size: run.evaluation.batch_size,
         };
-        let labels = inputs.class_names();
+        let labels = match (&reading, &inputs.tokenizer) {
+            (Reading::HiddenTokens(_), Some(tokenizer)) => tokenizer.vocabulary(),
+            _ => inputs.class_names(),
+        };
         Ok(Some(Self {
             set,
             reading,
@@ -68,7 +72,22 @@ impl TestSet {
     }
 }
 
-fn word_starts(inputs: &Inputs, prepared: &mut Prepared) -> Result<Option<WordStarts>> {
+fn mask_token(inputs: &Inputs) -> Result<i64> {
+    let tokenizer = inputs.tokenizer.as_ref();
+    let mask = tokenizer.and_then(|tokenizer| tokenizer.mask_token_id());
+    mask.ok_or_else(|| {
+        let message = "the tokenizer has no mask token, so no row hides one to be guessed";
+        Failure::usage(message)
+            .hint("give a tokenizer with one")
+            .into()
+    })
+}
+
+fn word_starts(inputs: &Inputs, rows: &mut Set) -> Result<Option<WordStarts>> {
+    let Set::Read(prepared) = rows else {
+        let message = "streamed rows are not kept, and the labels of words need to know where each word began";
+        return Err(Failure::usage(message).hint("leave --streaming out").into());
+    };
     let (Some(starts), Some(tokenizer)) = (prepared.word_starts.take(), &inputs.tokenizer) else {
         return Ok(None);
     };

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tch::Kind;
 
-use super::collators;
 use super::plugins::{MakeCollator, Plugins};
 use super::preparation::{Interface, Known, Preparation, Purpose};
-use crate::config::run::{self, Dtype, Run};
+use super::{collators, device, parts};
+use crate::config::run::{Backend, Command, Dtype, ModelForm, Run};
+use crate::data::collator::PaddingCollator;
 use crate::data::format::FileStream;
-use crate::data::loader::{LoaderParts, StreamParts};
+use crate::data::loader::Batching;
 use crate::data::sampler::{LengthGrouped, Random, Sequential};
 use crate::data::{self, Collator, Loader, Prepared, Sampler, TokenLimits, Tokenizer, format};
 use crate::model::architecture::{self, LoadOptions};
+use crate::model::package::{self, PackageOptions};
 use crate::model::torchscript::{self, ScriptOptions};
 use crate::model::{Model, ModelConfig, ProblemType, Task};
 
@@ -54,7 +56,7 @@ pub(super) struct Sets {
     pub train: Option<Set>,
     /// With their names; empty if not wanted.
     pub validation: Vec<(String, Set)>,
-    pub test: Option<Prepared>,
+    pub test: Option<Set>,
 }
 
 /// Which sets a command needs, and which of them must have labels.
@@ -83,11 +85,30 @@ fn names(label2id: &BTreeMap<String, i64>) -> Vec<String> {
 /// Reads model and data; plugins get the tokenizer.
 pub(super) fn read(run: &Run, wanted: Wanted, plugins: &Plugins) -> Result<Inputs> {
     let collators = plugins.collators();
-    let inputs = if run.model.torchscript {
-        read_script(run, wanted, collators)?
-    } else {
-        read_native(run, wanted, collators)?
+    let inputs = match run.model.form {
+        ModelForm::Folder => read_native(run, wanted, collators),
+        ModelForm::Torchscript => {
+            let model = torchscript::load(&ScriptOptions {
+                path: run.model.path.clone(),
+                kind: kind(run.model.dtype),
+                label_names: run.model.label_names.clone(),
+                device: device::of(run),
+                fuses: run.model.compilation == Some(Backend::Ts),
+            })?;
+            read_foreign(run, wanted, (Box::new(model), collators))
+        }
+        ModelForm::Package => {
+            let model = package::load(&PackageOptions {
+                path: run.model.path.clone(),
+                kind: kind(run.model.dtype),
+                label_names: run.model.label_names.clone(),
+                device: device::of(run),
+            })?;
+            read_foreign(run, wanted, (Box::new(model), collators))
+        }
     };
+    let mut inputs = inputs?;
+    parts::place(run, &mut *inputs.model)?;
     if let Some(tokenizer) = &inputs.tokenizer {
         plugins.set_tokenizer(tokenizer);
     }
@@ -100,10 +121,13 @@ fn read_native(
     plugin_collators: Option<MakeCollator>,
 ) -> Result<Inputs> {
     let config = ModelConfig::read(&run.model.path)?;
-    let task = architecture::task_of(
-        &config,
-        run.model.task.as_deref().map(Task::parse).transpose()?,
-    )?;
+    let named = run.model.task.as_deref().map(Task::parse).transpose()?;
+    // Training fine-tunes published encoders with a new head; what is evaluated has the head that it was saved with.
+    let saved = || match run.command {
+        Command::Train => None,
+        Command::Evaluate | Command::Predict => architecture::saved_task(&config),
+    };
+    let task = architecture::task_of(&config, named.or_else(saved))?;
     let folder = run.model.tokenizer.as_ref().unwrap_or(&run.model.path);
     let mut tokenizer = Tokenizer::load(folder)
         .with_context(|| format!("the tokenizer of {}", folder.display()))?;
@@ -121,6 +145,7 @@ fn read_native(
     let known = preparation.known;
     let loaded = architecture::load(&LoadOptions {
         path: run.model.path.clone(),
+        is_new: run.model.is_new,
         task: Some(task),
         kind: kind(run.model.dtype),
         num_labels: known.num_labels,
@@ -160,17 +185,12 @@ fn native_interface(run: &Run, task: Task, network: architecture::Interface) -> 
     }
 }
 
-fn read_script(
+/// A model that brings its own interface.
+fn read_foreign(
     run: &Run,
     wanted: Wanted,
-    plugin_collators: Option<MakeCollator>,
+    (model, plugin_collators): (Box<dyn Model>, Option<MakeCollator>),
 ) -> Result<Inputs> {
-    let options = ScriptOptions {
-        path: run.model.path.clone(),
-        kind: kind(run.model.dtype),
-        label_names: run.model.label_names.clone(),
-    };
-    let model = torchscript::load(&options)?;
     let mut tokenizer = run
         .model
         .tokenizer
@@ -200,7 +220,7 @@ fn read_script(
         Preparation::new(&run.data, tokenizer.clone(), (interface, Known::default()));
     let sets = read_sets(run, wanted, &mut preparation)?;
     Ok(Inputs {
-        model: Box::new(model),
+        model,
         config: None,
         task: None,
         problem_type: None,
@@ -222,7 +242,9 @@ fn read_sets(run: &Run, wanted: Wanted, preparation: &mut Preparation) -> Result
             return Ok(Set::Streamed(Box::new((stream, preparation.clone()))));
         }
         let prepared = preparation.prepare(format::read(files, max_rows)?)?;
-        preparation.learn(&prepared);
+        if purpose != Purpose::Prediction {
+            preparation.learn(&prepared);
+        }
         Ok(Set::Read(Box::new(prepared)))
     };
     let train = match wanted.train {
@@ -240,9 +262,8 @@ fn read_sets(run: &Run, wanted: Wanted, preparation: &mut Preparation) -> Result
     }
     let test = match wanted.test {
         true => {
-            preparation.purpose = Purpose::Prediction;
-            let table = format::read(&data.test_files, data.max_predict_samples)?;
-            Some(preparation.prepare(table)?)
+            let max_rows = data.max_predict_samples;
+            Some(read(&data.test_files, max_rows, Purpose::Prediction)?)
         }
         false => None,
     };
@@ -279,49 +300,61 @@ impl Inputs {
         let batch_size = run.train.batch_size;
         let Set::Read(prepared) = set else {
             let collator = self.collator(&run.data, true)?;
-            return self.loader(&run.data, set, (Box::new(Sequential), batch_size), collator);
+            return self.loader(run, set, (Box::new(Sequential), batch_size), collator);
         };
         let sampler = train_sampler(run, prepared.lengths.clone())?;
         let collator = self.collator(&run.data, true)?;
         let set = Set::Read(prepared);
-        self.loader(&run.data, set, (sampler, batch_size), collator)
+        self.loader(run, set, (sampler, batch_size), collator)
     }
 
-    /// Loads batches of an evaluation or test set in file order.
+    /// Loads batches of an evaluation set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
         let batch_size = run.evaluation.batch_size;
         let collator = self.collator(&run.data, false)?;
-        self.loader(&run.data, set, (Box::new(Sequential), batch_size), collator)
+        self.loader(run, set, (Box::new(Sequential), batch_size), collator)
+    }
+
+    /// Loads batches of a test set in file order; a masked language model is given the rows with what is hidden in them, and
+    /// nothing more is hidden.
+    pub(super) fn test_loader(&self, run: &Run, set: Set) -> Result<Loader> {
+        if self.task != Some(Task::MaskedLm) {
+            return self.evaluation_loader(run, set);
+        }
+        let tokenizer = self.tokenizer.as_ref();
+        let tokenizer = tokenizer.context("a masked language model has a tokenizer")?;
+        let collator = PaddingCollator::new(self.padding(tokenizer, &run.data)?);
+        let batching = batching(run, (Box::new(collator), run.evaluation.batch_size));
+        loader(set, (Box::new(Sequential), batching))
     }
 
     fn loader(
         &self,
-        data: &run::Data,
+        run: &Run,
         set: Set,
         (sampler, batch_size): (Box<dyn Sampler>, usize),
         collator: Box<dyn Collator>,
     ) -> Result<Loader> {
-        let (drop_last, workers) = (data.drop_last, data.num_workers);
-        match set {
-            Set::Read(prepared) => Loader::new(LoaderParts {
-                dataset: Arc::new(prepared.dataset),
-                sampler,
-                collator,
-                batch_size,
-                drop_last,
-                workers,
-            }),
-            Set::Streamed(parts) => {
-                let (stream, preparation) = *parts;
-                Loader::streaming(StreamParts {
-                    stream: Box::new(stream),
-                    convert: Box::new(preparation),
-                    collator,
-                    batch_size,
-                    drop_last,
-                    workers,
-                })
-            }
+        loader(set, (sampler, batching(run, (collator, batch_size))))
+    }
+}
+
+fn loader(set: Set, (sampler, batching): (Box<dyn Sampler>, Batching)) -> Result<Loader> {
+    match set {
+        Set::Read(prepared) => Loader::new((Arc::new(prepared.dataset), sampler), batching),
+        Set::Streamed(parts) => {
+            let (stream, preparation) = *parts;
+            Loader::streaming((Box::new(stream), Box::new(preparation)), batching)
         }
+    }
+}
+
+/// What the run says of its loaders.
+pub(crate) fn batching(run: &Run, (collator, batch_size): (Box<dyn Collator>, usize)) -> Batching {
+    Batching {
+        drop_last: run.data.drop_last,
+        workers: run.data.num_workers,
+        pin_for: Some(device::of(run)).filter(|device| run.data.pin_memory && device.is_cuda()),
+        ..Batching::new(collator, batch_size)
     }
 }

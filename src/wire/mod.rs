@@ -13,6 +13,7 @@ use crate::torch;
 
 pub(crate) mod card;
 mod collators;
+pub(crate) mod device;
 pub mod entry;
 mod evaluate;
 #[cfg(feature = "hub")]
@@ -44,6 +45,7 @@ pub enum Ending {
 
 /// Executes a run.
 pub fn run(run: &Run) -> Result<Ending> {
+    let run = &device::settled(run)?;
     set_modes(run)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     // The reference's scripts seed before the model is made, its constructor once more.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use tch::{Device, Kind};
 
+use super::device;
 use super::inputs::Inputs;
 use super::plugins::Plugins;
 use super::progress::{Mode, Progress};
@@ -34,7 +35,7 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         });
     trainer::Config {
         output_dir: run.output_dir.clone(),
-        device: Device::Cpu,
+        device: device::of(run),
         precision: Precision {
             autocast: run.precision.autocast.map(half),
             half_model: run.precision.model.is_some(),
@@ -50,6 +51,8 @@ pub(crate) fn config(run: &Run, companions: Vec<PathBuf>) -> trainer::Config {
         best,
         save_total_limit: run.saving.total_limit,
         stop_on_disk_full: run.saving.on_disk_full == OnDiskFull::Stop,
+        ignore_keys: evaluation.ignore_keys.clone(),
+        eval_accumulation_steps: evaluation.accumulation_steps,
         prediction_loss_only: evaluation.prediction_loss_only,
         include_inputs: evaluation.include_inputs,
         jit_mode_eval: evaluation.jit_mode_eval,
@@ -70,8 +73,9 @@ fn half(half: Half) -> Kind {
     }
 }
 
-/// What the run asks of the model itself: its element type, recomputation, the watch over its numbers.
+/// What the run asks of the model itself: its device, its element type, recomputation, the watch over its numbers.
 pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
+    place(run, model)?;
     if let Some(half) = run.precision.model {
         model.set_kind(self::half(half))?;
     }
@@ -82,6 +86,14 @@ pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
         model.watch_numbers()?;
     }
     Ok(())
+}
+
+/// The model is made on the CPU, so that it is drawn with the same numbers everywhere.
+pub(crate) fn place(run: &Run, model: &mut dyn Model) -> Result<()> {
+    match device::of(run) {
+        Device::Cpu => Ok(()),
+        device => model.set_device(device),
+    }
 }
 
 /// For float16, whose small gradients would vanish; bfloat16 has the range of float32.
@@ -112,16 +124,23 @@ fn builtin_metrics(inputs: &Inputs) -> Vec<Box<dyn Metric>> {
     }
 }
 
-/// Callbacks in the reference's order: default flow, the user's, progress last.
-pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
-    let mut callbacks = Callbacks::default();
-    callbacks.push(Box::new(DefaultFlow {
+/// When the run logs, evaluates and saves.
+pub(crate) fn default_flow(run: &Run) -> DefaultFlow {
+    DefaultFlow {
         logging: schedule(run.logging.strategy),
         logging_first_step: run.logging.first_step,
         evaluation: schedule(run.evaluation.strategy),
         evaluation_delay: run.evaluation.delay,
         saving: schedule(run.saving.strategy),
-    }));
+    }
+}
+
+/// Callbacks in the reference's order: default flow, the user's, progress last.
+pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
+    let mut callbacks = Callbacks::default();
+    if run.callbacks.default_flow {
+        callbacks.push(Box::new(default_flow(run)));
+    }
     if let (Some(patience), Some(metric)) = (
         run.evaluation.early_stopping_patience,
         &run.evaluation.metric_for_best_model,
@@ -137,12 +156,14 @@ pub(crate) fn callbacks(run: &Run, users: Vec<Box<dyn Callback>>) -> Callbacks {
     for callback in users {
         callbacks.push(callback);
     }
-    let plain = run.logging.disable_tqdm || !output::has_terminal();
-    callbacks.push(Box::new(Progress::new(if plain {
-        Mode::Lines
-    } else {
-        Mode::Bar
-    })));
+    if run.callbacks.progress {
+        let plain = run.logging.disable_tqdm || !output::has_terminal();
+        callbacks.push(Box::new(Progress::new(if plain {
+            Mode::Lines
+        } else {
+            Mode::Bar
+        })));
+    }
     callbacks
 }
 

@@ -25,6 +25,8 @@ pub enum Reading {
     /// Logits over classes for every token: a label for each word of the text or, if the words are not known, for each
     /// token that is labelled or not padding.
     TokenLabels(Option<WordStarts>),
+    /// Logits over the vocabulary for every token: a token for each that is hidden behind this one.
+    HiddenTokens(i64),
     /// Outputs as they are, by name.
     Raw,
 }
@@ -112,8 +114,36 @@ impl JsonLines {
             (Reading::TokenLabels(starts), 3) if !is_chosen => {
                 self.token_labels(&logits.f_argmax(-1, false)?, (starts, batch))
             }
+            (Reading::HiddenTokens(mask), 3) if !is_chosen => {
+                self.hidden_tokens(logits, (*mask, batch))
+            }
             _ => raw(batch),
         }
+    }
+
+    /// The likeliest token at each hidden position of a row, and its probability.
+    fn hidden_tokens(
+        &self,
+        logits: &Tensor,
+        (mask, batch): (i64, &EvaluationBatch<'_>),
+    ) -> Result<Vec<Map<String, Value>>> {
+        let ids = batch.inputs.get("input_ids");
+        let ids = ids.context("the batch has no input_ids")?;
+        let mut rows = Vec::new();
+        for row in 0..ids.size()[0] {
+            let hidden = ids.f_get(row)?.f_eq(mask)?.f_nonzero()?.f_view([-1])?;
+            let logits = logits.f_get(row)?.f_index_select(0, &hidden)?;
+            let scores = logits.f_softmax(-1, Kind::Float)?;
+            let (scores, best) = scores.f_max_dim(-1, false)?;
+            let best = Vec::<i64>::try_from(best)?;
+            let scores = Vec::<f64>::try_from(scores.f_to_kind(Kind::Double)?)?;
+            let tokens = best.into_iter().map(|id| self.label(id as usize));
+            rows.push(fields([
+                ("tokens", tokens.collect()),
+                ("scores", scores.into()),
+            ]));
+        }
+        Ok(rows)
     }
 
     fn chosen_label(&self, classes: &Tensor) -> Result<Vec<Map<String, Value>>> {

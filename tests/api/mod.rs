@@ -447,3 +447,87 @@ fn the_schedule_of_the_arguments_begins_anew() {
         .collect();
     assert!(rates[0] > 0.009 && rates[23] == 0.0, "{rates:?}");
 }
+
+/// Other arguments take effect in what comes, strategies and evaluation sets included; what was made with the old ones stays.
+#[test]
+fn other_arguments_take_effect() {
+    let _alone = alone();
+    let folder = folder();
+    let mut trainer = Trainer::new(TrainerParts {
+        eval_dataset: vec![(String::new(), data_r())],
+        ..parts(&folder)
+    })
+    .expect("a trainer");
+    let other = || TrainingArguments {
+        evaluation_strategy: "steps".into(),
+        eval_steps: Some(Number(2.0)),
+        logging_steps: Number(3.0),
+        max_steps: 6,
+        per_device_eval_batch_size: 64,
+        ..arguments(&folder)
+    };
+    trained(&mut trainer);
+    let steps = |trainer: &Trainer, name: &str| {
+        let entries = trainer.state().log_history.iter();
+        let entries = entries.filter(|entry| entry.get(name).is_some());
+        entries
+            .map(|entry| entry["step"].as_u64().expect("a step"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&trainer, "eval_loss"), [] as [u64; 0]);
+    trainer.set_args(other()).expect("arguments");
+    trained(&mut trainer);
+    assert_eq!(steps(&trainer, "eval_loss"), [2, 4, 6]);
+    assert_eq!(steps(&trainer, "loss"), [3, 6]);
+    let batches = trainer.state().log_history.iter().rev();
+    let speeds = batches.filter_map(|entry| {
+        Some((
+            entry.get("eval_samples_per_second")?.as_f64()?,
+            entry.get("eval_steps_per_second")?.as_f64()?,
+        ))
+    });
+    for (samples, batches) in speeds {
+        assert!(
+            (samples / batches - 64.0).abs() < 1.0,
+            "{samples} {batches}"
+        );
+    }
+    let smoothed = TrainingArguments {
+        label_smoothing_factor: 0.1,
+        bf16: true,
+        ..other()
+    };
+    let error = trainer.set_args(smoothed).expect_err("refused");
+    let expected =
+        "a trainer cannot change these after it was made: precision, label_smoothing_factor";
+    assert!(told(&error).contains(expected), "{error:#}");
+}
+
+/// An interruption ends the call in progress, with a checkpoint, and not the next one.
+#[test]
+fn an_interruption_ends_one_call() {
+    let _alone = alone();
+    let folder = folder();
+    let mut trainer = Trainer::new(parts(&folder)).expect("a trainer");
+    let interruption = trainer.interruption();
+    interruption.store(true, std::sync::atomic::Ordering::Relaxed);
+    let outcome = trainer.train(Resume::No).expect("trained");
+    assert!(matches!(outcome.end, host::trainer::End::Interrupted(_)));
+    assert_eq!(outcome.global_step, 1);
+    let outcome = trainer.train(Resume::Latest).expect("trained");
+    assert_eq!(outcome.end, host::trainer::End::Completed);
+    assert_eq!(outcome.global_step, 24);
+}
+
+#[test]
+fn a_model_is_saved_wherever_it_is_wanted() {
+    let _alone = alone();
+    let folder = folder();
+    let trainer = Trainer::new(parts(&folder)).expect("a trainer");
+    let other = folder.path().join("models/first");
+    trainer.save_model_to(&other).expect("saved");
+    for name in ["model.safetensors", "training_args.json"] {
+        assert!(other.join(name).is_file(), "{name}");
+    }
+    assert!(!folder.path().join("model.safetensors").exists());
+}

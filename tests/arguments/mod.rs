@@ -6,6 +6,7 @@ mod checkpoints;
 mod data;
 mod evaluation;
 mod logging;
+mod model;
 mod optimizer;
 mod training;
 

@@ -71,6 +71,80 @@ fn what_only_native_architectures_can_is_refused_for_others() {
     );
 }
 
+/// Fields 84 and 87 to 89: what compiles in Python is refused with what there is instead.
+#[test]
+fn compilation_is_refused_where_the_model_has_no_compiled_form() {
+    let inductor = "inductor compiles in Python: make an AOT package of the model there \
+                    (torch._inductor.aoti_compile_and_package) and give it to `host evaluate` or `host predict`, or leave it out";
+    let script =
+        "ts fuses operations of TorchScript files, and the model is a native model; leave it out";
+    let cases = [
+        ("--torch_compile", format!("torch_compile: {inductor}")),
+        ("--torch_compile_mode default", format!("torch_compile_mode: {inductor}")),
+        ("--torch_compile_backend inductor", format!("torch_compile_backend: {inductor}")),
+        ("--torch_compile_backend ts", format!("torch_compile_backend: {script}")),
+        ("--torchdynamo ts", format!("torchdynamo: {script}")),
+        (
+            "--model module.pt --trust_model_code --torch_compile_backend inductor",
+            format!("torch_compile_backend: {inductor}"),
+        ),
+        (
+            "--torch_compile_mode max-autotune",
+            "torch_compile_mode: `max-autotune` is refused: it is a mode of inductor, to be chosen where an AOT package is made; \
+             use one of default"
+                .to_owned(),
+        ),
+        (
+            "--torch_compile_backend onnxrt",
+            "torch_compile_backend: `onnxrt` is refused: it compiles in Python, which this program does without; use one of \
+             eager, ts, inductor"
+                .to_owned(),
+        ),
+        (
+            "--torch_compile_backend cudagraphs",
+            "torch_compile_backend: `cudagraphs` is not available yet: it needs a GPU to try it on; use one of eager, ts, \
+             inductor"
+                .to_owned(),
+        ),
+    ];
+    let host = project();
+    for (line, expected) in cases {
+        check(&host, &format!("{COMPLETE} {line}"), &[&expected]);
+    }
+}
+
+/// An AOT package is machine code without gradients.
+#[test]
+fn packages_are_evaluated_and_not_trained() {
+    let host = project();
+    host.write("m.pt2", "");
+    check(
+        &host,
+        &format!("{COMPLETE} --model m.pt2 --trust_model_code"),
+        &[
+            "model: is an AOT package, which computes no gradients; train the model that it was made of, then evaluate and predict with the package",
+        ],
+    );
+    let evaluate = "evaluate --model m.pt2 --validation_file valid.jsonl --output_dir out";
+    let needs = "needs a model that can be cast, and the type of an AOT package was fixed when it was made; leave it out";
+    check(
+        &host,
+        &format!(
+            "{evaluate} --trust_model_code --bf16 --bf16_full_eval --jit_mode_eval --torch_compile_backend ts"
+        ),
+        &[
+            &format!("bf16: {needs}"),
+            &format!("bf16_full_eval: {needs}"),
+            "jit_mode_eval: freezes a model, and an AOT package is frozen already; leave it out",
+            "torch_compile_backend: ts fuses operations of TorchScript files, and the model is an AOT package; leave it out",
+        ],
+    );
+    let ended = host.run(evaluate);
+    assert_eq!(ended.code, POLICY);
+    let expected = "model: `m.pt2` is an AOT package, which is code and can do whatever you can do; add --trust_model_code if you trust it";
+    assert_eq!(findings(&ended), [expected]);
+}
+
 /// Row 66: a missing device does not hide that two arguments exclude each other.
 #[test]
 fn half_precision_is_checked_as_a_whole() {
@@ -329,7 +403,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "--dtype float16",
-        "dtype: `float16` is not available yet: it needs training on a GPU; use one of float32, float64, bfloat16",
+        "dtype: `float16` is not available yet: it needs a GPU to try it on; use one of float32, float64, bfloat16",
     ),
     (
         "--on_nonfinite ignore",
@@ -523,7 +597,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "--model train.jsonl",
-        "model: `train.jsonl` is neither a model folder nor a TorchScript file (.pt); give the folder it lies in",
+        "model: `train.jsonl` is neither a model folder nor a TorchScript file (.pt) nor an AOT package (.pt2); give the folder it lies in",
     ),
     (
         "--tokenizer_name nowhere",

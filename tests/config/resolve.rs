@@ -20,6 +20,8 @@ fn surroundings(folder: &Path) -> Surroundings {
         settings: None,
         data: None,
         num_threads: 4,
+        has_gpu_driver: false,
+        local_rank: None,
         host_name: "box".to_owned(),
         now: 0,
         hub: HubSurroundings {
@@ -154,10 +156,10 @@ fn paths_are_absolute_and_start_at_their_source() {
             (
                 "",
                 "--model module.pt --trust_model_code",
-                "model.torchscript",
-                json!(true),
+                "model.form",
+                json!("torchscript"),
             ),
-            ("", "", "model.torchscript", json!(false)),
+            ("", "", "model.form", json!("folder")),
             (
                 "",
                 "--record_steps steps.jsonl",

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use host::data::collator::PaddingCollator;
-use host::data::loader::LoaderParts;
+use host::data::loader::Batching;
 use host::data::sampler::{Random, Sequential};
 use host::data::{Batch, Collator, Example, Loader, Sampler, Table, Tokenizer, Value};
 use host::plugin::{Plugin, load};
@@ -131,15 +131,12 @@ fn a_share_of_the_ordinary_tokens_is_hidden_where_rows_are_trained_with() {
 
 fn loader(plugin: &Plugin, workers: usize) -> Loader {
     let sampler: Box<dyn Sampler> = Box::new(Random::new());
-    Loader::new(LoaderParts {
-        dataset: Arc::new(Table::from_examples(&rows(40)).expect("a table")),
-        sampler,
-        collator: collator(plugin),
-        batch_size: 4,
-        drop_last: false,
+    let table = Table::from_examples(&rows(40)).expect("a table");
+    let batching = Batching {
         workers,
-    })
-    .expect("a loader")
+        ..Batching::new(collator(plugin), 4)
+    };
+    Loader::new((Arc::new(table), sampler), batching).expect("a loader")
 }
 
 /// Two epochs from a seed.
@@ -188,15 +185,13 @@ fn what_is_drawn_follows_from_the_batch_whoever_makes_it() {
 fn evaluation_sets_are_made_by_the_plugin_too() {
     let _alone = alone();
     let plugin = plugin(&json!({"probability": 0.5}));
-    let mut loader = Loader::new(LoaderParts {
-        dataset: Arc::new(Table::from_examples(&rows(6)).expect("a table")),
-        sampler: Box::new(Sequential),
-        collator: plugin.collators().expect("a collator")(false),
-        batch_size: 4,
-        drop_last: false,
+    let table = Table::from_examples(&rows(6)).expect("a table");
+    let batching = Batching {
         workers: 2,
-    })
-    .expect("a loader");
+        ..Batching::new(plugin.collators().expect("a collator")(false), 4)
+    };
+    let order = (Arc::new(table) as _, Box::new(Sequential) as _);
+    let mut loader = Loader::new(order, batching).expect("a loader");
     let sizes = loader.epoch().expect("an epoch").map(|loaded| {
         let batch = loaded.expect("a batch").batch;
         batch.get("input_ids").expect("ids").size()

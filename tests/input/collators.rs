@@ -172,10 +172,6 @@ fn collators_that_do_not_fit_are_refused() {
         ("--plm_probability 0", "plm_probability: 0 is out of range"),
         ("--max_span_length 0", "max_span_length: 0 is too small"),
         ("--data_collator seq3seq", "did you mean `seq2seq`?"),
-        (
-            "--task masked-lm --do_predict --test_file rows.jsonl",
-            "task: masked-lm guesses hidden tokens and predicts nothing of whole rows",
-        ),
     ] {
         let ended = end(masked(&host, &format!("{train} {words}")));
         assert_eq!(ended.code, Some(2), "{words}: {}", ended.stderr);
@@ -204,4 +200,53 @@ fn collators_that_do_not_fit_are_refused() {
         "{}",
         ended.stderr
     );
+}
+
+/// A folder that was saved with the head of a masked language model is evaluated with it, asked for or not.
+#[test]
+fn what_is_evaluated_has_the_head_that_it_was_saved_with() {
+    let loss = |words: &str| {
+        let host = Host::new();
+        toy(&host, 32);
+        let line = format!("evaluate --validation_file rows.jsonl {words}");
+        host.succeeds(masked(&host, &line));
+        read(&host.path("out/eval_results.json"))["eval_loss"].clone()
+    };
+    assert_eq!(loss(""), loss("--task masked-lm"));
+}
+
+/// What stands hidden in the rows is guessed, and no more is hidden.
+#[test]
+fn hidden_tokens_are_predicted() {
+    let host = Host::new();
+    let vocabulary =
+        fs::read_to_string(fixture("golden/init_toy/vocab.txt")).expect("the vocabulary");
+    let word = vocabulary
+        .lines()
+        .find(|word| word.len() > 2 && word.chars().all(char::is_alphabetic));
+    let word = word.expect("a word");
+    let rows = [format!("{word} [MASK] {word} [MASK]"), word.to_owned()];
+    let rows = rows.map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+    host.write("rows.jsonl", &rows.concat());
+    let predict = |words: &str| {
+        let line = format!("predict --test_file rows.jsonl {words}");
+        host.succeeds(masked(&host, &line));
+        let text = fs::read_to_string(host.path("out/predictions.jsonl")).expect("predictions");
+        let rows = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        rows.collect::<Vec<Value>>()
+    };
+    let found = predict("");
+    let tokens = found[0]["tokens"].as_array().expect("tokens");
+    assert_eq!(tokens.len(), 2, "{found:?}");
+    for token in tokens {
+        let token = token.as_str().expect("a token");
+        assert!(vocabulary.lines().any(|known| known == token), "{token}");
+    }
+    for score in found[0]["scores"].as_array().expect("scores") {
+        assert!((0.0..=1.0).contains(&score.as_f64().expect("a number")));
+    }
+    assert_eq!(found[1]["tokens"], serde_json::json!([]));
+    assert_eq!(predict("--streaming"), found, "streamed or not");
 }

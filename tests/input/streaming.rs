@@ -281,3 +281,30 @@ fn memory_does_not_grow_with_the_file() {
     );
     assert!(streamed + (40 << 20) < held, "{streamed} {held}");
 }
+
+/// A run that had nothing to train on did not succeed.
+#[test]
+fn training_data_without_a_batch_are_an_error() {
+    let host = Host::new();
+    host.write("empty.jsonl", "");
+    host.write("one.jsonl", "{\"input_x\": 1.0, \"label\": 1.0}\n");
+    for words in [
+        "--train_file empty.jsonl",
+        "--train_file one.jsonl --dataloader_drop_last",
+    ] {
+        let ended = end(line(
+            &host,
+            &format!("train --streaming --max_steps 3 {words}"),
+        ));
+        assert_ne!(ended.code, Some(0), "{words}: {}", ended.stderr);
+        assert!(!host.path("out/model.safetensors").exists(), "{words}");
+    }
+    assert!(
+        end(line(
+            &host,
+            "train --streaming --max_steps 3 --train_file one.jsonl --dataloader_drop_last"
+        ))
+        .stderr
+        .contains("the training data yielded no batch")
+    );
+}

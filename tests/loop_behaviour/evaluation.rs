@@ -165,3 +165,49 @@ fn row_57_metrics_see_the_main_input_only_if_asked() {
         "metrics are to see the input \"pixels\", but the batch has only x, labels"
     );
 }
+
+/// Counts the batches it holds on the device.
+struct Holding(f64, f64);
+
+impl Metric for Holding {
+    fn name(&self) -> &str {
+        "holding"
+    }
+
+    fn reset(&mut self, _dataset: &str) -> Result<()> {
+        *self = Self(0.0, 0.0);
+        Ok(())
+    }
+
+    fn update(&mut self, _batch: &EvaluationBatch<'_>) -> Result<()> {
+        self.0 += 1.0;
+        self.1 = self.1.max(self.0);
+        Ok(())
+    }
+
+    fn to_host(&mut self) -> Result<()> {
+        self.0 = 0.0;
+        Ok(())
+    }
+
+    fn compute(&mut self) -> Result<Vec<(String, f64)>> {
+        Ok(vec![
+            ("most".to_owned(), self.1),
+            ("left".to_owned(), self.0),
+        ])
+    }
+}
+
+/// Field 11: what a metric keeps moves to main memory every so many batches.
+#[test]
+fn outputs_are_brought_to_the_host_in_time() {
+    for (steps, most, left) in [(None, 8.0, 8.0), (Some(3), 3.0, 2.0), (Some(1), 1.0, 0.0)] {
+        let metrics = evaluated(Play {
+            eval_accumulation_steps: steps,
+            metrics: vec![Box::new(Holding(0.0, 0.0))],
+            ..Play::default()
+        });
+        let found = ["eval_most", "eval_left"].map(|name| value(&metrics, name));
+        assert_eq!(found, [Some(most), Some(left)], "{steps:?}");
+    }
+}

@@ -13,7 +13,7 @@ use host::callback::{
     EventKind, Schedule, TrainerState,
 };
 use host::data::collator::DefaultCollator;
-use host::data::loader::LoaderParts;
+use host::data::loader::Batching;
 use host::data::sampler::{Random, Sequential};
 use host::data::{Batch, Example, Loader, Sampler, Table, Value};
 use host::loss::ModelLoss;
@@ -280,6 +280,7 @@ pub struct Play {
     pub memory_metrics: bool,
     pub loss_only: bool,
     pub include_inputs: bool,
+    pub eval_accumulation_steps: Option<usize>,
     pub main_input: &'static str,
     pub metric: &'static [f64],
     pub metrics: Vec<Box<dyn Metric>>,
@@ -329,6 +330,7 @@ impl Default for Play {
             memory_metrics: false,
             loss_only: false,
             include_inputs: false,
+            eval_accumulation_steps: None,
             main_input: "x",
             metric: &[],
             metrics: Vec::new(),
@@ -462,14 +464,14 @@ impl Play {
     }
 
     fn loader(&self, dataset: Arc<Table>, sampler: Box<dyn Sampler>) -> Loader {
-        Loader::new(LoaderParts {
-            dataset,
-            sampler,
-            collator: Box::new(DefaultCollator),
-            batch_size: self.batch_size,
-            drop_last: self.drop_last,
-            workers: self.workers,
-        })
+        Loader::new(
+            (dataset, sampler),
+            Batching {
+                drop_last: self.drop_last,
+                workers: self.workers,
+                ..Batching::new(Box::new(DefaultCollator), self.batch_size)
+            },
+        )
         .expect("a loader")
     }
 
@@ -597,6 +599,8 @@ impl Play {
             }),
             save_total_limit: self.total_limit,
             stop_on_disk_full: true,
+            ignore_keys: None,
+            eval_accumulation_steps: self.eval_accumulation_steps,
             prediction_loss_only: self.loss_only,
             include_inputs: self.include_inputs,
             jit_mode_eval: false,

@@ -1,6 +1,7 @@
 //! Arguments that change how a run computes or what it measures, through the real program: half precision, recomputation,
 //! determinism, the watch for numbers that are not finite, memory and tokens.
 
+mod compiled;
 mod memory;
 mod numbers;
 

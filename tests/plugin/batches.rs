@@ -241,7 +241,7 @@ fn rows_are_seen_as_what_they_are() {
 
 #[test]
 fn a_row_that_the_host_refuses_is_named_by_its_file() {
-    use host::data::loader::LoaderParts;
+    use host::data::loader::Batching;
     use host::data::sampler::Sequential;
     use host::data::{Loader, Table};
     let row = |values: Value| Example {
@@ -254,15 +254,13 @@ fn a_row_that_the_host_refuses_is_named_by_its_file() {
     ];
     let plugin = hostile("bad-row", &[]);
     let _alone = crate::loop_behaviour::stage::alone();
-    let mut loader = Loader::new(LoaderParts {
-        dataset: std::sync::Arc::new(Table::from_examples(&rows).expect("a table")),
-        sampler: Box::new(Sequential),
-        collator: collator(&plugin),
-        batch_size: 3,
-        drop_last: false,
+    let table = Table::from_examples(&rows).expect("a table");
+    let batching = Batching {
         workers: 2,
-    })
-    .expect("a loader");
+        ..Batching::new(collator(&plugin), 3)
+    };
+    let order = (std::sync::Arc::new(table) as _, Box::new(Sequential) as _);
+    let mut loader = Loader::new(order, batching).expect("a loader");
     let error = loader
         .epoch()
         .expect("an epoch")

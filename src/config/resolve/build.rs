@@ -7,11 +7,10 @@ use serde_json::{Map, Value};
 
 use super::super::arguments::FIELDS;
 use super::super::run::{
-    Collation, Data, Dtype, Evaluation, FileSet, Logging, Model, OnDiskFull, OnNonfinite,
-    Optimizer, Plugin, ReportTo, Resume, Run, Saving, Strategy, Train, is_secret,
+    Collation, Data, Device, Dtype, Evaluation, FileSet, Logging, Model, ModelForm, OnDiskFull,
+    OnNonfinite, Optimizer, Plugin, ReportTo, Resume, Run, Saving, Strategy, Train, is_secret,
 };
 use super::super::setting::{NamedPath, ResumeFrom, quoted};
-use super::paths::is_torchscript;
 use super::{Draft, Resolved};
 use crate::error::Failure;
 
@@ -39,12 +38,19 @@ impl Draft<'_> {
             model: self.model()?,
             data: self.data()?,
             train: self.train()?,
+            device: match self.may_use_gpu() {
+                true => Device::GpuIfUsable {
+                    local_rank: self.surroundings.local_rank,
+                },
+                false => Device::Cpu,
+            },
             precision: self.precision(),
             optimizer: self.optimizer()?,
             evaluation: self.evaluation()?,
             logging: self.logging()?,
             saving: self.saving()?,
             hub: self.hub()?,
+            callbacks: self.builtin_callbacks(),
             plugins,
             plugin_cache: self
                 .surroundings
@@ -62,14 +68,16 @@ impl Draft<'_> {
 
     fn model(&self) -> Result<Model> {
         let arguments = &self.arguments;
-        let path = match (&arguments.model, self.input.supplied) {
-            (Some(location), _) if self.on_hub(location).is_some() => location.path.clone(),
-            (Some(location), _) => self.absolute(&location.path),
+        let path = match (self.model_path(), self.input.supplied) {
+            (Some(path), _) if self.is_model_on_hub() => path,
+            (Some(path), _) => self.absolute(&path),
             (None, Some(_)) => PathBuf::new(),
             (None, None) => bail!("no model"),
         };
         Ok(Model {
-            torchscript: !path.is_dir() && is_torchscript(&path),
+            form: self.model_form().unwrap_or(ModelForm::Folder),
+            compilation: self.compilation()?,
+            is_new: arguments.model.is_none() && arguments.config_name.is_some(),
             path,
             repository: self.repository(arguments.model.as_ref()),
             dtype: match arguments.dtype.as_str() {
@@ -117,6 +125,7 @@ impl Draft<'_> {
                 max_span_length: usize::try_from(arguments.max_span_length)?,
             },
             num_workers: usize::try_from(arguments.dataloader_num_workers)?,
+            pin_memory: arguments.dataloader_pin_memory,
             data_seed: arguments.data_seed.map(u64::try_from).transpose()?,
         })
     }
@@ -197,6 +206,7 @@ impl Draft<'_> {
             delay: arguments.eval_delay.map_or(0.0, |delay| delay.0),
             batch_size: usize::try_from(arguments.per_device_eval_batch_size)?,
             accumulation_steps: count(arguments.eval_accumulation_steps)?,
+            ignore_keys: arguments.ignore_keys.clone(),
             prediction_loss_only: arguments.prediction_loss_only,
             jit_mode_eval: arguments.jit_mode_eval,
             include_inputs: arguments.include_inputs_for_metrics,
@@ -303,6 +313,6 @@ fn unsettled(wrong: Vec<String>) -> anyhow::Error {
     Failure::usage(wrong.join("; ")).into()
 }
 
-fn unknown(field: &str, value: &str) -> anyhow::Error {
+pub(super) fn unknown(field: &str, value: &str) -> anyhow::Error {
     Failure::usage(format!("{field}: {} is not a choice", quoted(value))).into()
 }

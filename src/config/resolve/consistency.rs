@@ -9,13 +9,6 @@ impl Draft<'_> {
     pub(super) fn check_consistency(&mut self) {
         self.check_evaluation();
         self.check_streaming();
-        let predicts = self.arguments.do_predict;
-        if predicts && self.arguments.task.as_deref() == Some("masked-lm") {
-            self.contradict(
-                &["task", "do_predict"],
-                "masked-lm guesses hidden tokens and predicts nothing of whole rows; train or evaluate it",
-            );
-        }
         if self.is_training() {
             self.check_best_metric();
             self.check_best_model();

@@ -5,6 +5,8 @@
 //! take effect, so what goes to `training_args.json` is what the run did.
 
 mod build;
+mod callbacks;
+mod compilation;
 mod consistency;
 mod hub;
 mod locked;
@@ -45,9 +47,11 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.check_precision();
     draft.check_debug();
     draft.check_native();
+    draft.check_compilation();
     draft.check_paths();
     draft.check_hub();
     let plugins = draft.plugins();
+    draft.note_unseen_inputs(plugins.is_empty());
     draft.finish(plugins)
 }
 
@@ -99,6 +103,16 @@ impl Draft<'_> {
         }
     }
 
+    /// The built-in metrics look at no inputs.
+    fn note_unseen_inputs(&mut self, has_no_plugins: bool) {
+        let is_program = self.input.supplied.is_some();
+        if self.arguments.include_inputs_for_metrics && has_no_plugins && !is_program {
+            self.notes.push(
+                "include_inputs_for_metrics has no effect: no plugin sees the inputs".to_owned(),
+            );
+        }
+    }
+
     fn is_given(&self, field: &str) -> bool {
         self.input.is_given(field)
     }
@@ -111,6 +125,7 @@ impl Draft<'_> {
     fn replace_deprecated(&mut self) {
         self.replace_backend();
         self.replace_hub_names();
+        self.replace_dynamo();
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
             self.notes
@@ -145,6 +160,8 @@ impl Draft<'_> {
 
     /// Absent values that follow from others, in the reference's order.
     fn complete(&mut self) {
+        self.complete_compilation();
+        self.complete_callbacks();
         let command = self.command;
         let has_validation = !self.arguments.validation_file.is_empty();
         let wants_evaluation =

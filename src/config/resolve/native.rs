@@ -1,8 +1,8 @@
 //! What only native architectures can do, and the words of `debug` (field 69).
 
+use super::super::run::ModelForm;
 use super::super::setting::quoted;
 use super::Draft;
-use super::paths::is_torchscript;
 
 /// The watch for numbers that are not finite.
 const WATCH: &str = "underflow_overflow";
@@ -34,11 +34,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn check_native(&mut self) {
-        let Some(model) = &self.arguments.model else {
-            return;
-        };
-        let path = self.absolute(&model.path);
-        if path.is_dir() || !is_torchscript(&path) || !self.is_training() {
+        if self.model_form() != Some(ModelForm::Torchscript) || !self.is_training() {
             return;
         }
         let needs = [

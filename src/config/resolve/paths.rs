@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 
 use super::super::hub::DatasetFile;
 use super::super::input::Supplied;
-use super::super::run::Command;
+use super::super::run::{Command, ModelForm};
 use super::super::setting::{Location, ResumeFrom, quoted};
 use super::Draft;
 use crate::checkpoint::layout;
@@ -16,6 +16,10 @@ use crate::checkpoint::layout;
 /// What only the commands do: a program hands over rows, collators and batches that fit.
 const FOR_THE_COMMAND: &[&str] = &[
     "auto_find_batch_size",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
+    "torchdynamo",
     "streaming",
     "data_collator",
     "mlm",
@@ -37,6 +41,8 @@ const FOR_THE_COMMAND: &[&str] = &[
 
 /// Endings of TorchScript files.
 const TORCHSCRIPT: &[&str] = &["pt", "pth", "ts"];
+/// Ending of AOT packages.
+const PACKAGE: &str = "pt2";
 
 impl Draft<'_> {
     pub(super) fn check_paths(&mut self) {
@@ -47,36 +53,67 @@ impl Draft<'_> {
         self.check_resume();
     }
 
+    /// What the model is by its name; `None`: there is none, or a program hands it over.
+    pub(super) fn model_form(&self) -> Option<ModelForm> {
+        form(&self.absolute(&self.model_path()?))
+    }
+
+    /// Where the model is read from, or only its configuration.
+    pub(super) fn model_path(&self) -> Option<PathBuf> {
+        let arguments = &self.arguments;
+        let model = arguments.model.as_ref().map(|model| &model.path);
+        model.or(arguments.config_name.as_ref()).cloned()
+    }
+
+    /// The model is a repository of the Hub.
+    pub(super) fn is_model_on_hub(&self) -> bool {
+        let model = self.arguments.model.as_ref();
+        model.is_some_and(|model| self.on_hub(model).is_some())
+    }
+
     pub(super) fn absolute(&self, path: &Path) -> PathBuf {
         self.surroundings.absolute(path)
     }
 
     fn check_model(&mut self) {
         self.check_revision();
-        if self.input.supplied.is_some() {
-            if self.arguments.model.is_some() {
-                self.wrong(
-                    "model",
-                    "has no effect: the program hands the model over; leave it out",
-                );
+        let given = (
+            self.arguments.model.clone(),
+            self.arguments.config_name.clone(),
+        );
+        let (field, written) = match given {
+            (Some(written), None) => ("model", written),
+            (None, Some(written)) => ("config_name", written.into()),
+            (Some(_), Some(_)) => {
+                let text = "draws all weights anew, and model has weights; leave one of them out";
+                self.contradict(&["config_name", "model"], text);
+                return;
             }
-            return;
-        }
-        let Some(written) = self.arguments.model.clone() else {
-            self.missing(
-                "model",
-                "give a model folder, OWNER/NAME on the Hub, or a TorchScript file",
+            (None, None) if self.input.supplied.is_some() => return,
+            (None, None) => {
+                let text = "give a model folder, OWNER/NAME on the Hub, or a TorchScript file";
+                self.missing("model", text);
+                return;
+            }
+        };
+        if self.input.supplied.is_some() {
+            self.wrong(
+                field,
+                "has no effect: the program hands the model over; leave it out",
             );
             return;
-        };
-        if let Some(name) = self.on_hub(&written) {
-            // What is published names the repository, not the folder that it is not.
-            self.arguments.model = Some(Location::on_hub(name));
-            return;
         }
-        let written = written.path;
-        let path = self.absolute(&written);
-        let shown = shown(&written);
+        match (field, self.on_hub(&written)) {
+            ("config_name", _) => self.check_config_name(&written.path),
+            // What is published names the repository, not the folder that it is not.
+            (_, Some(name)) => self.arguments.model = Some(Location::on_hub(name)),
+            (_, None) => self.check_model_path(&written.path),
+        }
+    }
+
+    fn check_model_path(&mut self, written: &Path) {
+        let path = self.absolute(written);
+        let shown = shown(written);
         match fs::metadata(&path) {
             Err(error) => self.wrong(
                 "model",
@@ -97,17 +134,30 @@ impl Draft<'_> {
                     );
                 }
             }
-            Ok(_) if !is_torchscript(&path) => {
-                self.wrong("model", format!("{shown} is neither a model folder nor a TorchScript file (.pt); give the folder it lies in"));
-            }
-            Ok(_) if !self.arguments.trust_model_code => {
-                let text = format!(
-                    "{shown} is a TorchScript file, which is code and can do whatever you can do; add --trust_model_code if you trust it"
-                );
-                self.findings
-                    .power("model", self.input.places.get("model"), &text);
-            }
-            Ok(_) => self.check_readable("model", &written),
+            Ok(_) => match form(&path) {
+                None => self.wrong("model", format!("{shown} is neither a model folder nor a TorchScript file (.pt) nor an AOT package (.pt2); give the folder it lies in")),
+                Some(form) if !self.arguments.trust_model_code => {
+                    let text = format!(
+                        "{shown} is {}, which is code and can do whatever you can do; add --trust_model_code if you trust it",
+                        described(form)
+                    );
+                    self.findings
+                        .power("model", self.input.places.get("model"), &text);
+                }
+                Some(_) => self.check_readable("model", written),
+            },
+        }
+    }
+
+    /// A configuration without weights, which only training gives.
+    fn check_config_name(&mut self, written: &Path) {
+        let (path, shown) = (self.absolute(written), shown(written));
+        if !self.is_training() {
+            let text = "draws all weights anew, and only training makes something of them; give a model with --model";
+            self.wrong("config_name", text);
+        } else if !path.join(layout::CONFIG).is_file() {
+            let text = format!("{shown} is no folder with {}; give one", layout::CONFIG);
+            self.wrong("config_name", text);
         }
     }
 
@@ -393,11 +443,25 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a file's name says that it is a TorchScript module.
-pub(super) fn is_torchscript(path: &Path) -> bool {
-    path.extension()
-        .and_then(|ending| ending.to_str())
-        .is_some_and(|ending| TORCHSCRIPT.contains(&ending))
+/// What a folder or a file is by its name; `None`: no model.
+pub(super) fn form(path: &Path) -> Option<ModelForm> {
+    if path.is_dir() {
+        return Some(ModelForm::Folder);
+    }
+    match path.extension()?.to_str()? {
+        PACKAGE => Some(ModelForm::Package),
+        ending if TORCHSCRIPT.contains(&ending) => Some(ModelForm::Torchscript),
+        _ => None,
+    }
+}
+
+/// A form in a message.
+pub(super) fn described(form: ModelForm) -> &'static str {
+    match form {
+        ModelForm::Folder => "a native model",
+        ModelForm::Torchscript => "a TorchScript file",
+        ModelForm::Package => "an AOT package",
+    }
 }
 
 /// What an output folder holds.

@@ -7,6 +7,11 @@ use super::Draft;
 const NEEDS_GPU: &str = "can only be used on a GPU, and this run is on the CPU";
 
 impl Draft<'_> {
+    /// Whether the run may be on a GPU; whether libtorch can use it only the engine can know, which checks again.
+    pub(super) fn may_use_gpu(&self) -> bool {
+        self.surroundings.has_gpu_driver && !self.arguments.use_cpu
+    }
+
     /// The deprecated name of half_precision_backend wins, as in the reference.
     pub(super) fn replace_backend(&mut self) {
         if self.arguments.fp16_backend != "auto" {
@@ -42,15 +47,16 @@ impl Draft<'_> {
             let text = "autocast leaves float64 as it is; use dtype float32, or leave bf16 out";
             self.contradict(&["bf16", "dtype"], text);
         }
+        let on_cpu = !self.may_use_gpu();
         for (name, is_given) in [("fp16", fp16), ("fp16_full_eval", full.1)] {
-            if is_given {
+            if is_given && on_cpu {
                 self.wrong(
                     name,
                     format!("float16 {NEEDS_GPU}; use {}", name.replace("fp16", "bf16")),
                 );
             }
         }
-        if self.arguments.tf32 == Some(true) {
+        if self.arguments.tf32 == Some(true) && on_cpu {
             self.wrong("tf32", format!("TF32 {NEEDS_GPU}; leave it out"));
         }
         if !fp16 && (apex || cuda) && !(bf16 && apex) {

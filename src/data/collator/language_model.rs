@@ -310,20 +310,23 @@ pub(super) mod tests {
     /// The worker rule of field 54, as real worker processes recorded it.
     #[test]
     fn masks_of_workers_are_the_references() {
-        use crate::data::loader::{Loader, LoaderParts};
+        use crate::data::loader::{Batching, Loader};
         use crate::data::{Table, sampler::Sequential};
         let case = recorded("workers");
         let rows = case["rows"].as_array().expect("rows").iter();
         let rows: Vec<Example> = rows.map(|row| example(tokens(ids(row)))).collect();
-        let parts = LoaderParts {
-            dataset: std::sync::Arc::new(Table::from_examples(&rows).expect("a table")),
-            sampler: Box::new(Sequential),
-            collator: Box::new(masked(0.15, None)),
-            batch_size: 2,
-            drop_last: false,
+        let batching = Batching {
             workers: 2,
+            ..Batching::new(Box::new(masked(0.15, None)), 2)
         };
-        let mut loader = Loader::new(parts).expect("a loader");
+        let mut loader = Loader::new(
+            (
+                std::sync::Arc::new(Table::from_examples(&rows).expect("a table")),
+                Box::new(Sequential),
+            ),
+            batching,
+        )
+        .expect("a loader");
         seeded(42, || {
             for (index, batch) in loader.epoch().expect("an epoch").enumerate() {
                 let batch = batch.expect("a batch").batch;

@@ -47,7 +47,7 @@ impl Head {
         let width = shape.hidden_size;
         if blueprint.task == Task::MaskedLm {
             let transform = format!("{PREDICTIONS}.transform");
-            return Ok(Self::MaskedLm {
+            let head = Self::MaskedLm {
                 bias: source.bias(&format!("{PREDICTIONS}.bias"), shape.vocab_size)?,
                 transform: source.linear(&format!("{transform}.dense"), width, width)?,
                 activation: Activation::parse(&shape.hidden_act)?,
@@ -56,7 +56,9 @@ impl Head {
                     width,
                     shape.layer_norm_eps,
                 )?,
-            });
+            };
+            source.tied_linear(&format!("{PREDICTIONS}.decoder"), shape.vocab_size, width);
+            return Ok(head);
         }
         let pooler = match blueprint.task {
             Task::SequenceClassification => {
@@ -138,6 +140,7 @@ mod tests {
     fn loaded(path: PathBuf, task: Option<Task>) -> Loaded {
         load(&LoadOptions {
             path,
+            is_new: false,
             task,
             kind: Kind::Float,
             num_labels: None,
