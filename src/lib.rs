@@ -34,6 +34,7 @@
 //! | 4 | `plugin` | WebAssembly: engine, instances, limits, tensors, one adapter for each hook |
 //! | 2 | [`data`] [`model`] [`loss`] [`optim`] [`metric`] [`callback`] [`report`] | a trait and its built-ins each |
 //! | 2 | [`amp`] | mixed precision: autocast, the scale of losses |
+//! | 2 | `hub` | models and data sets from the Hugging Face Hub, uploads to it on their own thread |
 //! | 1 | [`checkpoint`] | tensors and JSON into folders that are complete or absent; no models |
 //! | 0 | [`torch`] [`error`] | the C++ bridge; failures and exit codes |
 //!
@@ -77,6 +78,8 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod loss;
 pub mod metric;
 pub mod model;

@@ -8,6 +8,8 @@ mod config;
 mod examples;
 mod fidelity;
 mod hooks;
+#[cfg(feature = "hub")]
+mod hub;
 mod input;
 mod loop_behaviour;
 mod modes;

@@ -49,7 +49,21 @@ impl Host {
             .arg(subcommand)
             .current_dir(self.folder())
             .env("OMP_NUM_THREADS", "1")
+            .env("HF_HOME", self.path(".hf"))
             .stdin(Stdio::null());
+        // Who runs the tests may be logged in.
+        for name in [
+            "HF_TOKEN",
+            "HUGGING_FACE_HUB_TOKEN",
+            "HF_TOKEN_PATH",
+            "HF_ENDPOINT",
+            "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+        ] {
+            command.env_remove(name);
+        }
         command
     }
 

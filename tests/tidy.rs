@@ -21,6 +21,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trainer", 4),
     ("plugin", 4),
     ("amp", 2),
+    ("hub", 2),
     ("data", 2),
     ("model", 2),
     ("loss", 2),

@@ -27,8 +27,9 @@ use crate::optim::{LrScheduler, Optimizer, ParameterGroup, groups};
 use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
+use crate::wire::hub::{Origin, Pushing};
 use crate::wire::plugins::{self, Plugins};
-use crate::wire::{self, inputs, parts, train};
+use crate::wire::{self, card, inputs, parts, train};
 
 /// Makes a model; called with the generators seeded.
 pub type MakeModel = Box<dyn FnMut() -> Result<Box<dyn Model>>>;
@@ -77,6 +78,8 @@ pub struct TrainerParts {
     pub preprocess_logits_for_metrics: Vec<Box<dyn LogitsProcessor>>,
     /// `compute_loss`; `None`: the model's own, or label smoothing if the arguments ask for it.
     pub compute_loss: Option<Box<dyn Loss>>,
+    /// Folders, the Hub and its token, the time; `None`: those of this process.
+    pub surroundings: Option<Surroundings>,
 }
 
 impl TrainerParts {
@@ -94,6 +97,7 @@ impl TrainerParts {
             optimizers: None,
             preprocess_logits_for_metrics: Vec::new(),
             compute_loss: None,
+            surroundings: None,
         }
     }
 }
@@ -113,6 +117,8 @@ pub struct Trainer {
     train_dataset: Option<Arc<dyn Dataset>>,
     interrupted: Arc<AtomicBool>,
     plugins: Plugins,
+    surroundings: Surroundings,
+    pushing: Pushing,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -131,7 +137,8 @@ impl Trainer {
         let supplied = Supplied {
             evaluation_data: !parts.eval_dataset.is_empty(),
         };
-        let run = resolved(parts.args, supplied)?;
+        let surroundings = parts.surroundings.map_or_else(Surroundings::read, Ok)?;
+        let run = resolved(parts.args, supplied, &surroundings)?;
         let plugins = Plugins::load(&run, None)?;
         wire::set_modes(&run)?;
         torch::manual_seed(run.train.seed)?;
@@ -148,8 +155,7 @@ impl Trainer {
         let loaders = Loaders::new(&run, &*model, (collators, tokenizer));
         let evaluation = loaders.evaluation(&run, parts.eval_dataset)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        let mut callbacks = plugins.callbacks();
-        callbacks.extend(parts.callbacks);
+        let callbacks = joined(plugins.callbacks(), parts.callbacks);
         let trainer_parts = Parts {
             loss: loss(parts.compute_loss, &plugins, (&run, &*model))?,
             metrics: joined(plugins.metrics(), parts.compute_metrics),
@@ -168,8 +174,10 @@ impl Trainer {
             model,
         };
         let config = parts::config(&run, loaders.companions());
+        let mut trainer = trainer::Trainer::new(config, trainer_parts)?;
+        let pushing = Pushing::begin(&run, trainer.callbacks_mut())?;
         Ok(Self {
-            trainer: trainer::Trainer::new(config, trainer_parts)?,
+            trainer,
             supplied,
             training: None,
             model_init,
@@ -179,14 +187,17 @@ impl Trainer {
             train_dataset: parts.train_dataset,
             interrupted,
             plugins,
+            surroundings,
+            pushing,
             run,
         })
     }
 
     /// Other arguments for what comes: seed, epochs, steps, batch size of training, rates, intervals, checkpoints. What was
-    /// made at construction stays: model and optimizer, loss, strategies, evaluation sets, plugins, modes of libtorch.
+    /// made at construction stays: model and optimizer, loss, strategies, evaluation sets, plugins, modes of libtorch, and where
+    /// the Hub is.
     pub fn set_args(&mut self, args: TrainingArguments) -> Result<()> {
-        self.run = resolved(args, self.supplied)?;
+        self.run = resolved(args, self.supplied, &self.surroundings)?;
         self.trainer
             .set_config(parts::config(&self.run, self.loaders.companions()));
         Ok(())
@@ -220,6 +231,7 @@ impl Trainer {
             "failed"
         };
         self.trainer.finish_reports(status);
+        self.pushing.wait(&self.interrupted);
         outcome
     }
 
@@ -296,9 +308,36 @@ impl Trainer {
         }
     }
 
-    /// Weights, configuration, tokenizer and arguments into the output folder.
+    /// Weights, configuration, tokenizer and arguments into the output folder; with `push_to_hub` also the model card, and all
+    /// of it to the Hub, as "Model save".
     pub fn save_model(&self) -> Result<()> {
-        self.trainer.save_model()
+        self.trainer.save_model()?;
+        if self.run.pushes() {
+            self.create_model_card()?;
+            self.pushing.model_saved();
+        }
+        Ok(())
+    }
+
+    /// The model card into the output folder, unless people have made the one that is there theirs.
+    pub fn create_model_card(&self) -> Result<()> {
+        let facts = card::facts(&self.run, &Origin::default(), None);
+        card::write(&facts, (&self.run, &self.trainer))
+    }
+
+    /// Saves the model with its card, uploads it as "End of training", and waits for all uploads. The argument `push_to_hub`
+    /// must be set, because the repository is made at construction.
+    pub fn push_to_hub(&self) -> Result<()> {
+        if !self.run.pushes() {
+            return Err(
+                Failure::usage("push_to_hub requires the argument push_to_hub")
+                    .hint("set it in TrainingArguments")
+                    .into(),
+            );
+        }
+        self.trainer.save_model()?;
+        self.create_model_card()?;
+        self.pushing.finish(&self.interrupted)
     }
 
     /// `trainer_state.json` into the output folder.
@@ -412,9 +451,13 @@ fn default_loss(run: &Run, model: &dyn Model) -> Box<dyn Loss> {
     loss::for_model(model, &settings)
 }
 
-fn resolved(args: TrainingArguments, supplied: Supplied) -> Result<Run> {
+fn resolved(
+    args: TrainingArguments,
+    supplied: Supplied,
+    surroundings: &Surroundings,
+) -> Result<Run> {
     let input = Input::of_program(args, supplied);
-    let resolved = resolve(Command::Train, &input, &Surroundings::read()?)?;
+    let resolved = resolve(Command::Train, &input, surroundings)?;
     for note in resolved.notes {
         tracing::info!("{note}");
     }

@@ -241,10 +241,11 @@ pub fn clean_staging(output_dir: &Path) -> Result<()> {
         let path = output_dir.join(&name);
         if is_folder
             && (layout::staging_step(&name).is_some()
-                || name.starts_with(layout::MODEL_STAGING_PREFIX))
+                || name.starts_with(layout::MODEL_STAGING_PREFIX)
+                || name.starts_with(layout::UPLOAD_PREFIX))
         {
             tracing::info!(
-                "removing {}, left by a save that did not end",
+                "removing {}, left by a save or an upload that did not end",
                 path.display()
             );
             remove_folder(&path);
@@ -499,6 +500,7 @@ mod tests {
             ".checkpoint-5.12-0-aa",
             ".checkpoint-6.12-1-ab",
             ".model-12-2-ac",
+            ".upload-12-0",
         ];
         let others = [
             ".checkpoint-",

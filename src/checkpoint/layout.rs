@@ -64,6 +64,10 @@ pub const REPLACED_MARK: &str = "replaced-";
 pub const MODEL_STAGING_PREFIX: &str = ".model-";
 /// Prefix of a single file that is being written, beside its place.
 pub const WRITING_PREFIX: &str = ".writing-";
+/// Prefix of a folder with the files of an upload, in the output folder.
+pub const UPLOAD_PREFIX: &str = ".upload-";
+/// The model card: what the model is, for people.
+pub const MODEL_CARD: &str = "README.md";
 /// Prefix of a damaged checkpoint that was put aside.
 pub const QUARANTINE_PREFIX: &str = "damaged-checkpoint-";
 /// What reporters want to find again when a run is resumed.

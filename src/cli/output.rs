@@ -13,9 +13,13 @@ use std::sync::Once;
 use anyhow::{Context, Result};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Kind, hints_of, kind_of, told, without_frames};
 
@@ -95,10 +99,15 @@ pub fn log_to_stderr(level: &str) {
         "error" | "critical" => LevelFilter::ERROR,
         _ => LevelFilter::WARN,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // What they say of each attempt is said once, in words, by those who use them.
+    let quiet = ["hf_hub", "xet", "xet_client", "xet_data", "xet_runtime"];
+    let targets = Targets::new()
+        .with_default(level)
+        .with_targets(quiet.map(|target| (target, LevelFilter::OFF)));
+    let layer = tracing_subscriber::fmt::layer()
         .event_format(Plain)
         .with_writer(|| Escaping);
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(targets));
     // Fails only if there is a log already, which then stays.
     let _ = subscriber.try_init();
 }

@@ -19,6 +19,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::output;
 use crate::checkpoint::layout;
+use crate::config::hub::TOKEN_VARIABLES;
 use crate::config::input::{self, Request};
 use crate::config::reference;
 use crate::config::resolve::{Resolved, resolve};
@@ -26,6 +27,7 @@ use crate::config::run::{Command, Run};
 use crate::config::surroundings::{Surroundings, openmp_threads};
 
 const ENGINE: &str = "host-engine";
+const TELEMETRY: &str = "HF_XET_TELEMETRY_ENABLED";
 
 /// Completes a subcommand whose words are arguments of the table; clap passes them on as they are.
 pub(super) fn command(command: Command, clap: clap::Command) -> clap::Command {
@@ -78,6 +80,16 @@ pub(super) fn become_engine(run: &Run, words: &[&str]) -> Result<()> {
         // cuBLAS and CUDA read these when they start; the run's other settings travel with it.
         process.env("CUBLAS_WORKSPACE_CONFIG", ":16:8");
         process.env("CUDA_LAUNCH_BLOCKING", "1");
+    }
+    if run.hub.is_some() {
+        // Read; the engine's children and plugins have no use for it.
+        for name in TOKEN_VARIABLES {
+            process.env_remove(name);
+        }
+        // Its large files go through a library that would tell the Hub how fast it was.
+        if env::var_os(TELEMETRY).is_none() {
+            process.env(TELEMETRY, "false");
+        }
     }
     let error = process.exec();
     Err(anyhow!(error).context(format!("the engine {} cannot be started", engine.display())))

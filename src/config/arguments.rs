@@ -7,12 +7,12 @@
 use std::path::PathBuf;
 
 use super::field::{Choice, Field, arguments, choice, further, host, later, listed, never};
-use super::setting::{NamedPath, Number, ResumeFrom, Setting};
+use super::hub::DEFAULT_REVISION;
+use super::setting::{Location, NamedPath, Number, ReporterNames, ResumeFrom, Setting};
 
 const GPU: &str = "training on a GPU";
 const DISTRIBUTED: &str = "training with several processes";
 const COMPILATION: &str = "compilation of models";
-const HUB: &str = "the Hub client";
 const SHARDING: &str = "sharding over several processes";
 
 const STRATEGIES: &[Choice] = &[choice("no"), choice("steps"), choice("epoch")];
@@ -97,18 +97,26 @@ const DTYPES: &[Choice] = &[
     choice("bfloat16"),
     later("float16", GPU),
 ];
+const HUB_STRATEGIES: &[Choice] = &[
+    choice("end"),
+    choice("every_save"),
+    choice("checkpoint"),
+    choice("all_checkpoints"),
+];
 const ON_NONFINITE: &[Choice] = &[choice("warn"), choice("skip"), choice("stop")];
 const ON_DISK_FULL: &[Choice] = &[choice("continue"), choice("stop")];
 
 arguments! {
     "Model" {
-        /// Folder with config.json, weights and tokenizer, or a TorchScript file (.pt), which is code and needs
-        /// --trust_model_code.
-        model: Option<PathBuf> = None, host().also_named(&["model_name_or_path"]);
+        /// Folder with config.json, weights and tokenizer, or OWNER/NAME on the Hub, or a TorchScript file (.pt), which is code
+        /// and needs --trust_model_code.
+        model: Option<Location> = None, host().also_named(&["model_name_or_path"]);
+        /// Branch, tag or commit of a model on the Hub.
+        model_revision: String = DEFAULT_REVISION.into(), host();
         /// Allow --model to be a TorchScript file. It can do whatever you can do.
         trust_model_code: bool = false, host();
-        /// Folder of the tokenizer, if it is not the model's.
-        tokenizer_name: Option<PathBuf> = None, host().also_named(&["processing_class"]);
+        /// Folder of the tokenizer, or OWNER/NAME on the Hub, if it is not the model's.
+        tokenizer_name: Option<Location> = None, host().also_named(&["processing_class"]);
         /// What the head does; absent: by the architecture in config.json, else sequence-classification. masked-lm must be named,
         /// because most published encoders carry the head they were pretrained with.
         task: Option<String> = None, host().one_of(TASKS);
@@ -117,7 +125,7 @@ arguments! {
     }
 
     "Data" {
-        /// Rows to train on: JSONL, CSV or Parquet.
+        /// Rows to train on: JSONL, CSV or Parquet; like all data files also hf://datasets/OWNER/NAME[@REVISION]/PATH.
         train_file: Vec<PathBuf> = Vec::new(), host();
         /// Rows to evaluate on; with NAME=FILE several sets, whose metrics are eval_NAME_loss and so on.
         validation_file: Vec<NamedPath> = Vec::new(), host();
@@ -303,7 +311,7 @@ arguments! {
         /// Let the first process of each machine log instead of only one; without effect in a single one.
         log_on_each_node: bool = true, listed(26);
         /// Where records go besides the output folder: none, all reporters among the plugins, or these by name.
-        report_to: Vec<String> = vec!["all".into()], listed(74);
+        report_to: ReporterNames = ReporterNames(None), listed(74);
         /// Name of the run for reporters; absent: the output folder.
         run_name: Option<String> = None, listed(56);
         /// Plain lines instead of a progress bar; absent: by --log_level.
@@ -413,24 +421,25 @@ arguments! {
     }
 
     "Hub" {
-        /// Upload the model.
-        push_to_hub: bool = false, listed(91).deferred(HUB);
-        /// Repository to upload to.
-        hub_model_id: Option<String> = None, listed(92).deferred(HUB);
-        /// What to upload when: end, every_save, checkpoint, all_checkpoints.
-        hub_strategy: String = "every_save".into(), listed(93).deferred(HUB);
-        /// Secret of the Hub; never stored.
-        hub_token: Option<String> = None, listed(94).deferred(HUB);
-        /// Make the repository private.
-        hub_private_repo: bool = false, listed(95).deferred(HUB);
-        /// Upload even while an upload is running.
-        hub_always_push: bool = false, listed(96).deferred(HUB);
-        /// Deprecated: part of hub_model_id.
-        push_to_hub_model_id: Option<String> = None, further().deferred(HUB);
-        /// Deprecated: part of hub_model_id.
-        push_to_hub_organization: Option<String> = None, further().deferred(HUB);
+        /// Upload the model to the Hub: during training as --hub_strategy says, and at the end with its model card.
+        push_to_hub: bool = false, listed(91);
+        /// Repository to upload to, OWNER/NAME or NAME; absent: the name of the output folder.
+        hub_model_id: Option<String> = None, listed(92);
+        /// What is uploaded during training. end: nothing; every_save: the model of each checkpoint; checkpoint: also the
+        /// checkpoint as last-checkpoint; all_checkpoints: also each checkpoint under its name.
+        hub_strategy: String = "every_save".into(), listed(93).one_of(HUB_STRATEGIES);
+        /// Secret of the Hub, never stored; absent: HF_TOKEN, else the file that a login left.
+        hub_token: Option<String> = None, listed(94);
+        /// Make the repository private, if it is new.
+        hub_private_repo: bool = false, listed(95);
+        /// Upload each checkpoint even if an upload is still running: it waits for its turn.
+        hub_always_push: bool = false, listed(96);
+        /// Deprecated: use --hub_model_id.
+        push_to_hub_model_id: Option<String> = None, further();
+        /// Deprecated: use --hub_model_id.
+        push_to_hub_organization: Option<String> = None, further();
         /// Deprecated name of hub_token.
-        push_to_hub_token: Option<String> = None, further().deferred(HUB);
+        push_to_hub_token: Option<String> = None, further();
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod field;
 pub mod findings;
+pub mod hub;
 pub mod input;
 pub mod parameters;
 pub mod proof;

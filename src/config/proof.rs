@@ -17,6 +17,7 @@ const REFUSALS: &str = "cli/errors::every_refusal_has_its_message";
 #[rustfmt::skip]
 const PROOFS: &[(&str, &str)] = &[
     ("model", "fidelity/golden::base"),
+    ("model_revision", "hub/download::a_revision_is_the_one_that_was_asked_for"),
     ("trust_model_code", "cli/errors::code_needs_a_grant"),
     ("tokenizer_name", "arguments/data::the_tokenizer_may_lie_elsewhere"),
     ("task", "loop_behaviour/files::tags_are_predicted_for_every_word"),
@@ -131,6 +132,15 @@ const PROOFS: &[(&str, &str)] = &[
     ("fp16_backend", "cli/errors::half_precision_is_checked_as_a_whole"),
     ("tf32", "cli/errors::half_precision_is_checked_as_a_whole"),
     ("num_threads", "cli/start::the_engine_gets_the_run_and_its_environment"),
+    ("push_to_hub", "hub/upload::each_strategy_uploads_what_it_says"),
+    ("hub_model_id", "hub/upload::each_strategy_uploads_what_it_says"),
+    ("hub_strategy", "hub/upload::each_strategy_uploads_what_it_says"),
+    ("hub_token", "hub/upload::deprecated_names_mean_the_same"),
+    ("hub_private_repo", "hub/upload::a_new_repository_is_private_if_asked_and_belongs_to_who_has_the_token"),
+    ("hub_always_push", "hub/upload::training_goes_on_while_an_upload_runs_and_leaves_the_next_one_out"),
+    ("push_to_hub_model_id", "hub/upload::deprecated_names_mean_the_same"),
+    ("push_to_hub_organization", "hub/upload::deprecated_names_mean_the_same"),
+    ("push_to_hub_token", "hub/upload::deprecated_names_mean_the_same"),
 ];
 
 /// The test of an argument.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hub::{Repository, Secret};
+
 /// What the engine is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +40,8 @@ pub struct Run {
     pub logging: Logging,
     /// Checkpoints.
     pub saving: Saving,
+    /// The Hub; `None`: nothing comes from there and nothing goes there.
+    pub hub: Option<Hub>,
     /// Plugins in call order.
     pub plugins: Vec<Plugin>,
     /// After training: evaluate once more and write `eval_results.json`. Always true for [`Command::Evaluate`].
@@ -57,9 +61,17 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run as it is saved: values of plugin settings that are called secrets are left out.
+    /// Whether it uploads to the Hub.
+    pub fn pushes(&self) -> bool {
+        self.hub.as_ref().is_some_and(|hub| hub.push.is_some())
+    }
+
+    /// The run as it is saved: the token of the Hub and values of plugin settings that are called secrets are left out.
     pub fn published(&self) -> Self {
         let mut run = self.clone();
+        if let Some(token) = run.hub.as_mut().and_then(|hub| hub.token.as_mut()) {
+            *token = Secret::new("<HUB_TOKEN>");
+        }
         let settings = run.plugins.iter_mut().flat_map(|plugin| &mut plugin.config);
         for (_, value) in settings.filter(|(key, _)| is_secret(key)) {
             *value = "<SECRET>".into();
@@ -92,6 +104,8 @@ pub struct Model {
     /// A Hugging Face folder, or a TorchScript file when `torchscript` is set. Empty if a program that embeds the library
     /// hands the model over.
     pub path: PathBuf,
+    /// Where the model is on the Hub; then `path` is its name until it has been fetched.
+    pub repository: Option<Repository>,
     /// `path` is a TorchScript module (the user passed `--trust_model_code`).
     pub torchscript: bool,
     /// Element type of parameters.
@@ -100,8 +114,52 @@ pub struct Model {
     pub task: Option<String>,
     /// Folder of the tokenizer if it is not the model's.
     pub tokenizer: Option<PathBuf>,
+    /// Where that tokenizer is on the Hub; then `tokenizer` is its name until it has been fetched.
+    pub tokenizer_repository: Option<Repository>,
     /// `label_names` (field 59), if set.
     pub label_names: Option<Vec<String>>,
+}
+
+/// The Hub, and what a run uploads there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hub {
+    /// Its address, without a slash at the end.
+    pub endpoint: String,
+    /// Folder of what was downloaded, laid out as the Python client does.
+    pub cache: PathBuf,
+    /// As whom to ask; `None`: as nobody.
+    pub token: Option<Secret>,
+    /// Take what is in the cache and ask nobody.
+    pub offline: bool,
+    /// What is uploaded; `None`: nothing.
+    pub push: Option<Push>,
+}
+
+/// What a run uploads, and where to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// `OWNER/NAME`, or `NAME` among the repositories of whom the token belongs to.
+    pub repository: String,
+    /// What is uploaded when.
+    pub strategy: HubStrategy,
+    /// A new repository is private.
+    pub private: bool,
+    /// Uploads wait for the one that is running; else they are left out.
+    pub always: bool,
+}
+
+/// What is uploaded during training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HubStrategy {
+    /// Nothing.
+    End,
+    /// The model of each checkpoint.
+    EverySave,
+    /// Also the checkpoint, as `last-checkpoint`.
+    Checkpoint,
+    /// Also the checkpoint, under its own name.
+    AllCheckpoints,
 }
 
 /// Files that are one evaluation set.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::hub::{DatasetFile, is_repository};
+
 /// How many values follow an argument's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -173,9 +175,10 @@ impl Setting for PathBuf {
     fn read(written: Written<'_>) -> Option<Self> {
         // An empty one would be the present folder, which nobody means.
         let text = String::read(written).filter(|text| !text.is_empty())?;
+        let is_elsewhere = text.starts_with('~') || DatasetFile::is_meant(Path::new(&text));
         match written.folder {
             // A path in a file belongs to the file's folder, so that the file works from everywhere.
-            Some(folder) if !text.starts_with('~') => Some(folder.join(text)),
+            Some(folder) if !is_elsewhere => Some(folder.join(text)),
             _ => Some(PathBuf::from(text)),
         }
     }
@@ -217,6 +220,77 @@ impl Item for String {
 
 impl Item for PathBuf {
     const LIST: &'static str = "list of path";
+}
+
+/// Names of reporters. `none` is the empty list, as in the reference, where leaving it out means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReporterNames(pub Option<Vec<String>>);
+
+impl Setting for ReporterNames {
+    const TYPE: &'static str = "list of str";
+    const SHAPE: Shape = Shape::Many;
+
+    fn read(written: Written<'_>) -> Option<Self> {
+        let names = Vec::<String>::read(written)?;
+        Some(Self(match names.as_slice() {
+            [name] if name == "null" => None,
+            [name] if name == "none" => Some(Vec::new()),
+            _ => Some(names),
+        }))
+    }
+
+    fn show(&self) -> Value {
+        self.0.as_ref().map_or(Value::Null, Setting::show)
+    }
+}
+
+/// A folder or file or, if there is none, a repository of the Hub: only `resolve` can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// `owner/name`, if it was written so.
+    pub repository: Option<String>,
+    /// It is the repository; there is no such folder or file.
+    pub is_on_hub: bool,
+}
+
+impl Location {
+    /// A repository that is no folder.
+    pub fn on_hub(name: &str) -> Self {
+        Self {
+            path: PathBuf::from(name),
+            repository: Some(name.to_owned()),
+            is_on_hub: true,
+        }
+    }
+}
+
+impl<T: Into<PathBuf>> From<T> for Location {
+    fn from(path: T) -> Self {
+        Self {
+            path: path.into(),
+            repository: None,
+            is_on_hub: false,
+        }
+    }
+}
+
+impl Setting for Location {
+    const TYPE: &'static str = "path or OWNER/NAME";
+
+    fn read(written: Written<'_>) -> Option<Self> {
+        let text = String::read(written)?;
+        Some(Self {
+            path: PathBuf::read(written)?,
+            repository: is_repository(&text).then_some(text),
+            is_on_hub: false,
+        })
+    }
+
+    fn show(&self) -> Value {
+        self.path.show()
+    }
 }
 
 /// A file, or `NAME=FILE`: one of the files of a named set. A path that holds `=` itself needs a folder before it (`./a=b.csv`).
@@ -369,6 +443,12 @@ mod tests {
             (shown::<PathBuf>, "a/b", Some("\"/runs/a/b\"")),
             (shown::<PathBuf>, "/a", Some("\"/a\"")),
             (shown::<PathBuf>, "~/a", Some("\"~/a\"")),
+            (
+                shown::<PathBuf>,
+                "hf://datasets/o/n/a",
+                Some("\"hf://datasets/o/n/a\""),
+            ),
+            (shown::<Location>, "o/n", Some("\"/runs/o/n\"")),
             (shown::<ResumeFrom>, "true", Some("true")),
             (shown::<ResumeFrom>, "no", Some("null")),
             (

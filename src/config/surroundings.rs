@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+use super::hub::{DatasetFile, HubSurroundings};
+
 /// An environment variable that a plugin was granted. Not part of [`Surroundings`], because values may be secrets and
 /// belong into no file.
 pub fn variable(name: &str) -> Option<String> {
@@ -28,6 +30,8 @@ pub struct Surroundings {
     pub host_name: String,
     /// Seconds since 1970, UTC.
     pub now: u64,
+    /// The Hugging Face Hub.
+    pub hub: HubSurroundings,
 }
 
 impl Surroundings {
@@ -40,10 +44,12 @@ impl Surroundings {
         };
         let home = folder("HOME");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let cache =
+            folder("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
         Ok(Self {
             current_dir: env::current_dir().context("the current folder cannot be read")?,
-            cache: folder("XDG_CACHE_HOME")
-                .or_else(|| home.as_ref().map(|home| home.join(".cache"))),
+            hub: HubSurroundings::read(cache.as_deref()),
+            cache,
             home,
             num_threads: openmp_threads(env::var("OMP_NUM_THREADS").ok().as_deref())
                 .unwrap_or(processors),
@@ -57,8 +63,11 @@ impl Surroundings {
         })
     }
 
-    /// `path` from the root, with `~` replaced.
+    /// `path` from the root, with `~` replaced; a file of the Hub stays as it is.
     pub fn absolute(&self, path: &Path) -> PathBuf {
+        if DatasetFile::is_meant(path) {
+            return path.to_owned();
+        }
         let path = match (path.strip_prefix("~"), &self.home) {
             (Ok(rest), Some(home)) => home.join(rest),
             _ => path.to_path_buf(),
@@ -118,6 +127,12 @@ mod tests {
             num_threads: 1,
             host_name: "box".to_owned(),
             now,
+            hub: HubSurroundings {
+                endpoint: String::new(),
+                cache: None,
+                token: None,
+                offline: false,
+            },
         }
     }
 
@@ -129,6 +144,7 @@ mod tests {
             ("~/m", "/home/ada/m"),
             ("~", "/home/ada"),
             ("~x", "/runs/~x"),
+            ("hf://datasets/o/n/a", "hf://datasets/o/n/a"),
         ] {
             assert_eq!(
                 at(0).absolute(Path::new(path)),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 mod curves;
 mod delivery;
+pub mod model_card;
 mod spool;
 mod step_record;
 

@@ -49,6 +49,9 @@ fn scalar_type(kind: Kind) -> Result<i32> {
     }
 }
 
+/// The libtorch that `tch` is made for; its build refuses others.
+pub const VERSION: &str = "2.11.0";
+
 /// A copy in the type `kind` that shares nothing with `tensor` and has no history.
 pub fn copy_of(tensor: &Tensor, kind: Kind) -> Result<Tensor> {
     Ok(tensor.f_detach()?.f_to_dtype(kind, false, true)?)

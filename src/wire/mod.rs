@@ -11,9 +11,15 @@ use crate::cli::output;
 use crate::config::run::{Command, Run};
 use crate::torch;
 
+pub(crate) mod card;
 mod collators;
 pub mod entry;
 mod evaluate;
+#[cfg(feature = "hub")]
+pub(crate) mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+pub(crate) mod hub;
 pub(crate) mod inputs;
 pub(crate) mod parts;
 #[cfg(feature = "plugin")]
@@ -41,9 +47,10 @@ pub fn run(run: &Run) -> Result<Ending> {
     set_modes(run)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     // The reference's scripts seed before the model is made, its constructor once more.
+    let (run, origin) = &hub::fetch(run)?;
     torch::manual_seed(run.train.seed)?;
     match run.command {
-        Command::Train => train::run(run, interrupted),
+        Command::Train => train::run((run, origin), interrupted),
         Command::Evaluate => evaluate::evaluate(run, interrupted).map(|()| Ending::Done),
         Command::Predict => evaluate::predict(run, interrupted).map(|()| Ending::Done),
     }

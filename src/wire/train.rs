@@ -7,22 +7,24 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 
 use super::evaluate::TestSet;
+use super::hub::{Origin, Pushing};
 use super::inputs::{self, Wanted};
 use super::plugins::Plugins;
-use super::{Ending, Screen, evaluate, parts, show_usage, signals, this_executable};
+use super::{Ending, Screen, card, evaluate, parts, show_usage, signals, this_executable};
 use crate::callback::{self, Callback, Event, EventKind};
 use crate::checkpoint::{find, json, layout, load, lock::OutputLock, save, space};
 use crate::cli::output;
 use crate::config::run::{self, Resume, Run, Strategy};
 use crate::data::Loader;
 use crate::error::{Failure, Kind, kind_of};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::optim::groups::{self, Member};
 use crate::optim::lr_scheduler::ScheduleSettings;
 use crate::optim::{
     self, LrScheduler, Masters, Optimizer, OptimizerChoice, OptimizerSettings, ParameterGroup,
     lr_scheduler,
 };
+use crate::report::model_card::Facts;
 use crate::torch;
 use crate::trainer::plan::{Plan, PlanInput};
 use crate::trainer::{self, End, Outcome, Trainer, Training, results};
@@ -37,6 +39,16 @@ struct Ready {
     test: Option<TestSet>,
     /// `None`: a stream.
     num_rows: Option<usize>,
+    /// `None`: a TorchScript module.
+    task: Option<Task>,
+}
+
+/// What is there to end a run with.
+struct Finish<'a> {
+    test: Option<TestSet>,
+    num_rows: Option<usize>,
+    card: Facts,
+    pushing: &'a Pushing,
 }
 
 /// Writes `run.json` when training begins: a run that is refused before that leaves the record of the earlier one alone.
@@ -60,7 +72,7 @@ impl Callback for RunRecord {
 }
 
 /// Trains, saves, evaluates, predicts.
-pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
+pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) -> Result<Ending> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
     find::clean_staging(&run.output_dir)?;
     let resume = resume_folder(run)?;
@@ -71,6 +83,8 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         content: json::to_bytes(&run.published())?,
     };
     ready.trainer.callbacks_mut().push(Box::new(record));
+    // The last thing that can be refused, because it leaves something behind.
+    let pushing = Pushing::begin(run, ready.trainer.callbacks_mut())?;
     signals::watch(&interrupted)?;
     announce(run, &ready, resume.as_deref());
     let Ready {
@@ -78,31 +92,46 @@ pub(super) fn run(run: &Run, interrupted: Arc<AtomicBool>) -> Result<Ending> {
         training,
         test,
         num_rows,
+        task,
     } = ready;
     // The optimizer's moments are not needed any more after it.
     let outcome = attempts(run, &mut trainer, training, resume.as_deref());
     let mut screen = Screen::default();
+    let finish = Finish {
+        test,
+        num_rows,
+        card: card::facts(run, origin, task),
+        pushing: &pushing,
+    };
     let ending = outcome.and_then(|Outcome { end, metrics, .. }| match end {
         End::Interrupted(checkpoint) => Ok(Ending::Stopped(checkpoint)),
         End::Completed => {
-            complete((run, &mut screen), &mut trainer, (test, num_rows), metrics)?;
+            complete((run, &mut screen), &mut trainer, finish, metrics)?;
             Ok(Ending::Done)
         }
     });
     let ending = ending.inspect_err(|error| trainer.fault(error));
-    trainer.finish_reports(match &ending {
+    trainer.finish_reports(status_of(&ending));
+    let ending = ending?;
+    let mut pushed = Ok(());
+    if matches!(ending, Ending::Done) {
+        plugins.close()?;
+        pushed = pushing.finish(&interrupted);
+    }
+    summary(&trainer, &plugins);
+    pushing.summary();
+    screen.finish()?;
+    pushed.map(|()| ending)
+}
+
+/// What reports call the end of a run.
+fn status_of(ending: &Result<Ending>) -> &'static str {
+    match ending {
         Ok(Ending::Done) => "completed",
         Ok(Ending::Stopped(_)) => "stopped",
         Err(error) if kind_of(error) == Kind::Stopped => "stopped",
         Err(_) => "failed",
-    });
-    let ending = ending?;
-    if matches!(ending, Ending::Done) {
-        plugins.close()?;
     }
-    summary(&trainer, &plugins);
-    screen.finish()?;
-    Ok(ending)
 }
 
 /// Reads everything and builds the parts; what can be refused is refused here.
@@ -122,6 +151,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
     let evaluation = evaluate::sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
     let training = training(run, loader, &*inputs.model)?;
+    let task = inputs.task;
     let companions = inputs
         .tokenizer
         .as_ref()
@@ -134,6 +164,7 @@ fn prepare(run: &Run, (plugins, interrupted): (&Plugins, Arc<AtomicBool>)) -> Re
         training,
         test,
         num_rows,
+        task,
     })
 }
 
@@ -184,10 +215,18 @@ fn attempts(
 fn complete(
     (run, screen): (&Run, &mut Screen),
     trainer: &mut Trainer,
-    (test, num_rows): (Option<TestSet>, Option<usize>),
+    finish: Finish<'_>,
     mut metrics: Vec<(String, f64)>,
 ) -> Result<()> {
+    let Finish {
+        test,
+        num_rows,
+        card,
+        pushing,
+    } = finish;
     trainer.save_model()?;
+    card::write(&card, (run, trainer))?;
+    pushing.model_saved();
     if let Some(num_rows) = num_rows {
         metrics.push(("train_samples".to_owned(), num_rows as f64));
     }
@@ -206,7 +245,8 @@ fn complete(
     if let Some(test) = test {
         evaluate::predict_and_show(trainer, (run, screen), test).with_context(is_saved)?;
     }
-    Ok(())
+    // With the last results.
+    card::write(&card, (run, trainer))
 }
 
 fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {

@@ -337,12 +337,14 @@ fn what_is_missing_or_too_much_is_named() {
         args.logging_steps = Number(0.0);
         args.model = Some("model".into());
         args.train_file = vec!["train.jsonl".into()];
+        args.model_revision = "v1".into();
     });
     for part in [
         "evaluation_strategy: is steps, but there is no eval_dataset",
         "logging_steps",
         "model: has no effect",
         "train_file: has no effect",
+        "model_revision: is for the command line",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -12,7 +12,7 @@ fn every_argument_is_listed_with_type_default_and_state() {
     let text = Host::new().run("args").stdout;
     let lines = [
         "  learning_rate                        float         5e-5          honoured\n",
-        "  push_to_hub                          bool          false         refused for now: needs the Hub client\n",
+        "  ddp_timeout                          int           1800          refused for now: needs training with several processes\n",
         "  evaluation_strategy                  str           no            honoured; also named eval_strategy\n",
         "  tpu_num_cores                        int           none          refused: libtorch has no TPU device\n",
         "  lr_scheduler_type                    str           linear        honoured\n",

@@ -91,7 +91,8 @@ fn half_precision_is_checked_as_a_whole() {
 fn what_is_missing_is_named() {
     let host = project();
     let output = "output_dir: is missing; give a folder for checkpoints and results";
-    let model = "model: is missing; give a model folder, or a TorchScript file";
+    let model =
+        "model: is missing; give a model folder, OWNER/NAME on the Hub, or a TorchScript file";
     check(
         &host,
         "train",
@@ -373,16 +374,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     // What is not honoured.
     (
-        "--push_to_hub",
-        "push_to_hub: not available yet: it needs the Hub client; leave it out",
-    ),
-    (
         "--ddp_timeout 60",
         "ddp_timeout: not available yet: it needs training with several processes; leave it out",
-    ),
-    (
-        "--hub_token hf_secret",
-        "hub_token: not available yet: it needs the Hub client; leave it out",
     ),
     (
         "--tpu_num_cores 8",
@@ -490,10 +483,39 @@ const REFUSALS: &[(&str, &str)] = &[
         "--do_train no",
         "do_train: is false, but the command is train; use `host evaluate` or `host predict`",
     ),
+    // The Hub.
+    (
+        "--push_to_hub",
+        "push_to_hub: needs a token that may write; set HF_TOKEN, or log in with `hf auth login`",
+    ),
+    (
+        "--push_to_hub --hub_token hf_x --hub_model_id a/b/c",
+        "hub_model_id: `a/b/c` cannot be a repository; give hub_model_id as OWNER/NAME, of letters, digits, -, _ and .",
+    ),
+    (
+        "--hub_token \u{e9}",
+        "hub_token: is no token: it holds blanks or other signs; check how it was written",
+    ),
+    (
+        "--hub_strategy every",
+        "hub_strategy: `every` is not a choice (did you mean `every_save`?); use one of end, every_save, checkpoint, all_checkpoints",
+    ),
+    (
+        "--model_revision v1",
+        "model_revision: is for a model on the Hub, and the model is a local one; leave it out",
+    ),
+    (
+        "--model acme/x --model_revision a..b",
+        "model_revision: `a..b` is no branch, tag or commit; check how it was written",
+    ),
+    (
+        "--train_file hf://datasets/acme/x",
+        "train_file: `hf://datasets/acme/x` is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/PATH",
+    ),
     // Files.
     (
         "--model nowhere",
-        "model: `nowhere` does not exist; download the model first and give its folder",
+        "model: `nowhere` does not exist; give a model folder, or OWNER/NAME for one on the Hub",
     ),
     (
         "--model .",

@@ -33,6 +33,10 @@ fn command(host: &Host, program: &std::path::Path) -> Command {
         "GOMP_SPINCOUNT",
         "OMP_NUM_THREADS",
         "CUBLAS_WORKSPACE_CONFIG",
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_ENDPOINT",
+        "HF_XET_TELEMETRY_ENABLED",
     ] {
         command.env_remove(name);
     }
@@ -75,6 +79,28 @@ fn full_determinism_sets_what_cuda_reads() {
     let (line, run) = seen(command);
     assert_eq!(line, "--run-fd PASSIVE 0 1 :16:8 1");
     assert_eq!(run["train"]["full_determinism"], true);
+}
+
+/// The token travels with the run; plugins and other children of the engine do not see it.
+#[test]
+fn the_token_is_not_in_the_environment_of_the_engine() {
+    let host = Host::new();
+    let mut command = with_engine(&host);
+    let engine = host.path("bin/host-engine");
+    let script = std::fs::read_to_string(&engine).expect("the engine of the test");
+    let script = script.replacen('\n', "\nenv > environment\n", 1);
+    std::fs::write(&engine, script).expect("the engine of the test");
+    command
+        .args(["--push_to_hub", "--num_threads", "1"])
+        .env("HF_TOKEN", "hf_canary");
+    let (_, run) = seen(command);
+    assert_eq!(run["hub"]["token"], "hf_canary");
+    let environment = std::fs::read_to_string(host.path("environment")).expect("text");
+    assert!(!environment.contains("hf_canary"), "{environment}");
+    assert!(
+        environment.contains("HF_XET_TELEMETRY_ENABLED=false\n"),
+        "{environment}"
+    );
 }
 
 #[test]

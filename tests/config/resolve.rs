@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use host::config::hub::{HubSurroundings, Secret};
 use host::config::input::{self, Request};
 use host::config::resolve::{Resolved, resolve};
 use host::config::run::{Command, Run};
@@ -19,6 +20,12 @@ fn surroundings(folder: &Path) -> Surroundings {
         num_threads: 4,
         host_name: "box".to_owned(),
         now: 0,
+        hub: HubSurroundings {
+            endpoint: "https://hub.test".to_owned(),
+            cache: Some("/home/ada/hub".into()),
+            token: Some(Secret::new("hf_own")),
+            offline: false,
+        },
     }
 }
 
@@ -464,7 +471,7 @@ fn resuming_takes_a_boolean_or_a_folder() {
 
 #[test]
 fn plugins_of_file_and_command_line_are_joined() {
-    let file = "[[plugins]]\npath = \"f1.wasm\"\nconfig = { average = \"macro\", top = 3 }\n";
+    let file = "[[plugins]]\npath = \"f1.wasm\"\nconfig = { average = \"macro\", top = 3 }\ngrant = [\"clock\"]\n";
     check(
         Command::Train,
         &[
@@ -473,18 +480,18 @@ fn plugins_of_file_and_command_line_are_joined() {
             (
                 file,
                 "--plugin sub/f1.wasm --plugin_config f1-2.average=micro --plugin_config f1.top=[1,2] \
-             --plugin_limit f1-2.memory=64MiB",
+             --plugin_limit f1-2.memory=64MiB --plugin_grant f1-2.net:https://example.org",
                 "plugins",
                 json!([
-                    {"path": "~/f1.wasm", "name": "f1", "config": {"average": "macro", "top": [1, 2]}, "limits": {}},
-                    {"path": "~/sub/f1.wasm", "name": "f1-2", "config": {"average": "micro"}, "limits": {"memory": "64MiB"}},
+                    {"path": "~/f1.wasm", "name": "f1", "config": {"average": "macro", "top": [1, 2]}, "limits": {}, "grants": ["clock"]},
+                    {"path": "~/sub/f1.wasm", "name": "f1-2", "config": {"average": "micro"}, "limits": {"memory": "64MiB"}, "grants": ["net:https://example.org"]},
                 ]),
             ),
             (
                 "plugin = [\"f1.wasm\"]",
                 "",
                 "plugins",
-                json!([{"path": "~/f1.wasm", "name": "f1", "config": {}, "limits": {}}]),
+                json!([{"path": "~/f1.wasm", "name": "f1", "config": {}, "limits": {}, "grants": []}]),
             ),
         ],
     );

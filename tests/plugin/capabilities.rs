@@ -234,6 +234,7 @@ fn requests_go_where_they_were_granted_with_the_secret_of_the_place() {
     assert!(other.asked().is_empty());
     let asked = server.asked();
     assert_eq!(asked.len(), 4, "{asked:?}");
+    assert_eq!(asked[0].method, "POST");
     for asked in &asked {
         // Also where the guest wrote something else.
         assert_eq!(asked.header("authorization"), Some("Bearer s3cret"));

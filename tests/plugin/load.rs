@@ -3,7 +3,7 @@
 use std::fs;
 
 use host::error::{Kind, kind_of};
-use host::plugin::{Grants, Spec, inspect, load};
+use host::plugin::{Environment, Grants, Spec, inspect, load};
 use serde_json::json;
 
 use super::{environment, guest, official, spec, told};
@@ -121,18 +121,13 @@ fn a_configuration_is_checked_before_anything_runs() {
 fn a_request_without_a_grant_stops_before_the_start() {
     let mut bytes = fs::read(official("argmax")).expect("a plugin");
     // A custom section around the component outweighs the one inside.
-    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"clock": "tells the time"}});
+    let manifest = json!({"id": "x/y", "version": "1.0.0", "api": "0.1", "requests": {"net": [{"origin": "https://example.org", "methods": ["GET"], "why": "asks"}]}});
     bytes.extend(custom_section(
         "trainer:manifest",
         manifest.to_string().as_bytes(),
     ));
     let (text, kind) = refused(&bytes);
-    assert!(
-        text.contains(
-            "plugin `x` asks for a capability that is not granted: `clock` (tells the time)"
-        ),
-        "{text}"
-    );
+    assert!(text.contains("plugin `x` asks for a capability that is not granted: `net:https://example.org GET` (asks)"), "{text}");
     assert_eq!(kind, Kind::Policy);
 }
 
@@ -199,14 +194,30 @@ fn every_plugin_of_this_project_loads_with_its_defaults_and_states_its_version()
             "classification-metrics",
             "early-stopping",
             "focal-loss",
+            "mlflow",
+            "tensorboard",
             "token-masking"
         ],
-        "a new plugin needs a test in tests/hooks"
+        "a new plugin needs a test in tests/hooks or tests/report"
     );
+    let logging_dir = tempfile::tempdir().expect("a folder");
+    let environment = Environment {
+        logging_dir: logging_dir.path().to_owned(),
+        ..environment()
+    };
     for name in names {
-        let mut spec = Spec::new(&official(&name.replace('-', "_")));
-        spec.grants = Grants::parse(&["loss"]).expect("a capability");
-        let plugin = load(&spec, &environment()).expect("loads");
+        let (config, grants) = match name.as_str() {
+            "mlflow" => (
+                json!({"tracking_uri": "http://127.0.0.1:9"}),
+                crate::report::mlflow::GRANTS,
+            ),
+            "tensorboard" => (json!({}), &["write:logging_dir"][..]),
+            "focal-loss" => (json!({}), &["loss"][..]),
+            _ => (json!({}), &[][..]),
+        };
+        let mut spec = spec(&official(&name.replace('-', "_")), &config, &[]);
+        spec.grants = Grants::parse(grants).expect("valid");
+        let plugin = load(&spec, &environment).expect("loads");
         let manifest = plugin.manifest().expect("a manifest");
         assert_eq!(
             (manifest.id.as_str(), manifest.version.as_str()),

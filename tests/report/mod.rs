@@ -1,7 +1,7 @@
 //! Reporters as plugins: what arrives at the other side, and what happens when there is none.
 
 mod delivery;
-mod mlflow;
+pub mod mlflow;
 mod tensorboard;
 
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions,
-    Scheme, http_error_code,
+    Scheme,
 };
 use wasip2::io::streams::StreamError;
 
@@ -15,6 +15,8 @@ use crate::hooks::host::secrets;
 
 /// What one write of a body may hold.
 const CHUNK: usize = 4096;
+/// How the host's error about a body that is over the limit `network` reads; it has no code in `wasi:http`.
+const OVER_LIMIT: &str = "body size exceeds limit";
 /// What one read of a body asks for.
 const READ: u64 = 64 << 10;
 
@@ -99,9 +101,13 @@ impl Request<'_> {
         }
         answer.subscribe().block();
         match answer.get() {
-            Some(Ok(Ok(response))) => read(&response).map_err(|error| match error {
-                Some(error) => failed(error),
-                None => self.lost("the answer broke off"),
+            Some(Ok(Ok(response))) => read(&response).map_err(|reason| Error {
+                kind: if reason.contains(OVER_LIMIT) {
+                    ErrorKind::Limit
+                } else {
+                    ErrorKind::Transient
+                },
+                message: format!("{} {}: {reason}", self.method, self.url),
             }),
             Some(Ok(Err(error))) => Err(failed(error)),
             _ => Err(self.lost("no answer")),
@@ -167,18 +173,22 @@ fn write(body: &OutgoingBody, bytes: &[u8]) -> bool {
         .all(|chunk| stream.blocking_write_and_flush(chunk).is_ok())
 }
 
-/// The whole answer; an error without a code: it broke off.
-fn read(response: &IncomingResponse) -> std::result::Result<Response, Option<ErrorCode>> {
+/// The whole answer, or why it broke off.
+fn read(response: &IncomingResponse) -> std::result::Result<Response, String> {
     let status = response.status();
     let headers = response.headers().entries();
-    let incoming = response.consume().map_err(|()| None)?;
-    let stream = incoming.stream().map_err(|()| None)?;
+    let incoming = response.consume().map_err(|()| "it was read before")?;
+    let stream = incoming.stream().map_err(|()| "it was read before")?;
     let mut body = Vec::new();
     loop {
         match stream.blocking_read(READ) {
             Ok(bytes) => body.extend(bytes),
             Err(StreamError::Closed) => break,
-            Err(StreamError::LastOperationFailed(error)) => return Err(http_error_code(&error)),
+            Err(StreamError::LastOperationFailed(error)) => {
+                // The host's backtrace may follow on the first line.
+                let text = error.to_debug_string();
+                return Err(text.lines().next().unwrap_or_default().to_owned());
+            }
         }
     }
     Ok(Response {

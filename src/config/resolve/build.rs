@@ -44,6 +44,7 @@ impl Draft<'_> {
             evaluation: self.evaluation()?,
             logging: self.logging()?,
             saving: self.saving()?,
+            hub: self.hub()?,
             plugins,
             plugin_cache: self
                 .surroundings
@@ -62,13 +63,15 @@ impl Draft<'_> {
     fn model(&self) -> Result<Model> {
         let arguments = &self.arguments;
         let path = match (&arguments.model, self.input.supplied) {
-            (Some(path), _) => self.absolute(path),
+            (Some(location), _) if self.on_hub(location).is_some() => location.path.clone(),
+            (Some(location), _) => self.absolute(&location.path),
             (None, Some(_)) => PathBuf::new(),
             (None, None) => bail!("no model"),
         };
         Ok(Model {
             torchscript: !path.is_dir() && is_torchscript(&path),
             path,
+            repository: self.repository(arguments.model.as_ref()),
             dtype: match arguments.dtype.as_str() {
                 "float32" => Dtype::Float32,
                 "float64" => Dtype::Float64,
@@ -78,8 +81,9 @@ impl Draft<'_> {
             task: arguments.task.clone(),
             tokenizer: arguments
                 .tokenizer_name
-                .as_deref()
-                .map(|path| self.absolute(path)),
+                .as_ref()
+                .map(|location| self.absolute(&location.path)),
+            tokenizer_repository: self.repository(arguments.tokenizer_name.as_ref()),
             label_names: arguments.label_names.clone(),
         })
     }
@@ -227,10 +231,11 @@ impl Draft<'_> {
     }
 
     fn report_to(&self) -> ReportTo {
-        match self.arguments.report_to.as_slice() {
-            [] => ReportTo::None,
-            [name] if name == "all" => ReportTo::All,
-            names => ReportTo::Named(names.to_vec()),
+        match self.input.arguments.report_to.0.as_deref() {
+            None => ReportTo::All,
+            Some([name]) if name == "all" => ReportTo::All,
+            Some([]) => ReportTo::None,
+            Some(names) => ReportTo::Named(names.to_vec()),
         }
     }
 

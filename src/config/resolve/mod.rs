@@ -6,6 +6,7 @@
 
 mod build;
 mod consistency;
+mod hub;
 mod native;
 mod parameters;
 mod paths;
@@ -44,6 +45,7 @@ pub fn resolve(command: Command, input: &Input, surroundings: &Surroundings) -> 
     draft.check_debug();
     draft.check_native();
     draft.check_paths();
+    draft.check_hub();
     let plugins = draft.plugins();
     draft.finish(plugins)
 }
@@ -107,6 +109,7 @@ impl Draft<'_> {
     /// Deprecated arguments take effect through those that replaced them.
     fn replace_deprecated(&mut self) {
         self.replace_backend();
+        self.replace_hub_names();
         if self.arguments.no_cuda {
             self.arguments.use_cpu = true;
             self.notes

@@ -34,10 +34,10 @@ impl Draft<'_> {
     }
 
     pub(super) fn check_native(&mut self) {
-        let Some(path) = &self.arguments.model else {
+        let Some(model) = &self.arguments.model else {
             return;
         };
-        let path = self.absolute(path);
+        let path = self.absolute(&model.path);
         if path.is_dir() || !is_torchscript(&path) || !self.is_training() {
             return;
         }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::super::hub::DatasetFile;
 use super::super::input::Supplied;
 use super::super::run::Command;
-use super::super::setting::{ResumeFrom, quoted};
+use super::super::setting::{Location, ResumeFrom, quoted};
 use super::Draft;
 use crate::checkpoint::layout;
 
@@ -31,6 +32,7 @@ const FOR_THE_COMMAND: &[&str] = &[
     "text_pair_column",
     "label_column",
     "resume_from_checkpoint",
+    "model_revision",
 ];
 
 /// Endings of TorchScript files.
@@ -50,6 +52,7 @@ impl Draft<'_> {
     }
 
     fn check_model(&mut self) {
+        self.check_revision();
         if self.input.supplied.is_some() {
             if self.arguments.model.is_some() {
                 self.wrong(
@@ -60,9 +63,18 @@ impl Draft<'_> {
             return;
         }
         let Some(written) = self.arguments.model.clone() else {
-            self.missing("model", "give a model folder, or a TorchScript file");
+            self.missing(
+                "model",
+                "give a model folder, OWNER/NAME on the Hub, or a TorchScript file",
+            );
             return;
         };
+        if let Some(name) = self.on_hub(&written) {
+            // What is published names the repository, not the folder that it is not.
+            self.arguments.model = Some(Location::on_hub(name));
+            return;
+        }
+        let written = written.path;
         let path = self.absolute(&written);
         let shown = shown(&written);
         match fs::metadata(&path) {
@@ -71,7 +83,7 @@ impl Draft<'_> {
                 unreadable(
                     &shown,
                     &error,
-                    "download the model first and give its folder",
+                    "give a model folder, or OWNER/NAME for one on the Hub",
                 ),
             ),
             Ok(metadata) if metadata.is_dir() => {
@@ -103,6 +115,11 @@ impl Draft<'_> {
         let Some(written) = self.arguments.tokenizer_name.clone() else {
             return;
         };
+        if let Some(name) = self.on_hub(&written) {
+            self.arguments.tokenizer_name = Some(Location::on_hub(name));
+            return;
+        }
+        let written = written.path;
         match fs::metadata(self.absolute(&written)) {
             Err(error) => self.wrong(
                 "tokenizer_name",
@@ -215,6 +232,16 @@ impl Draft<'_> {
     }
 
     fn check_readable(&mut self, field: &'static str, written: &Path) {
+        if DatasetFile::is_meant(written) {
+            if DatasetFile::parse(written).is_none() {
+                let text = format!(
+                    "{} is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/PATH",
+                    shown(written)
+                );
+                self.wrong(field, text);
+            }
+            return;
+        }
         let path = self.absolute(written);
         match fs::metadata(&path) {
             Err(error) => self.wrong(field, unreadable(&shown(written), &error, "check the path")),

@@ -40,11 +40,10 @@ impl Draft<'_> {
 
     /// `none`, `all` or names of plugins of this run.
     fn check_reporters(&mut self) {
-        let names = self.arguments.report_to.clone();
-        let is_special = |name: &String| name == "none" || name == "all";
-        match names.iter().find(|name| is_special(name)) {
-            Some(name) if names.len() == 1 && name == "none" => self.arguments.report_to.clear(),
-            Some(_) if names.len() == 1 => {}
+        let names = self.arguments.report_to.0.get_or_insert_default().clone();
+        let is_special = |name: &&String| *name == "none" || *name == "all";
+        match names.iter().find(is_special) {
+            Some(_) if names.len() == 1 => self.arguments.report_to.0 = Some(Vec::new()),
             Some(name) => self.wrong(
                 "report_to",
                 format!("`{name}` cannot stand beside other names; use it alone"),

@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use serde::Deserialize;
 use trainer_sdk::http::{Request, has_secret};
-use trainer_sdk::{Batch, Error, Plugin, Result, Run, Setup, WholeMetrics};
+use trainer_sdk::{Batch, Error, ErrorKind, Plugin, Result, Run, Setup, WholeMetrics};
 
 #[derive(Deserialize)]
 struct Config {
@@ -37,7 +37,16 @@ impl WholeMetrics for Capable {
             .into_iter()
             .chain(self.0.word.iter().map(|word| format!("word: {word}")));
         let told: Vec<String> = told.collect();
-        Err(Error::data(told.join("; ")))
+        // Of this kind the host says which limit it was.
+        let over = told.iter().any(|told| told.contains("ErrorKind::Limit"));
+        Err(Error {
+            kind: if over {
+                ErrorKind::Limit
+            } else {
+                ErrorKind::Data
+            },
+            message: told.join("; "),
+        })
     }
 }
 
