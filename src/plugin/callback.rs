@@ -261,9 +261,7 @@ fn dispatch(store: &mut Store<State>, hooks: &Hooks, event: Event<'_>) -> Return
             store.data_mut().artifact = Some(Artifact::of(folder));
             hook.call_on_save(store, ctx, Resource::new_borrow(0))
         }),
-        Event::PreOptimizerStep | Event::OptimizerStep | Event::Resume(_) | Event::Fault(_) => {
-            dispatch_own(store, hooks, event)
-        }
+        own => dispatch_own(store, hooks, own),
     };
     outcome.unwrap_or(Ok(Ok::<(), GuestError>(())))
 }

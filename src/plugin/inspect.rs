@@ -482,9 +482,9 @@ mod tests {
                 "speaks version 0.2.0 of trainer:plugin/lifecycle",
             ),
             (
-                &[base, "trainer:plugin/report-run@0.1.0"],
+                &[base, "trainer:plugin/report-text@0.1.0"],
                 &[],
-                "not supported by this version: report-run",
+                "not supported by this version: report-text",
             ),
             (
                 &[base, "trainer:plugin/dream@0.1.0"],

@@ -326,11 +326,10 @@ impl Plugin {
             .hooks()
             .is_some_and(|hooks| hooks.collator.is_some());
         let pool = self.pool.clone();
-        exported.then(|| {
-            move |is_training| -> Box<dyn Collator> {
-                Box::new(collator::Collating::new(pool.clone(), is_training))
-            }
-        })
+        let make = move |is_training| -> Box<dyn Collator> {
+            Box::new(collator::Collating::new(pool.clone(), is_training))
+        };
+        exported.then_some(make)
     }
 
     /// The loss it provides, if any, of batches whose labels are the columns of these names.

@@ -333,7 +333,7 @@ fn plugins_are_called_in_the_order_of_the_run_file_and_then_of_the_command_line(
 #[test]
 fn a_fault_is_told_to_plugins_and_hidden_by_none() {
     for (attack, told) in [
-        ("tell", "train.jsonl:2: field \"input_x\" is a list of 2"),
+        ("tell", "plugin `hostile`: told of a fault: data: "),
         (
             "worse-fault",
             "callback hostile failed at the end of a run that failed: \
