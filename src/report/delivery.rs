@@ -251,7 +251,7 @@ pub fn flush(settings: &Settings, destination: Box<dyn Destination>) -> Result<u
     });
     let mut courier = Courier::new(settings.clone(), destination, shared.clone());
     while !courier.spool.is_empty() {
-        if let Err(undelivered) = courier.from_spool() {
+        if let Err(undelivered) = courier.deliver_spool() {
             courier.spool.close()?;
             let (Undelivered::Later(error) | Undelivered::Never(error)) = undelivered;
             let name = &settings.name;
@@ -368,7 +368,7 @@ impl Courier {
 
     fn deliver(&mut self) -> Result<(), Undelivered> {
         while !self.spool.is_empty() && !self.shared.lock().abandoned {
-            self.from_spool()?;
+            self.deliver_spool()?;
         }
         loop {
             let block = first_block(&self.shared.lock().in_flight).map(<[Record]>::to_vec);
@@ -386,7 +386,7 @@ impl Courier {
     }
 
     /// Delivers the first block of the spool.
-    fn from_spool(&mut self) -> Result<(), Undelivered> {
+    fn deliver_spool(&mut self) -> Result<(), Undelivered> {
         let (records, next) = self.spool.front(BLOCK).map_err(Undelivered::Never)?;
         let mut rest = &records[..];
         while let Some(block) = first_block(rest) {

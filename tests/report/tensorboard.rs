@@ -101,7 +101,7 @@ fn take_value(value: &[u8], event: &mut Event) {
                             Field::Bytes(bytes) if number == 8 => Some(text(bytes)),
                             _ => None,
                         });
-                event.text = strings.last();
+                event.text = strings.into_iter().next_back();
             }
             _ => {}
         }
