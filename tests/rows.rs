@@ -21,7 +21,6 @@ const WITHOUT_TEST: &[(u32, &str)] = &[
     (79, "samplers of several processes: there is one so far"),
     (80, "shards of several processes: there is one so far"),
     (81, "shards of several processes: there is one so far"),
-    (89, "there is no reporter that speaks to TensorBoard yet"),
     (90, "there is no search for hyper-parameters yet"),
 ];
 

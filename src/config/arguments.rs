@@ -155,7 +155,7 @@ arguments! {
     }
 
     "Data" {
-        /// Rows to train on: JSONL, CSV or Parquet; like all data files also hf://datasets/OWNER/NAME[@REVISION]/PATH.
+        /// Rows to train on: JSONL, CSV or Parquet; like all data files also hf://datasets/OWNER/NAME@REVISION/PATH.
         train_file: Vec<PathBuf> = Vec::new(), host();
         /// Rows to evaluate on; with NAME=FILE several sets, whose metrics are eval_NAME_loss and so on.
         validation_file: Vec<NamedPath> = Vec::new(), host();

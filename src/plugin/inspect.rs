@@ -494,8 +494,8 @@ mod tests {
             (&[base], &[], "exports no hook"),
             (
                 &[base, "trainer:plugin/metrics@0.1.0"],
-                &["wasi:http/outgoing-handler@0.2.0"],
-                "imports `wasi:http/outgoing-handler@0.2.0`",
+                &["wasi:http/incoming-handler@0.2.0"],
+                "imports `wasi:http/incoming-handler@0.2.0`",
             ),
             (
                 &[base, "trainer:plugin/metrics@0.1.0"],
@@ -516,7 +516,11 @@ mod tests {
         }
         let good = component(
             &[base, "trainer:plugin/metrics@0.1.9"],
-            &["trainer:host/run@0.1.3", "wasi:io/poll@0.2.6"],
+            &[
+                "trainer:host/run@0.1.3",
+                "wasi:io/poll@0.2.6",
+                "wasi:http/outgoing-handler@0.2.0",
+            ],
         );
         good.admit("x").expect("admitted");
         assert_eq!(good.hooks(), ["lifecycle", "metrics"]);

@@ -383,10 +383,15 @@ impl Plugin {
         )?)])
     }
 
+    /// Whether it provides a reporter.
+    pub fn is_reporter(&self) -> bool {
+        let instance = self.instance.borrow();
+        instance.hooks().is_some_and(reports::Reports::exported)
+    }
+
     /// Where its reports go, if it has a reporter.
     pub fn destination(&self) -> Result<Option<Box<dyn Destination>>> {
-        let instance = self.instance.borrow();
-        if !instance.hooks().is_some_and(reports::Reports::exported) {
+        if !self.is_reporter() {
             return Ok(None);
         }
         let own = Instance::start(self.linked.clone())?;

@@ -133,11 +133,16 @@ impl Plugins {
         self.loaded.iter().try_for_each(Plugin::close)
     }
 
-    /// One line for each plugin; `seconds` is what its share is taken of.
+    /// One line for each plugin, but for those that only report, which say so themselves; `seconds` is what its share is
+    /// taken of.
     pub(crate) fn usage_lines(&self, seconds: f64) -> Vec<String> {
-        self.loaded
+        let usages = self
+            .loaded
             .iter()
-            .map(|plugin| usage_line(&plugin.usage(), seconds))
+            .map(|plugin| (plugin.usage(), plugin.is_reporter()));
+        usages
+            .filter(|(usage, reports)| usage.calls > 0 || !reports)
+            .map(|(usage, _)| usage_line(&usage, seconds))
             .collect()
     }
 }
