@@ -4,7 +4,7 @@
 Every figure is a median, with the range of its runs. All programs run with the same threads and the same wait policy
 of OpenMP. Python's standard library only; the peer in Python gets its own environment in .bench/venv.
 
-    python3 tests/bench/run.py [--quick] [--without-peer]
+    python3 tests/bench/run.py [--quick] [--without-peer] [--only GROUP]
 """
 
 import argparse
@@ -316,17 +316,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--without-peer", action="store_true", help="leave Hugging Face's Trainer out")
+    parser.add_argument("--only", metavar="GROUP", help="one group: answers, start, loop, precision, plugin_calls, collator or demo")
     options = parser.parse_args()
+    quick, with_peer = options.quick, not options.without_peer
+    groups = {
+        "answers": lambda table: answers(table, 5 if quick else 21),
+        "start": lambda table: start(table, 3 if quick else 7),
+        "loop": lambda table: loop(table, 2 if quick else 5, quick),
+        "precision": lambda table: precision(table, 1 if quick else 3, with_peer),
+        "plugin_calls": plugin_calls,
+        "collator": lambda table: collator(table, 1 if quick else 5),
+        "demo": lambda table: demo(table, 1 if quick else 3, with_peer),
+    }
+    if options.only not in (None, *groups):
+        parser.error(f"no group is named {options.only}: {', '.join(groups)}")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f} before")
     table = Table()
-    answers(table, 5 if options.quick else 21)
-    start(table, 3 if options.quick else 7)
-    loop(table, 2 if options.quick else 5, options.quick)
-    precision(table, 1 if options.quick else 3, not options.without_peer)
-    plugin_calls(table)
-    collator(table, 1 if options.quick else 5)
-    demo(table, 1 if options.quick else 3, not options.without_peer)
+    for name, group in groups.items():
+        if options.only in (None, name):
+            group(table)
     print(f"\nload {os.getloadavg()[0]:.2f} after")
     if table.missed:
         sys.exit(f"{table.missed} limits missed")
