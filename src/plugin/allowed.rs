@@ -203,8 +203,19 @@ fn folder(
     if !metadata.is_dir() {
         return Err(subject().hint("give a folder").into());
     }
+    let host = absolute(&host)?;
+    // Checkpoints, weights and the record of the run, grants among it, are nobody's to change.
+    let output_dir = environment.output_dir.canonicalize();
+    if write && output_dir.is_ok_and(|output_dir| output_dir.starts_with(&host)) {
+        let text = format!(
+            "plugin `{plugin}`: `write:{asked}` would give it the whole output folder: {} holds it",
+            host.display()
+        );
+        let hint = "choose another folder, such as --logging_dir OUTPUT_DIR/runs";
+        return Err(Failure::new(Kind::Policy, text).hint(hint).into());
+    }
     Ok(Some(Folder {
-        host: absolute(&host)?,
+        host,
         guest: format!("/{guest}"),
         write,
     }))

@@ -44,21 +44,22 @@ impl Reports {
         hook: Hook,
         body: impl FnOnce(&mut wasmtime::Store<State>, &Hooks) -> Returned<T>,
     ) -> Result<T, Undelivered> {
-        let mut transient = false;
+        let mut kind = None;
         let outcome = self.instance.call(hook, |store, hooks| {
             let returned = body(store, hooks);
             if let Ok(Err(error)) = &returned {
-                transient = error.kind == ErrorKind::Transient;
+                kind = Some(error.kind);
             }
             returned
         });
         outcome.map_err(|error| {
             // A guest that waited too long for its server, or stumbled over an answer.
             let stopped = self.instance.hooks().is_none() && self.instance.allow_restarts(RESTARTS);
-            if transient || stopped {
-                Undelivered::Later(error)
-            } else {
-                Undelivered::Never(error)
+            match kind {
+                Some(ErrorKind::Transient) => Undelivered::Later(error),
+                Some(ErrorKind::Data) => Undelivered::Refused(error),
+                None if stopped => Undelivered::Later(error),
+                _ => Undelivered::Never(error),
             }
         })
     }
@@ -84,22 +85,23 @@ impl Reports {
 }
 
 impl Destination for Reports {
-    fn start(
-        &mut self,
-        time_ms: u64,
-        params: &Value,
-        token: Option<&str>,
-    ) -> Result<String, Undelivered> {
-        self.token = token.map(str::to_owned);
+    fn open(&mut self, time_ms: u64, token: Option<&str>) -> Result<String, Undelivered> {
+        if token.is_some() {
+            self.token = token.map(str::to_owned);
+        }
         self.start = Some(time_ms);
         self.started = None;
+        self.ensure_started()?;
+        Ok(self.token.clone().unwrap_or_default())
+    }
+
+    fn params(&mut self, params: &Value) -> Result<(), Undelivered> {
         self.ensure_started()?;
         let params = params.to_string();
         self.call(Hook::ReportParams, |store, hooks| match &hooks.report_run {
             Some(run) => run.call_params(store, &params),
             None => Ok(Ok(())),
-        })?;
-        Ok(self.token.clone().unwrap_or_default())
+        })
     }
 
     fn entries(&mut self, entries: &[Entry]) -> Result<(), Undelivered> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::spool::{Entry, Record, Spool};
@@ -33,19 +33,19 @@ const LAST_WAIT: Duration = Duration::from_secs(60);
 pub enum Undelivered {
     /// It may work later.
     Later(anyhow::Error),
-    /// It will never work: nothing more is delivered in this run.
+    /// These records will never be taken; others may.
+    Refused(anyhow::Error),
+    /// Nothing more is delivered in this run; what there is waits in the spool.
     Never(anyhow::Error),
 }
 
 /// Where records go. Lives on the delivery thread.
 pub trait Destination: Send {
-    /// The run begins; `token` is what this returned for the run that is resumed. `params` holds `args` and `model_config`.
-    fn start(
-        &mut self,
-        time_ms: u64,
-        params: &Value,
-        token: Option<&str>,
-    ) -> Result<String, Undelivered>;
+    /// Begins, before anything else is told; `token` is what this returned before, in this run or in one that it goes on
+    /// with.
+    fn open(&mut self, time_ms: u64, token: Option<&str>) -> Result<String, Undelivered>;
+    /// `args` and `model_config` of the run.
+    fn params(&mut self, params: &Value) -> Result<(), Undelivered>;
     /// Entries in order.
     fn entries(&mut self, entries: &[Entry]) -> Result<(), Undelivered>;
     /// The run ends with `completed`, `stopped` or `failed`.
@@ -102,10 +102,6 @@ struct State {
 
 impl State {
     fn push(&mut self, record: Record) {
-        if self.given_up.is_some() {
-            self.dropped += 1;
-            return;
-        }
         if self.queue.len() >= MAX_QUEUE {
             let is_entry = |record: &Record| matches!(record, Record::Entry(_));
             let oldest = self.queue.iter().position(is_entry);
@@ -253,7 +249,9 @@ pub fn flush(settings: &Settings, destination: Box<dyn Destination>) -> Result<u
     while !courier.spool.is_empty() {
         if let Err(undelivered) = courier.deliver_spool() {
             courier.spool.close()?;
-            let (Undelivered::Later(error) | Undelivered::Never(error)) = undelivered;
+            let (Undelivered::Later(error)
+            | Undelivered::Refused(error)
+            | Undelivered::Never(error)) = undelivered;
             let name = &settings.name;
             return Err(error.context(format!("the spool of {name} was not delivered")));
         }
@@ -269,6 +267,8 @@ struct Courier {
     shared: Arc<Shared>,
     spool: Spool,
     token: Option<String>,
+    /// The destination knows the run.
+    is_open: bool,
     failures: u32,
     retry_at: Instant,
 }
@@ -284,6 +284,7 @@ impl Courier {
             shared,
             spool,
             token,
+            is_open: false,
             failures: 0,
             retry_at: Instant::now(),
         }
@@ -340,7 +341,8 @@ impl Courier {
     /// Takes what is there, and delivers or spools it.
     fn round(&mut self) -> Result<()> {
         let closing = self.take();
-        let may_try = closing || Instant::now() >= self.retry_at;
+        let has_given_up = self.shared.lock().given_up.is_some();
+        let may_try = !has_given_up && (closing || Instant::now() >= self.retry_at);
         if may_try {
             match self.deliver() {
                 Ok(()) => {
@@ -348,7 +350,9 @@ impl Courier {
                     self.retry_at = Instant::now();
                 }
                 Err(Undelivered::Later(error)) => self.back_off(&error),
-                Err(Undelivered::Never(error)) => return self.give_up(&error),
+                Err(Undelivered::Refused(error) | Undelivered::Never(error)) => {
+                    self.give_up(&error);
+                }
             }
         }
         self.put_aside()?;
@@ -375,24 +379,22 @@ impl Courier {
             let Some(block) = block else {
                 return Ok(());
             };
-            self.hand_over(&block)?;
+            self.pass_on(&block)?;
             let mut state = self.shared.lock();
             if state.abandoned {
                 return Ok(());
             }
             state.in_flight.drain(..block.len());
-            state.delivered += block.len() as u64;
         }
     }
 
     /// Delivers the first block of the spool.
     fn deliver_spool(&mut self) -> Result<(), Undelivered> {
-        let (records, next) = self.spool.front(BLOCK).map_err(Undelivered::Never)?;
+        let (records, next) = self.spool.front(BLOCK).map_err(Undelivered::Later)?;
         let mut rest = &records[..];
         while let Some(block) = first_block(rest) {
-            self.hand_over(block)?;
+            self.pass_on(block)?;
             let mut state = self.shared.lock();
-            state.delivered += block.len() as u64;
             state.spooled = state.spooled.saturating_sub(block.len() as u64);
             rest = &rest[block.len()..];
         }
@@ -401,19 +403,26 @@ impl Courier {
         if state.abandoned {
             return Ok(());
         }
-        self.spool.advance(next).map_err(Undelivered::Never)
+        self.spool.advance(next).map_err(Undelivered::Later)
     }
 
     fn hand_over(&mut self, block: &[Record]) -> Result<(), Undelivered> {
+        let time_ms = match block {
+            [
+                Record::Start { time_ms, .. } | Record::Finish { time_ms, .. },
+                ..,
+            ] => *time_ms,
+            [Record::Entry(entry), ..] => entry.time_ms,
+            [] => return Ok(()),
+        };
+        self.ensure_open(time_ms)?;
         match block {
-            [Record::Start { time_ms, params }] => {
-                let token = self
-                    .destination
-                    .start(*time_ms, params, self.token.as_deref())?;
-                self.token = Some(token.clone());
-                keep_token(&self.settings, &token).map_err(Undelivered::Never)
+            [Record::Start { params, .. }] => self.destination.params(params),
+            [Record::Finish { status, time_ms }] => {
+                self.destination.finish(*time_ms, status)?;
+                self.is_open = false;
+                Ok(())
             }
-            [Record::Finish { status, time_ms }] => self.destination.finish(*time_ms, status),
             entries => {
                 let entries: Vec<Entry> = entries
                     .iter()
@@ -425,6 +434,36 @@ impl Courier {
                 self.destination.entries(&entries)
             }
         }
+    }
+
+    /// The token is kept as soon as there is one: what is tried again must not begin anew at the other side.
+    fn ensure_open(&mut self, time_ms: u64) -> Result<(), Undelivered> {
+        if self.is_open {
+            return Ok(());
+        }
+        let token = self.destination.open(time_ms, self.token.as_deref())?;
+        self.is_open = true;
+        self.token = Some(token.clone());
+        keep_token(&self.settings, &token).map_err(Undelivered::Later)
+    }
+
+    /// Hands a block over; one that is refused is counted and left out.
+    fn pass_on(&mut self, block: &[Record]) -> Result<(), Undelivered> {
+        let outcome = self.hand_over(block);
+        let mut state = self.shared.lock();
+        match outcome {
+            Ok(()) => state.delivered += block.len() as u64,
+            Err(Undelivered::Refused(error)) => {
+                state.dropped += block.len() as u64;
+                let (name, why) = (&self.settings.name, told(&error));
+                tracing::warn!(
+                    "the report {name} leaves {} records out: {why}",
+                    block.len()
+                );
+            }
+            Err(undelivered) => return Err(undelivered),
+        }
+        Ok(())
     }
 
     fn back_off(&mut self, error: &anyhow::Error) {
@@ -455,14 +494,11 @@ impl Courier {
         dropped.map(drop)
     }
 
-    fn give_up(&mut self, error: &anyhow::Error) -> Result<()> {
-        let mut state = self.shared.lock();
+    fn give_up(&mut self, error: &anyhow::Error) {
         let why = told(error);
-        state.dropped += (state.in_flight.len() + state.queue.len()) as u64;
-        state.in_flight.clear();
-        state.queue.clear();
-        state.given_up = Some(why.clone());
-        bail!("nothing more is delivered in this run: {why}")
+        let name = &self.settings.name;
+        tracing::warn!("the report {name}: nothing more is delivered in this run: {why}");
+        self.shared.lock().given_up = Some(why);
     }
 
     /// Lets records gather, unless the run ends.
@@ -532,6 +568,8 @@ mod tests {
     /// Fails as long as it is told to, and passes on what it got.
     struct Scripted {
         failing: Arc<Mutex<Option<bool>>>,
+        /// So many calls are answered before all fail; `None`: all.
+        good: Arc<Mutex<Option<u32>>>,
         delay: Duration,
         got: Sender<String>,
     }
@@ -539,6 +577,11 @@ mod tests {
     impl Scripted {
         fn answer(&self, text: String) -> Result<(), Undelivered> {
             std::thread::sleep(self.delay);
+            match self.good.lock().expect("not poisoned").as_mut() {
+                Some(0) => return Err(Undelivered::Later(anyhow!("not there"))),
+                Some(good) => *good -= 1,
+                None => {}
+            }
             match *self.failing.lock().expect("not poisoned") {
                 Some(true) => Err(Undelivered::Never(anyhow!("not allowed"))),
                 Some(false) => Err(Undelivered::Later(anyhow!("not there"))),
@@ -551,14 +594,13 @@ mod tests {
     }
 
     impl Destination for Scripted {
-        fn start(
-            &mut self,
-            _: u64,
-            params: &Value,
-            token: Option<&str>,
-        ) -> Result<String, Undelivered> {
-            self.answer(format!("start {} {token:?}", params["args"]["seed"]))?;
+        fn open(&mut self, _: u64, token: Option<&str>) -> Result<String, Undelivered> {
+            self.answer(format!("start {token:?}"))?;
             Ok("token-1".to_owned())
+        }
+
+        fn params(&mut self, params: &Value) -> Result<(), Undelivered> {
+            self.answer(params["args"]["seed"].to_string())
         }
 
         fn entries(&mut self, entries: &[Entry]) -> Result<(), Undelivered> {
@@ -574,6 +616,7 @@ mod tests {
     struct Stage {
         folder: tempfile::TempDir,
         failing: Arc<Mutex<Option<bool>>>,
+        good: Arc<Mutex<Option<u32>>>,
         got: Receiver<String>,
         sender: Sender<String>,
     }
@@ -584,6 +627,7 @@ mod tests {
             Self {
                 folder: tempfile::tempdir().expect("a folder"),
                 failing: Arc::new(Mutex::new(failing)),
+                good: Arc::default(),
                 got,
                 sender,
             }
@@ -602,6 +646,7 @@ mod tests {
         fn destination(&self, delay: u64) -> Box<dyn Destination> {
             Box::new(Scripted {
                 failing: self.failing.clone(),
+                good: self.good.clone(),
                 delay: Duration::from_millis(delay),
                 got: self.sender.clone(),
             })
@@ -642,7 +687,7 @@ mod tests {
     fn records_arrive_in_order_and_the_token_comes_back_to_a_resumed_run() {
         let stage = Stage::new(None);
         let delivery = stage.run(0, 10_000, false);
-        assert_eq!(flat(&stage.got()), "start 42 None [1, 2, 3] completed");
+        assert_eq!(flat(&stage.got()), "start None 42 [1, 2, 3] completed");
         assert_eq!(
             delivery.summary().as_deref(),
             Some("report x: 5 records delivered")
@@ -650,10 +695,10 @@ mod tests {
         stage.run(0, 10_000, true);
         assert_eq!(
             flat(&stage.got()),
-            "start 42 Some(\"token-1\") [1, 2, 3] completed"
+            "start Some(\"token-1\") 42 [1, 2, 3] completed"
         );
         stage.run(0, 10_000, false);
-        assert_eq!(stage.got()[0], "start 42 None");
+        assert_eq!(stage.got()[0], "start None");
     }
 
     #[test]
@@ -677,12 +722,31 @@ mod tests {
             flush(&stage.settings(0, false), stage.destination(0)).expect("delivered"),
             5
         );
-        assert_eq!(flat(&stage.got()), "start 42 None [1, 2, 3] completed");
+        assert_eq!(flat(&stage.got()), "start None 42 [1, 2, 3] completed");
         assert!(!stage.settings(0, false).spool.exists());
         assert_eq!(
             flush(&stage.settings(0, false), stage.destination(0)).expect("nothing"),
             0
         );
+    }
+
+    /// Fails at one call after the other, as a server does that comes and goes.
+    #[test]
+    fn whatever_call_fails_first_everything_arrives_once_and_the_run_is_begun_once() {
+        for good in 0..5 {
+            let stage = Stage::new(None);
+            *stage.good.lock().expect("not poisoned") = Some(good);
+            stage.run(0, 10_000, false);
+            *stage.good.lock().expect("not poisoned") = None;
+            flush(&stage.settings(0, true), stage.destination(0)).expect("delivered");
+            let got = flat(&stage.got());
+            let told: Vec<&str> = got
+                .split(' ')
+                .filter(|word| !word.contains("tart") && !word.contains("oken") && *word != "None")
+                .collect();
+            assert_eq!(told.join(" "), "42 [1, 2, 3] completed", "{good}: {got}");
+            assert_eq!(got.matches("start None").count(), 1, "{good}: {got}");
+        }
     }
 
     #[test]
@@ -694,7 +758,7 @@ mod tests {
         let got = flat(&stage.got());
         assert_eq!(
             got,
-            "start 42 None [1, 2, 3] completed start 42 Some(\"token-1\") [1, 2, 3] completed"
+            "start None 42 [1, 2, 3] completed start Some(\"token-1\") 42 [1, 2, 3] completed"
         );
     }
 
@@ -714,15 +778,15 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_delivered_is_given_up_and_counted() {
+    fn a_destination_that_forbids_is_not_asked_again_and_nothing_is_lost() {
         let stage = Stage::new(Some(true));
         let delivery = stage.run(0, 10_000, false);
         let summary = delivery.summary().expect("a line");
-        assert_eq!(
-            summary,
-            "report x: 0 records delivered, 5 dropped, given up: not allowed"
+        assert!(
+            summary.contains("0 records delivered, 5 wait in "),
+            "{summary}"
         );
-        assert!(!stage.settings(0, false).spool.exists());
+        assert!(summary.ends_with("given up: not allowed"), "{summary}");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(super) struct Spool {
     /// Where the first record begins that was not delivered.
     offset: u64,
     length: u64,
+    /// The last line was not written to its end.
+    is_torn: bool,
 }
 
 impl Spool {
@@ -64,6 +66,7 @@ impl Spool {
             path: path.to_owned(),
             offset: 0,
             length: fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            is_torn: last_byte(path).is_some_and(|byte| byte != b'\n'),
         }
     }
 
@@ -83,6 +86,9 @@ impl Spool {
             fs::create_dir_all(folder).with_context(subject)?;
         }
         let mut text = Vec::new();
+        if self.is_torn {
+            text.push(b'\n');
+        }
         let mut kept = 0;
         for record in records {
             let mut line =
@@ -98,8 +104,13 @@ impl Spool {
             .append(true)
             .create(true)
             .open(&self.path);
-        file.and_then(|mut file| file.write_all(&text))
-            .with_context(subject)?;
+        let mut file = file.with_context(subject)?;
+        if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
+            // Half a record must not swallow those that follow.
+            self.is_torn = file.set_len(self.length).is_err();
+            return Err(error).with_context(subject);
+        }
+        self.is_torn = false;
         self.length += text.len() as u64;
         Ok(records.len() - kept)
     }
@@ -163,6 +174,14 @@ impl Spool {
     }
 }
 
+fn last_byte(path: &Path) -> Option<u8> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::End(-1)).ok()?;
+    let mut byte = [0];
+    file.read_exact(&mut byte).ok()?;
+    Some(byte[0])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +220,7 @@ mod tests {
 
         // A crash in the middle of a line.
         let mut file = OpenOptions::new().append(true).open(&path).expect("a file");
-        file.write_all(b"{\"entry\": {\"st\n").expect("written");
+        file.write_all(b"{\"entry\": {\"st").expect("written");
         let mut spool = Spool::open(&path);
         spool.append(&[entry(9)]).expect("written");
         let (front, next) = spool.front(100).expect("read");

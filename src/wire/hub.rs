@@ -309,10 +309,10 @@ impl Pusher {
     }
 }
 
-/// As the reference, all but names that begin with `_`; hidden files and the record of the run, which is about this machine,
-/// stay here.
+/// As the reference, all but names that begin with `_`; hidden files, the record of the run, which is about this machine, and
+/// what reporters keep stay here.
 fn is_uploaded(name: &str) -> bool {
-    !name.starts_with(['_', '.']) && name != layout::RUN
+    !name.starts_with(['_', '.']) && ![layout::RUN, layout::REPORTS].contains(&name)
 }
 
 fn is_weights(name: &str) -> bool {
@@ -369,6 +369,7 @@ mod tests {
             ("_private", false, false),
             (".lock", false, false),
             ("run.json", false, false),
+            ("reports.json", false, false),
         ] {
             assert_eq!(
                 (is_uploaded(name), is_of_model(name)),

@@ -183,3 +183,15 @@ fn without_the_folder_nothing_is_trained() {
         "asks for a capability that is not granted: `write:logging_dir` (writes event files)"
     ));
 }
+
+#[test]
+fn a_folder_that_holds_the_checkpoints_is_not_given_away() {
+    let host = reporting("tensorboard", &json!({}), &["write:logging_dir"]);
+    for folder in ["out", "."] {
+        let ended = train(&host, &["--logging_dir", folder]);
+        assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+        let text =
+            "plugin `tensorboard`: `write:logging_dir` would give it the whole output folder";
+        assert!(ended.stderr.contains(text), "{}", ended.stderr);
+    }
+}

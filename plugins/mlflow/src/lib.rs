@@ -133,7 +133,6 @@ impl Report for Mlflow {
             return Ok(String::new());
         }
         let known = resume_token.filter(|token| !token.is_empty());
-        self.is_foreign = known.is_none() && self.config.run_id.is_some();
         self.run_id = match known
             .map(str::to_owned)
             .or_else(|| self.config.run_id.clone())
@@ -144,6 +143,7 @@ impl Report for Mlflow {
             }
             None => self.create(time_ms)?,
         };
+        self.is_foreign = self.config.run_id.as_ref() == Some(&self.run_id);
         Ok(self.run_id.clone())
     }
 

@@ -37,9 +37,12 @@ impl TensorBoard {
         for event in events {
             event::frame(event, &mut bytes);
         }
-        // A full disk may have room again later.
-        file.write_all(&bytes)
-            .map_err(|error| Error::transient(format!("the event file cannot be written: {error}")))
+        let before = file.metadata().map(|metadata| metadata.len());
+        file.write_all(&bytes).map_err(|error| {
+            // A full disk may have room again later; readers stop at half a record.
+            let _ = before.and_then(|length| file.set_len(length));
+            Error::transient(format!("the event file cannot be written: {error}"))
+        })
     }
 }
 

@@ -162,10 +162,14 @@ fn missing(path: &Path, written: &Path) -> Option<String> {
 
 /// What a plugin file is called.
 fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(
-        || "plugin".to_owned(),
-        |stem| stem.to_string_lossy().into_owned(),
-    )
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    // It becomes the name of a folder.
+    let is_name = !stem.chars().all(|c| c == '.') && !stem.chars().any(char::is_control);
+    if is_name {
+        stem.into_owned()
+    } else {
+        "plugin".to_owned()
+    }
 }
 
 /// `stem`; a number is added if another plugin has it already.
@@ -260,6 +264,9 @@ mod tests {
             .map(|plugin| plugin.name)
             .collect();
         assert_eq!(names, ["f1", "f1-2", "f1-2-2"]);
+        for odd in ["...wasm", "..wasm", "a\u{1b}.wasm"] {
+            assert_eq!(stem(Path::new(odd)), "plugin", "{odd:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Arguments and choices that this program does not honour: refused by name when they are asked for.
 
+use std::path::Path;
+
 use super::super::arguments::{Arguments, FIELDS};
 use super::super::field::{Choice, Field, State};
 use super::super::findings::nearest;
@@ -55,10 +57,7 @@ impl Draft<'_> {
     fn check_reporter(&mut self, name: &str) {
         let tables = self.input.plugins.iter().map(|table| &table.path);
         let given = tables.chain(&self.input.arguments.plugin);
-        let stems = given.filter_map(|path| path.file_stem());
-        let plugins: Vec<String> = stems
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .collect();
+        let plugins: Vec<String> = given.map(|path| plugin_name(path)).collect();
         let named = ReportTo::Named(vec![name.to_owned()]);
         if plugins.iter().any(|plugin| named.includes(plugin)) {
             return;
@@ -80,6 +79,15 @@ impl Draft<'_> {
             format!("{shown} is not a reporter{suggestion}; use none")
         };
         self.wrong("report_to", text);
+    }
+}
+
+/// The name of a plugin as it was written: a file, or `namespace/name@version`.
+fn plugin_name(written: &Path) -> String {
+    let name = written.file_name().unwrap_or_default().to_string_lossy();
+    match name.strip_suffix(".wasm") {
+        Some(stem) => stem.to_owned(),
+        None => name.split('@').next().unwrap_or_default().to_owned(),
     }
 }
 
