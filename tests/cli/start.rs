@@ -23,7 +23,12 @@ fn command(host: &Host, program: &std::path::Path) -> Command {
     host.write("model/config.json", "{}");
     host.write("train.jsonl", "{}\n");
     fs::create_dir_all(program.parent().expect("a folder above")).expect("a folder");
-    fs::copy(env!("CARGO_BIN_EXE_host"), program).expect("a copy");
+    // By another process: a child that a test beside this one starts would inherit the open file, and what is open for
+    // writing cannot be executed.
+    let copied = Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_host").as_ref(), program.as_os_str()])
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()));
     let mut command = Command::new(program);
     command
         .current_dir(host.folder())
