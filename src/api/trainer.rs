@@ -27,7 +27,8 @@ use crate::optim::{LrScheduler, Optimizer, ParameterGroup, groups};
 use crate::report::{Curves, StepRecord};
 use crate::torch;
 use crate::trainer::{self, End, EvaluationSet, Metrics, Outcome, Parts, Plan, Training};
-use crate::wire::hub::{Origin, Pushing};
+use crate::wire::card::Origin;
+use crate::wire::hub::Pushing;
 use crate::wire::plugins::{self, Plugins};
 use crate::wire::{self, card, device, inputs, parts, train};
 
@@ -218,11 +219,7 @@ impl Trainer {
     pub fn train(&mut self, resume: Resume) -> Result<Outcome> {
         let _lock = OutputLock::acquire(&self.run.output_dir)?;
         find::clean_staging(&self.run.output_dir)?;
-        let folder = match resume {
-            Resume::No => None,
-            Resume::Latest => Some(find::latest(&self.run.output_dir)?),
-            Resume::From(folder) => Some(folder),
-        };
+        let folder = train::resume_folder(&self.run.output_dir, &resume)?;
         if let Some(make) = &mut self.model_init {
             torch::manual_seed(self.run.train.seed)?;
             let mut model = make()?;
@@ -469,9 +466,7 @@ fn loss(
     plugins: &Plugins,
     (run, model): (&Run, &dyn Model),
 ) -> Result<Box<dyn Loss>> {
-    let label_names = run.model.label_names.clone();
-    let label_names = label_names.unwrap_or_else(|| model.label_names());
-    match (own, plugins.loss(label_names)) {
+    match (own, plugins.loss(parts::label_names(run, model))) {
         (Some(_), Some(_)) => Err(both("loss", "compute_loss")),
         (Some(loss), None) | (None, Some(loss)) => Ok(loss),
         (None, None) => Ok(default_loss(run, model)),
@@ -559,12 +554,9 @@ impl Loaders {
         model: &dyn Model,
         (collators, tokenizer): (Option<plugins::MakeCollator>, Option<Arc<Tokenizer>>),
     ) -> Self {
-        let labels = run.model.label_names.clone();
         let names = || {
             let arguments = model.forward_arguments().iter().cloned();
-            arguments
-                .chain(labels.unwrap_or_else(|| model.label_names()))
-                .collect()
+            arguments.chain(parts::label_names(run, model)).collect()
         };
         Self {
             collators,

@@ -94,6 +94,13 @@ impl Findings {
     }
 }
 
+/// ` (did you mean ...?)` for a word that is none of `names`, or nothing.
+pub fn did_you_mean<'a>(word: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    nearest(word, names)
+        .map(|nearest| format!(" (did you mean `{nearest}`?)"))
+        .unwrap_or_default()
+}
+
 /// The name the user may have meant: a small slip away, else the first that contains the word.
 pub fn nearest<'a>(
     word: &str,

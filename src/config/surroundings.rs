@@ -15,6 +15,7 @@ use crate::registry::store::Store;
 pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
+
 /// Devices of NVIDIA's driver, on Linux and on Linux inside Windows.
 const GPU_DRIVERS: &[&str] = &["/dev/nvidiactl", "/dev/dxg"];
 

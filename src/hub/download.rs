@@ -18,7 +18,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::Client;
-use super::fault::{Doing, is_passing};
+use super::fault::is_passing;
 use crate::checkpoint::{layout, save, space};
 use crate::error::{Failure, Kind, told};
 
@@ -66,13 +66,11 @@ impl Client {
     pub fn model(&self, source: Source<'_>, say: Say) -> Result<Snapshot> {
         let (owner, name) = hf_hub::split_id(source.name);
         let repository = self.inner.model(owner, name);
-        let shown = source.shown();
-        let what = format!("fetching {shown}");
         let fetch = Fetch {
             client: self,
             repository: &repository,
             source,
-            doing: self.doing(&what, source.name),
+            what: format!("fetching {}", source.shown()),
             say,
         };
         fetch.in_cache_if_unreachable(
@@ -98,13 +96,11 @@ impl Client {
     ) -> Result<Vec<PathBuf>> {
         let (owner, name) = hf_hub::split_id(source.name);
         let repository = self.inner.dataset(owner, name);
-        let shown = source.shown();
-        let what = format!("fetching files of the data set {shown}");
         let fetch = Fetch {
             client: self,
             repository: &repository,
             source,
-            doing: self.doing(&what, source.name),
+            what: format!("fetching files of the data set {}", source.shown()),
             say,
         };
         let snapshot = fetch.in_cache_if_unreachable(
@@ -121,7 +117,7 @@ impl Client {
                 let listed = fetch.listed(infos)?;
                 let is_absent = |path: &&String| !listed.iter().any(|file| file.path == **path);
                 match paths.iter().find(is_absent) {
-                    Some(path) => Err(fetch.doing.failed(&HFError::EntryNotFound {
+                    Some(path) => Err(fetch.failed(&HFError::EntryNotFound {
                         path: path.clone(),
                         repo_id: source.name.to_owned(),
                         context: None,
@@ -164,11 +160,16 @@ struct Fetch<'a, T: RepoType> {
     client: &'a Client,
     repository: &'a HFRepositorySync<T>,
     source: Source<'a>,
-    doing: Doing<'a>,
+    what: String,
     say: Say,
 }
 
 impl<T: RepoType> Fetch<'_, T> {
+    fn failed(&self, error: &HFError) -> anyhow::Error {
+        let doing = self.client.doing(&self.what, self.source.name);
+        doing.failed(error)
+    }
+
     /// Asks for the commit and its files and downloads what is missing. A Hub that cannot be reached is no failure if the
     /// cache has the revision.
     fn in_cache_if_unreachable(
@@ -183,14 +184,13 @@ impl<T: RepoType> Fetch<'_, T> {
         let (commit, license) = match (ask(), cached) {
             (Ok(answer), _) => answer,
             (Err(error), Some(cached)) if is_passing(&error) => {
-                let why = told(&self.doing.failed(&error));
+                let why = told(&self.failed(&error));
                 tracing::warn!("{why}; the copy in the cache is used");
                 return Ok(cached);
             }
-            (Err(error), _) => return Err(self.doing.failed(&error)),
+            (Err(error), _) => return Err(self.failed(&error)),
         };
-        let commit =
-            commit.with_context(|| format!("{}: the Hub names no commit", self.doing.what))?;
+        let commit = commit.with_context(|| format!("{}: the Hub names no commit", self.what))?;
         let files = list(&commit)?;
         let folder = self.folder().join("snapshots").join(&commit);
         self.download(&folder, &commit, &files)?;
@@ -235,7 +235,7 @@ impl<T: RepoType> Fetch<'_, T> {
     }
 
     fn listed(&self, entries: Result<Vec<RepoTreeEntry>, HFError>) -> Result<Vec<Listed>> {
-        let entries = entries.map_err(|error| self.doing.failed(&error))?;
+        let entries = entries.map_err(|error| self.failed(&error))?;
         let files = entries.into_iter().filter_map(|entry| match entry {
             RepoTreeEntry::File { path, size, .. } => Some(Listed { path, size }),
             RepoTreeEntry::Directory { .. } => None,
@@ -256,7 +256,7 @@ impl<T: RepoType> Fetch<'_, T> {
         self.check_space(bytes)?;
         (self.say)(&format!(
             "{}: {} files, {}",
-            self.doing.what,
+            self.what,
             missing.len(),
             space::human(bytes)
         ));
@@ -300,10 +300,7 @@ impl<T: RepoType> Fetch<'_, T> {
             }
             discard(target);
         }
-        let message = format!(
-            "{}: {} came damaged twice: {damage}",
-            self.doing.what, file.path
-        );
+        let message = format!("{}: {} came damaged twice: {damage}", self.what, file.path);
         Err(Failure::data(message)
             .hint("check HF_ENDPOINT and proxies in between, and try again")
             .into())
@@ -321,7 +318,7 @@ impl<T: RepoType> Fetch<'_, T> {
                         file.path
                     ));
                 }
-                Err(error) => return Err(self.doing.failed(&error)),
+                Err(error) => return Err(self.failed(&error)),
             }
         }
         Err(anyhow!(

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io;
 
+use anyhow::Chain;
 use hf_hub::HFError;
 
 use super::Access;
@@ -156,12 +157,9 @@ impl Doing<'_> {
 
     /// Errors of the store for large files come as texts around those of the transport and the disk.
     fn explain_xet(&self, error: &(dyn Error + 'static)) -> Explained {
-        let mut cause = Some(error);
-        while let Some(found) = cause {
-            if let Some(error) = found.downcast_ref::<io::Error>() {
-                return self.explain_io(error);
-            }
-            cause = found.source();
+        let io = Chain::new(error).find_map(|cause| cause.downcast_ref::<io::Error>());
+        if let Some(error) = io {
+            return self.explain_io(error);
         }
         let host = &self.access.endpoint;
         (
@@ -196,25 +194,13 @@ fn said(message: Option<&str>) -> String {
     }
 }
 
-fn has_cause<E: Error + 'static>(error: &dyn Error) -> bool {
-    let mut cause = error.source();
-    while let Some(found) = cause {
-        if found.is::<E>() {
-            return true;
-        }
-        cause = found.source();
-    }
-    false
+fn has_cause<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    Chain::new(error).skip(1).any(|cause| cause.is::<E>())
 }
 
-fn innermost(error: &dyn Error) -> String {
-    let mut cause = error.source();
-    let mut text = String::new();
-    while let Some(found) = cause {
-        text = found.to_string();
-        cause = found.source();
-    }
-    redacted(&text)
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let cause = Chain::new(error).skip(1).last();
+    cause.map_or_else(String::new, |cause| redacted(&cause.to_string()))
 }
 
 /// `text` without what follows the path of an address, where signatures are, and without user names in front of hosts.

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::Resource;
 
 use super::bindings::trainer::host::artifact;
 use super::fault::HostError;
-use super::inspect::hexadecimal;
 use super::state::State;
 use super::text::printable;
+use crate::registry::name::Digest;
 
 /// Folders below a checkpoint that are looked into.
 const MAX_DEPTH: usize = 8;
@@ -111,9 +111,7 @@ impl State {
     /// The same for what needs `artifact:read`.
     fn readable(&self) -> Result<&Artifact, HostError> {
         if !self.facts.allowed.artifact_read {
-            return Err(HostError::denied(
-                "needs the capability `artifact:read`, which the plugin's manifest does not request",
-            ));
+            return Err(HostError::not_requested("artifact:read"));
         }
         Ok(self.artifact()?)
     }
@@ -147,7 +145,7 @@ impl artifact::HostArtifact for State {
         loop {
             self.check_time()?;
             match file.read(&mut piece) {
-                Ok(0) => return Ok(hexadecimal(&hasher.finalize())),
+                Ok(0) => return Ok(Digest::from_hash(&hasher.finalize()).hex().to_owned()),
                 Ok(count) => hasher.update(&piece[..count]),
                 Err(error) => return Err(failed(&error)),
             }

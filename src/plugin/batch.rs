@@ -31,12 +31,7 @@ impl Batch {
         Self {
             outputs: share(batch.outputs),
             labels: share(batch.labels),
-            inputs: batch
-                .inputs
-                .columns
-                .iter()
-                .map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()))
-                .collect(),
+            inputs: share_columns(batch.inputs),
             dataset: batch.dataset.to_owned(),
             size: batch.size as u64,
         }
@@ -47,6 +42,14 @@ pub(super) fn share(tensors: &[(String, Tensor)]) -> Named {
     tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+        .collect()
+}
+
+/// The same for the columns of a collated batch.
+pub(super) fn share_columns(batch: &crate::data::Batch) -> Named {
+    let columns = batch.columns.iter();
+    columns
+        .map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()))
         .collect()
 }
 

@@ -104,7 +104,7 @@ impl Callback for Hooked {
         });
         match outcome {
             // The user allowed fresh stores: this event is lost, the run goes on.
-            Err(error) if instance.hooks().is_none() && instance.can_restart() => {
+            Err(error) if instance.can_restart() => {
                 tracing::warn!("{error:#}");
                 Ok(())
             }

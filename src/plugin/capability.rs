@@ -31,6 +31,7 @@ use crate::error::{Failure, Kind};
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 /// Folders of the run that can be asked for by name.
 pub const FOLDERS: [&str; 2] = ["output", "logging_dir"];
+
 /// One power. Its text ([`fmt::Display`]) is what users write and what lock files hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
@@ -174,10 +175,7 @@ impl Capability {
     fn covers(&self, asked: &Self) -> bool {
         match (self, asked) {
             (Self::Net(granted, methods), Self::Net(origin, wanted)) => {
-                granted == origin
-                    && (methods.is_empty()
-                        || !wanted.is_empty()
-                            && wanted.iter().all(|method| methods.contains(method)))
+                granted == origin && allow(methods, wanted)
             }
             (Self::Write(granted), Self::Read(folder)) => granted == folder,
             _ => self == asked,
@@ -191,10 +189,7 @@ impl Capability {
         }
         match (request, self) {
             (Self::Net(place, methods), Self::Net(_, wanted)) => {
-                setting_of(place).is_some()
-                    && (methods.is_empty()
-                        || !wanted.is_empty()
-                            && wanted.iter().all(|method| methods.contains(method)))
+                setting_of(place).is_some() && allow(methods, wanted)
             }
             (Self::Read(place), Self::Read(_))
             | (Self::Write(place), Self::Write(_) | Self::Read(_)) => setting_of(place).is_some(),
@@ -239,6 +234,11 @@ impl Capability {
             other => other.clone(),
         }))
     }
+}
+
+/// Whether these methods of requests, none standing for all, give all that are wanted.
+fn allow(methods: &[String], wanted: &[String]) -> bool {
+    methods.is_empty() || !wanted.is_empty() && wanted.iter().all(|method| methods.contains(method))
 }
 
 /// `setting` of `{setting}`.
@@ -321,12 +321,8 @@ impl Grants {
         texts
     }
 
-    /// The requests that are granted by their own text.
+    /// Whether one of them gives this.
     pub fn covers(&self, asked: &Capability) -> bool {
-        self.cover(asked)
-    }
-
-    fn cover(&self, asked: &Capability) -> bool {
         self.0.iter().any(|grant| grant.covers(asked))
     }
 
@@ -341,7 +337,7 @@ impl Grants {
         for request in requests {
             let covered = match request.capability.settled(given)? {
                 None => true,
-                Some(settled) => self.cover(&request.capability) || self.cover(&settled),
+                Some(settled) => self.covers(&request.capability) || self.covers(&settled),
             };
             if !covered {
                 missing.push(request);
@@ -477,7 +473,7 @@ mod tests {
         ] {
             let grants = Grants::parse(&[grant]).expect(grant);
             assert_eq!(
-                grants.cover(&asked.parse().expect(asked)),
+                grants.covers(&asked.parse().expect(asked)),
                 covers,
                 "{grant} {asked}"
             );

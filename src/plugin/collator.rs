@@ -11,7 +11,7 @@ use super::bindings::trainer::host::types::ErrorKind;
 use super::context::check_named;
 use super::features::Features;
 use super::hook::Hook;
-use super::instance::{Instance, taken_back};
+use super::instance::{Instance, absent, taken_back};
 use super::pool::Pool;
 use super::rng;
 use crate::data::collator::BadExample;
@@ -44,10 +44,7 @@ impl Collating {
     fn once(&self, instance: &mut Instance, place: Place, examples: &[Example]) -> Outcome {
         let mut refused = None;
         let columns = instance.call(Hook::Collate, |store, hooks| {
-            let collator = hooks
-                .collator
-                .as_ref()
-                .ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))?;
+            let collator = hooks.collator.as_ref().ok_or_else(absent)?;
             let state = store.data_mut();
             state.features = Some(Features::of(examples, self.is_training));
             let stream = rng::Handle::of_batch(&state.facts.random_key, place);
@@ -126,7 +123,7 @@ impl Collator for Collating {
         let mut instance = self.pool.take(seat)?;
         let mut outcome = self.once(&mut instance, place, examples);
         // A batch follows from its rows and its place alone, so a fresh store may make it again.
-        while outcome.columns.is_err() && instance.hooks().is_none() && instance.can_restart() {
+        while outcome.columns.is_err() && instance.can_restart() {
             outcome = self.once(&mut instance, place, examples);
         }
         let checked = outcome.columns.and_then(|columns| {

@@ -4,6 +4,7 @@ use anyhow::Result;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value};
 
+use super::Environment;
 use super::capability::Capability;
 use super::limits::nearest;
 use super::manifest::Manifest;
@@ -19,27 +20,22 @@ const MAX_DEPTH: usize = 16;
 pub(super) fn from_variables(
     manifest: Option<&Manifest>,
     requests: &[Request],
-    variable: Option<fn(&str) -> Option<String>>,
+    environment: &Environment,
     given: &mut Map<String, Value>,
 ) {
     let schema = manifest.and_then(|manifest| manifest.config.as_ref());
     let properties = schema.and_then(|schema| schema["properties"].as_object());
-    let (Some(properties), Some(variable)) = (properties, variable) else {
-        return;
-    };
-    for (key, property) in properties {
+    for (key, property) in properties.into_iter().flatten() {
         let Some(name) = property["environment"].as_str() else {
             continue;
         };
         let asked = requests
             .iter()
             .any(|request| request.capability == Capability::Variable(name.to_owned()));
-        let value = if asked && !given.contains_key(key) {
-            variable(name)
-        } else {
-            None
-        };
-        if let Some(text) = value {
+        if asked
+            && !given.contains_key(key)
+            && let Some(text) = environment.variable(name)
+        {
             let is_text = property["type"] == "string";
             let read = (!is_text)
                 .then(|| serde_json::from_str(&text).ok())

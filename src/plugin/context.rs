@@ -278,12 +278,6 @@ pub(super) fn check_named(what: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn not_requested(capability: &str) -> HostError {
-    HostError::denied(format!(
-        "needs the capability `{capability}`, which the plugin's manifest does not request"
-    ))
-}
-
 /// Handles to the tensors whose names match.
 fn lend(
     tensors: &mut Tensors,
@@ -372,7 +366,7 @@ impl run::HostCtx for State {
         pattern: String,
     ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
         if !self.facts.allowed.parameters {
-            return Err(not_requested("parameters"));
+            return Err(HostError::not_requested("parameters"));
         }
         lend(&mut self.tensors, &self.view.parameters, &pattern)
     }
@@ -383,7 +377,7 @@ impl run::HostCtx for State {
         pattern: String,
     ) -> Result<Vec<(String, Resource<tensor::Handle>)>, HostError> {
         if !self.facts.allowed.gradients {
-            return Err(not_requested("gradients"));
+            return Err(HostError::not_requested("gradients"));
         }
         lend(&mut self.tensors, &self.view.gradients, &pattern)
     }

@@ -32,6 +32,13 @@ impl HostError {
         Self::of(ErrorKind::Data, message)
     }
 
+    /// Needs a capability that the plugin does not ask for.
+    pub(super) fn not_requested(capability: &str) -> Self {
+        Self::denied(format!(
+            "needs the capability `{capability}`, which the plugin's manifest does not request"
+        ))
+    }
+
     /// Needs a grant.
     pub(super) fn denied(message: impl Into<String>) -> Self {
         Self::of(ErrorKind::Denied, message)

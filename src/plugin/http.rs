@@ -74,6 +74,13 @@ struct Budget {
 }
 
 impl Budget {
+    fn new(bytes: u64) -> Self {
+        Self {
+            left: AtomicU64::new(bytes),
+            over: AtomicBool::new(false),
+        }
+    }
+
     /// Whether so many bytes may be moved.
     fn take(&self, bytes: u64) -> bool {
         let taken = self
@@ -96,10 +103,7 @@ impl Http {
                 facts: facts.clone(),
                 resolve: system_resolver,
                 deadline: Instant::now(),
-                budget: Arc::new(Budget {
-                    left: AtomicU64::new(0),
-                    over: AtomicBool::new(false),
-                }),
+                budget: Arc::new(Budget::new(0)),
                 refused: 0,
             },
         }
@@ -109,10 +113,7 @@ impl Http {
     pub(super) fn begin_call(&mut self, deadline: Instant) {
         let network = self.egress.facts.limits.network;
         self.egress.deadline = deadline;
-        self.egress.budget = Arc::new(Budget {
-            left: AtomicU64::new(network),
-            over: AtomicBool::new(false),
-        });
+        self.egress.budget = Arc::new(Budget::new(network));
     }
 
     /// Whether the call moved more than it may.
@@ -472,10 +473,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_for_both_directions_and_remembers_that_it_was_too_small() {
-        let budget = Budget {
-            left: AtomicU64::new(10),
-            over: AtomicBool::new(false),
-        };
+        let budget = Budget::new(10);
         assert!(budget.take(6) && budget.take(4));
         assert!(!budget.over.load(Ordering::Relaxed));
         assert!(!budget.take(1) && budget.over.load(Ordering::Relaxed));

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::hook;
@@ -15,6 +14,7 @@ use super::manifest::{Manifest, SECTION};
 use super::requests::Requests;
 use super::text::printable;
 use crate::error::Failure;
+use crate::registry::name::Digest;
 
 /// A larger file is not read.
 const MAX_FILE: u64 = 512 << 20;
@@ -24,8 +24,6 @@ const MAX_NAMES: usize = 4096;
 /// The outside of a component.
 #[derive(Debug, Default)]
 pub(super) struct Anatomy {
-    /// SHA-256 of the file in hexadecimal, as registries name it.
-    pub digest: String,
     pub size: u64,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -69,7 +67,6 @@ pub(super) fn examine(name: &str, bytes: &[u8]) -> Result<Anatomy> {
         Failure::data(text).hint("build or download it again")
     };
     let mut anatomy = Anatomy {
-        digest: digest(bytes),
         size: bytes.len() as u64,
         ..Anatomy::default()
     };
@@ -88,20 +85,6 @@ pub(super) fn examine(name: &str, bytes: &[u8]) -> Result<Anatomy> {
             .into());
     }
     Ok(anatomy)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-/// Two lower-case digits for each byte.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 impl Anatomy {
@@ -148,6 +131,14 @@ impl Anatomy {
         // Toolchains order them as they like.
         hooks.sort_unstable();
         hooks
+    }
+
+    /// Its manifest, if it has one.
+    pub(super) fn read_manifest(&self, name: &str) -> Result<Option<Manifest>> {
+        let section = self.manifest.as_deref();
+        section
+            .map(|section| Manifest::parse(name, section))
+            .transpose()
     }
 
     /// Whether this program can call it at all.
@@ -323,16 +314,12 @@ pub fn describe_json(path: &Path) -> Result<Value> {
         .to_string_lossy()
         .into_owned();
     let anatomy = examine(&name, &bytes)?;
-    let manifest = anatomy
-        .manifest
-        .as_deref()
-        .map(|manifest| Manifest::parse(&name, manifest))
-        .transpose()?;
+    let manifest = anatomy.read_manifest(&name)?;
     let refusal = anatomy.admit(&name).err().map(|error| error.to_string());
     Ok(json!({
         "file": path.display().to_string(),
         "kind": "component",
-        "digest": format!("sha256:{}", anatomy.digest),
+        "digest": Digest::of(&bytes),
         "size": anatomy.size,
         "sizes": {"code": anatomy.code, "data": anatomy.data, "custom": anatomy.names},
         "core_modules": anatomy.core_modules,

@@ -285,15 +285,14 @@ impl Instance {
         self.live.is_some() && self.generation == generation
     }
 
-    /// Whether a trap may still be answered with a fresh store.
+    /// Whether it was stopped and may have a fresh store.
     pub(super) fn can_restart(&self) -> bool {
-        self.restarts() < self.max_restarts()
+        self.live.is_none() && self.restarts() < self.max_restarts()
     }
 
-    /// At least so many fresh stores are allowed; whether there is still one.
-    pub(super) fn allow_restarts(&mut self, least: u64) -> bool {
+    /// At least so many fresh stores are allowed.
+    pub(super) fn allow_restarts(&mut self, least: u64) {
         self.least_restarts = least;
-        self.can_restart()
     }
 
     fn max_restarts(&self) -> u64 {
@@ -552,11 +551,21 @@ pub(super) fn taken_back(
         .into_iter()
         .map(|entry| Ok((entry.name, tensors.take_back(entry.value)?)))
         .collect();
-    match taken {
-        Ok(taken) => Ok(Ok(taken)),
+    returned(taken)
+}
+
+/// What the host did for a hook as if the hook had done it.
+pub(super) fn returned<T>(outcome: std::result::Result<T, HostError>) -> Returned<T> {
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
         Err(HostError::Guest(error)) => Ok(Err(error)),
         Err(HostError::Trap(error)) => Err(error),
     }
+}
+
+/// A hook that is called and was not exported.
+pub(super) fn absent() -> wasmtime::Error {
+    wasmtime::Error::msg("the hook is not exported")
 }
 
 fn time_of(limits: &Limits, hook: Hook) -> Duration {

@@ -10,7 +10,7 @@ use wasmtime::component::Resource;
 use super::batch::Batch;
 use super::context::check_name;
 use super::hook::Hook;
-use super::instance::{Instance, taken_back};
+use super::instance::{Instance, absent, taken_back};
 use crate::metric::{EvaluationBatch, LogitsProcessor};
 
 /// The `logits` interface.
@@ -29,10 +29,7 @@ impl Processor {
         self.instance
             .borrow_mut()
             .call(Hook::Preprocess, |store, hooks| {
-                let logits = hooks
-                    .logits
-                    .as_ref()
-                    .ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))?;
+                let logits = hooks.logits.as_ref().ok_or_else(absent)?;
                 store.data_mut().batch = Some(Batch::of(batch));
                 let named = match logits.call_preprocess(&mut *store, Resource::new_borrow(0))? {
                     Ok(named) => named,
@@ -53,11 +50,7 @@ impl LogitsProcessor for Processor {
         let mut outcome = self.once(batch);
         // A processor has no state that a trap could have lost, so a fresh store may try the same batch again.
         let mut instance = self.instance.borrow_mut();
-        if outcome.is_err()
-            && instance.hooks().is_none()
-            && instance.can_restart()
-            && instance.generation() == generation
-        {
+        if outcome.is_err() && instance.can_restart() && instance.generation() == generation {
             drop(instance);
             outcome = self.once(batch);
             instance = self.instance.borrow_mut();

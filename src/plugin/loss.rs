@@ -9,9 +9,8 @@ use tch::Tensor;
 use wasmtime::component::Resource;
 
 use super::batch;
-use super::fault::HostError;
 use super::hook::Hook;
-use super::instance::Instance;
+use super::instance::{Instance, absent, returned};
 use crate::data::Batch;
 use crate::loss::Loss;
 use crate::model::Outputs;
@@ -32,12 +31,9 @@ impl Objective {
     }
 
     fn shown(&self, outputs: &Outputs, batch: &Batch) -> batch::Batch {
-        let columns = batch.columns.iter();
-        let share = |(name, tensor): &(std::sync::Arc<str>, Tensor)| {
-            (name.to_string(), tensor.shallow_clone())
-        };
         let is_label = |name: &str| self.label_names.iter().any(|label| label == name);
-        let (labels, inputs) = columns.map(share).partition(|(name, _)| is_label(name));
+        let columns = batch::share_columns(batch).into_iter();
+        let (labels, inputs) = columns.partition(|(name, _)| is_label(name));
         batch::Batch {
             outputs: batch::share(&outputs.fields),
             labels,
@@ -53,19 +49,12 @@ impl Loss for Objective {
         let shown = self.shown(outputs, batch);
         let mut instance = self.instance.borrow_mut();
         let loss = instance.call(Hook::ComputeLoss, |store, hooks| {
-            let loss = hooks
-                .loss
-                .as_ref()
-                .ok_or_else(|| wasmtime::Error::msg("the hook is not exported"))?;
+            let loss = hooks.loss.as_ref().ok_or_else(absent)?;
             let state = store.data_mut();
             state.batch = Some(shown);
             state.tensors.record();
             match loss.call_compute_loss(&mut *store, Resource::new_borrow(0))? {
-                Ok(handle) => match store.data_mut().tensors.take_back(handle) {
-                    Ok(tensor) => Ok(Ok(tensor)),
-                    Err(HostError::Guest(error)) => Ok(Err(error)),
-                    Err(HostError::Trap(error)) => Err(error),
-                },
+                Ok(handle) => returned(store.data_mut().tensors.take_back(handle)),
                 Err(error) => Ok(Err(error)),
             }
         })?;

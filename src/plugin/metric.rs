@@ -7,11 +7,11 @@ use std::rc::Rc;
 use anyhow::Result;
 use wasmtime::component::{Resource, ResourceAny};
 
-use super::batch::Batch;
+use super::batch::{Batch, share_columns};
 use super::context::check_name;
 use super::fault::Violation;
 use super::hook::Hook;
-use super::instance::Instance;
+use super::instance::{Instance, absent};
 use super::limits::Limit;
 use crate::data::Accumulator;
 use crate::metric::{EvaluationBatch, Metric};
@@ -173,9 +173,7 @@ impl Metric for Whole {
         self.size += batch.size as u64;
         self.outputs.push(batch.outputs)?;
         self.labels.push(batch.labels)?;
-        let inputs = batch.inputs.columns.iter();
-        let named = inputs.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()));
-        self.inputs.push(&named.collect::<Vec<_>>())
+        self.inputs.push(&share_columns(batch.inputs))
     }
 
     fn to_host(&mut self) -> Result<()> {
@@ -205,10 +203,6 @@ impl Metric for Whole {
         })?;
         checked(&instance, Hook::WholeMetrics, numbers)
     }
-}
-
-fn absent() -> wasmtime::Error {
-    wasmtime::Error::msg("the hook is not exported")
 }
 
 /// Numbers that can be shown and stored. What is not finite passes; whoever chooses a best model leaves it out.

@@ -70,7 +70,7 @@ use crate::metric::{LogitsProcessor, Metric};
 use crate::registry::name::{Digest, PluginId};
 use crate::report::{self, Delivery, Destination, Reporter};
 use allowed::Allowed;
-use instance::{Instance, Linked};
+use instance::{Hooks, Instance, Linked};
 use manifest::Manifest;
 use pool::Pool;
 use state::Facts;
@@ -107,9 +107,8 @@ pub struct Pinned {
 
 impl Pinned {
     /// Looks at nothing but the digest: what was changed may be anything.
-    fn check_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let found = Digest::of(bytes);
-        if found != self.wasm {
+    fn check_digest(&self, name: &str, found: &Digest) -> Result<()> {
+        if *found != self.wasm {
             let what = "its component has the digest";
             bail!(self.differs(name, what, found.as_str(), self.wasm.as_str()));
         }
@@ -182,7 +181,7 @@ pub struct Plugin {
     linked: Arc<Linked>,
     pool: Arc<Pool>,
     manifest: Option<Manifest>,
-    digest: String,
+    digest: Digest,
     config: Value,
 }
 
@@ -191,7 +190,7 @@ impl std::fmt::Debug for Plugin {
         formatter
             .debug_struct("Plugin")
             .field("name", &self.name())
-            .field("digest", &self.digest)
+            .field("digest", &self.digest())
             .finish_non_exhaustive()
     }
 }
@@ -200,16 +199,13 @@ impl std::fmt::Debug for Plugin {
 pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let name = spec.name.as_str();
     let bytes = inspect::read(&spec.path)?;
+    let digest = Digest::of(&bytes);
     if let Some(pinned) = &spec.pinned {
-        pinned.check_bytes(name, &bytes)?;
+        pinned.check_digest(name, &digest)?;
     }
     let anatomy = inspect::examine(name, &bytes)?;
     anatomy.admit(name)?;
-    let manifest = anatomy
-        .manifest
-        .as_deref()
-        .map(|section| Manifest::parse(name, section))
-        .transpose()?;
+    let manifest = anatomy.read_manifest(name)?;
     if let Some(pinned) = &spec.pinned {
         pinned.check_manifest(name, manifest.as_ref())?;
     }
@@ -221,12 +217,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         None => Vec::new(),
     };
     let mut given = spec.config.clone();
-    config::from_variables(
-        manifest.as_ref(),
-        &requests,
-        environment.variable,
-        &mut given,
-    );
+    config::from_variables(manifest.as_ref(), &requests, environment, &mut given);
     let capabilities = capability::admit(name, &requests, &spec.grants, &given)?;
     let config = config::resolve(name, manifest.as_ref(), &given)?;
     let allowed = Allowed::new(name, manifest.as_ref(), &capabilities, &given, environment)?;
@@ -234,7 +225,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
     let engine = engine::engine()?;
     let code = compile::compiled(&compile::Job {
         name,
-        digest: &anatomy.digest,
+        digest: digest.hex(),
         bytes: &bytes,
         limits: &spec.limits,
         compiler: environment.compiler.as_deref(),
@@ -248,7 +239,7 @@ pub fn load(spec: &Spec, environment: &Environment) -> Result<Plugin> {
         pool: Arc::new(Pool::new(linked.clone())),
         linked,
         manifest,
-        digest: anatomy.digest,
+        digest,
         config,
     })
 }
@@ -292,27 +283,24 @@ fn facts(
 impl Plugin {
     /// The metrics it provides.
     pub fn metrics(&self) -> Vec<Box<dyn Metric>> {
-        let instance = self.instance.borrow();
         let mut metrics: Vec<Box<dyn Metric>> = Vec::new();
-        if let Some(hooks) = instance.hooks() {
-            if hooks.metrics.is_some() {
-                metrics.push(Box::new(metric::Streaming::new(self.instance.clone())));
-            }
-            if hooks.whole_metrics.is_some() {
-                metrics.push(Box::new(metric::Whole::new(self.instance.clone())));
-            }
+        if self.exports(|hooks| hooks.metrics.is_some()) {
+            metrics.push(Box::new(metric::Streaming::new(self.instance.clone())));
+        }
+        if self.exports(|hooks| hooks.whole_metrics.is_some()) {
+            metrics.push(Box::new(metric::Whole::new(self.instance.clone())));
         }
         metrics
     }
 
+    /// Whether its component has a hook.
+    fn exports(&self, has: impl FnOnce(&Hooks) -> bool) -> bool {
+        self.instance.borrow().hooks().is_some_and(has)
+    }
+
     /// The logits processor it provides, if any.
     pub fn logits(&self) -> Vec<Box<dyn LogitsProcessor>> {
-        let exported = self
-            .instance
-            .borrow()
-            .hooks()
-            .is_some_and(|hooks| hooks.logits.is_some());
-        if exported {
+        if self.exports(|hooks| hooks.logits.is_some()) {
             vec![Box::new(logits::Processor::new(self.instance.clone()))]
         } else {
             Vec::new()
@@ -321,10 +309,7 @@ impl Plugin {
 
     /// Makes collators, if it provides one: one for each loader, and told whether what it loads is trained with.
     pub fn collators(&self) -> Option<impl Fn(bool) -> Box<dyn Collator> + use<>> {
-        let instance = self.instance.borrow();
-        let exported = instance
-            .hooks()
-            .is_some_and(|hooks| hooks.collator.is_some());
+        let exported = self.exports(|hooks| hooks.collator.is_some());
         let pool = self.pool.clone();
         let make = move |is_training| -> Box<dyn Collator> {
             Box::new(collator::Collating::new(pool.clone(), is_training))
@@ -343,8 +328,7 @@ impl Plugin {
 
     /// Whether it provides a loss.
     pub fn provides_loss(&self) -> bool {
-        let instance = self.instance.borrow();
-        instance.hooks().is_some_and(|hooks| hooks.loss.is_some())
+        self.exports(|hooks| hooks.loss.is_some())
     }
 
     /// Hands it the run's tokenizer; before, its hooks have none.
@@ -360,12 +344,7 @@ impl Plugin {
 
     /// The callback it provides, if any: also where it only has state, which checkpoints take from callbacks.
     pub fn callbacks(&self) -> Vec<Box<dyn Callback>> {
-        let exported = self
-            .instance
-            .borrow()
-            .hooks()
-            .is_some_and(callback::Hooked::exported);
-        if exported {
+        if self.exports(callback::Hooked::exported) {
             vec![Box::new(callback::Hooked::new(self.instance.clone()))]
         } else {
             Vec::new()
@@ -385,8 +364,7 @@ impl Plugin {
 
     /// Whether it provides a reporter.
     pub fn is_reporter(&self) -> bool {
-        let instance = self.instance.borrow();
-        instance.hooks().is_some_and(reports::Reports::exported)
+        self.exports(reports::Reports::exported)
     }
 
     /// Where its reports go, if it has a reporter.
@@ -427,7 +405,7 @@ impl Plugin {
 
     /// SHA-256 of the component in hexadecimal: the identity of everything that it did.
     pub fn digest(&self) -> &str {
-        &self.digest
+        self.digest.hex()
     }
 
     /// The configuration it was given, with defaults.

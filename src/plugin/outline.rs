@@ -9,6 +9,7 @@ use super::capability::Capability;
 use super::inspect::{examine, read};
 use super::manifest::Manifest;
 use super::requests::{Request, Requests};
+use super::text::printable;
 use crate::error::Failure;
 use crate::registry::name::{Digest, PluginId};
 
@@ -45,7 +46,7 @@ impl Outline {
     pub fn of(name: &str, bytes: &[u8]) -> Result<Self> {
         let anatomy = examine(name, bytes)?;
         anatomy.admit(name)?;
-        let Some(section) = anatomy.manifest.as_deref() else {
+        let Some(manifest) = anatomy.read_manifest(name)? else {
             bail!(
                 Failure::data(format!(
                     "plugin `{name}`: it has no manifest, so it has no name and no version"
@@ -53,7 +54,6 @@ impl Outline {
                 .hint("embed a manifest as the custom section trainer:manifest; the SDK does it")
             );
         };
-        let manifest = Manifest::parse(name, section)?;
         manifest.check_api(name)?;
         let id = manifest.id.parse().map_err(|reason| {
             Failure::data(format!(
@@ -126,7 +126,7 @@ impl Outline {
                 Failure::usage(format!(
                     "{} does not ask for `{}`",
                     self.id,
-                    super::text::printable(word, 128)
+                    printable(word, 128)
                 ))
                 .hint(hint)
             ),

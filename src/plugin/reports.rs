@@ -24,7 +24,8 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(instance: Instance) -> Self {
+    pub(super) fn new(mut instance: Instance) -> Self {
+        instance.allow_restarts(RESTARTS);
         Self {
             instance,
             token: None,
@@ -53,12 +54,11 @@ impl Reports {
             returned
         });
         outcome.map_err(|error| {
-            // A guest that waited too long for its server, or stumbled over an answer.
-            let stopped = self.instance.hooks().is_none() && self.instance.allow_restarts(RESTARTS);
             match kind {
                 Some(ErrorKind::Transient) => Undelivered::Later(error),
                 Some(ErrorKind::Data) => Undelivered::Refused(error),
-                None if stopped => Undelivered::Later(error),
+                // A guest that waited too long for its server, or stumbled over an answer.
+                None if self.instance.can_restart() => Undelivered::Later(error),
                 _ => Undelivered::Never(error),
             }
         })

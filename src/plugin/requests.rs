@@ -8,7 +8,7 @@ use super::capability::{Capability, FOLDERS, setting_of};
 use super::text::printable;
 
 /// Headers that are not the plugin's to fill, by a secret or otherwise.
-pub const HOST_HEADERS: [&str; 10] = [
+pub(super) const HOST_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "expect",

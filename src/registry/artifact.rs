@@ -25,7 +25,7 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// The content of a configuration that says nothing.
 pub const EMPTY_CONFIG: &[u8] = b"{}";
 /// Signatures in minisign's form, as an artifact and as its layers.
-pub const SIGNATURE: &str = "application/vnd.host.plugin.signature.v1+minisign";
+const SIGNATURE: &str = "application/vnd.host.plugin.signature.v1+minisign";
 /// A longer manifest is refused.
 pub const MAX_MANIFEST: u64 = 1 << 20;
 /// Signatures of one manifest.

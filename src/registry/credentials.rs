@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -70,7 +70,7 @@ impl Credentials {
 
 /// The credentials for a registry; `None` if there are none.
 pub fn find(folder: Option<&Path>, registry: &str) -> Result<Option<Credentials>> {
-    let Some(path) = folder.map(|folder| folder.join("config").with_extension("json")) else {
+    let Some(path) = folder.map(file_in) else {
         return Ok(None);
     };
     let file = match File::open(&path) {
@@ -125,7 +125,7 @@ pub fn find(folder: Option<&Path>, registry: &str) -> Result<Option<Credentials>
 
 /// Keeps a user's password: in the store that the file names, else in the file itself.
 pub fn keep(folder: &Path, registry: &str, name: &str, password: &Secret) -> Result<String> {
-    let path = folder.join("config").with_extension("json");
+    let path = file_in(folder);
     let _held = file::exclusive(&path)?;
     let mut config = read(&path)?;
     if let Some(store) = config.get("credsStore").and_then(Value::as_str) {
@@ -141,7 +141,7 @@ pub fn keep(folder: &Path, registry: &str, name: &str, password: &Secret) -> Res
 
 /// Forgets the credentials for a registry; whether there were any.
 pub fn forget(folder: &Path, registry: &str) -> Result<bool> {
-    let path = folder.join("config").with_extension("json");
+    let path = file_in(folder);
     let _held = file::exclusive(&path)?;
     let mut config = read(&path)?;
     if let Some(store) = config.get("credsStore").and_then(Value::as_str) {
@@ -153,6 +153,11 @@ pub fn forget(folder: &Path, registry: &str) -> Result<bool> {
         write(&path, &config)?;
     }
     Ok(was_there)
+}
+
+/// The file in docker's folder.
+fn file_in(folder: &Path) -> PathBuf {
+    folder.join("config").with_extension("json")
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {

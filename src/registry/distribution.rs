@@ -95,10 +95,10 @@ impl<'a> Repository<'a> {
         Ok((bytes, digest))
     }
 
-    /// Downloads a blob into the store, from where an earlier attempt ended.
-    pub fn download(&self, blob: &Descriptor, store: &Store) -> Result<()> {
-        if store.get(&blob.digest).is_ok() {
-            return Ok(());
+    /// The content of a blob. What the store lacks is downloaded into it, from where an earlier attempt ended.
+    pub fn download(&self, blob: &Descriptor, store: &Store) -> Result<Vec<u8>> {
+        if let Ok(bytes) = store.get(&blob.digest) {
+            return Ok(bytes);
         }
         let mut download = store.download(&blob.digest)?;
         if download.have() > blob.size {
@@ -136,7 +136,8 @@ impl<'a> Repository<'a> {
                     .into());
             }
         }
-        download.commit(store)
+        download.commit(store)?;
+        store.get(&blob.digest)
     }
 
     /// Uploads a blob, unless it is there.

@@ -115,7 +115,8 @@ pub fn exclusive(path: &Path) -> Result<File> {
     hold().with_context(|| format!("the folder {} cannot be locked", folder.display()))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a file lies in, or is to lie in.
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

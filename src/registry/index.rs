@@ -17,10 +17,8 @@ use crate::error::{Failure, Kind};
 const FORMAT: &str = "host-plugin-index/1";
 /// A longer index is refused.
 const MAX_LENGTH: u64 = 64 << 20;
-/// Signatures are short.
-const MAX_SIGNATURE: u64 = 4096;
-/// Days after which an index is too old, unless its author says otherwise.
-pub const LIFETIME_DAYS: u64 = 90;
+/// Days after which an index is too old.
+const LIFETIME_DAYS: u64 = 90;
 
 /// The index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +247,7 @@ impl Reader<'_> {
 
     /// The bytes and their signature; `None` without a network.
     fn fetch(&self, url: &str) -> Result<Option<(Vec<u8>, String)>> {
+        let beside = format!("{url}.minisig");
         let (bytes, signature) = if url.contains("://") {
             let Some(client) = self.client else {
                 return Ok(None);
@@ -267,15 +266,11 @@ impl Reader<'_> {
                 }
                 response.bytes(limit)
             };
-            (
-                get(url, MAX_LENGTH)?,
-                get(&format!("{url}.minisig"), MAX_SIGNATURE)?,
-            )
+            (get(url, MAX_LENGTH)?, get(&beside, signature::MAX_LENGTH)?)
         } else {
-            let beside = format!("{url}.minisig");
             (
                 file::read(Path::new(url), MAX_LENGTH)?,
-                file::read(Path::new(&beside), MAX_SIGNATURE)?,
+                file::read(Path::new(&beside), signature::MAX_LENGTH)?,
             )
         };
         Ok(Some((

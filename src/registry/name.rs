@@ -308,6 +308,11 @@ pub fn is_registry(text: &str) -> bool {
     labels && host.len() <= 253 && port.is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
+/// A version as a tag. Tags have no `+`; other tools write `_` for it.
+pub fn version_tag(version: &str) -> String {
+    version.replace('+', "_")
+}
+
 /// Tags of the distribution specification.
 pub fn is_tag(text: &str) -> bool {
     let word = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';

@@ -14,7 +14,7 @@ use super::name::shown;
 use crate::error::{Failure, Kind};
 
 /// Longer key and signature files are refused.
-const MAX_LENGTH: u64 = 4096;
+pub const MAX_LENGTH: u64 = 4096;
 
 /// A public key.
 #[derive(Clone, Debug)]
@@ -29,6 +29,15 @@ impl PartialEq for Key {
     }
 }
 
+impl From<PublicKey> for Key {
+    fn from(key: PublicKey) -> Self {
+        Self {
+            text: key.to_base64(),
+            key,
+        }
+    }
+}
+
 impl Key {
     /// From its text in base64, as it stands in the second line of a `.pub` file.
     pub fn parse(text: &str) -> Result<Self> {
@@ -40,11 +49,7 @@ impl Key {
         if text.len() != 56 || !text.is_ascii() || !text.starts_with("RW") {
             bail!(wrong());
         }
-        let key = PublicKey::from_base64(text).map_err(|_| wrong())?;
-        Ok(Self {
-            text: key.to_base64(),
-            key,
-        })
+        Ok(PublicKey::from_base64(text).map_err(|_| wrong())?.into())
     }
 
     /// From a text or the file that it names.
@@ -93,12 +98,8 @@ impl Signer {
 
     /// The public key that belongs to it.
     pub fn key(&self) -> Result<Key> {
-        let key =
-            PublicKey::from_secret_key(&self.0).context("the secret key has no public key")?;
-        Ok(Key {
-            text: key.to_base64(),
-            key,
-        })
+        let key = PublicKey::from_secret_key(&self.0);
+        Ok(key.context("the secret key has no public key")?.into())
     }
 
     /// Signs `message`; `comment` is signed with it and says what was signed.
@@ -124,11 +125,7 @@ pub fn generate(password: Option<&str>) -> Result<(String, String, Key)> {
     let secret = pair.sk.to_box(Some("secret key of host plugin"));
     let secret = secret.context("the key cannot be written")?.into_string();
     let public: PublicKeyBox = pair.pk.to_box().context("the key cannot be written")?;
-    let key = Key {
-        text: pair.pk.to_base64(),
-        key: pair.pk,
-    };
-    Ok((secret, public.into_string(), key))
+    Ok((secret, public.into_string(), pair.pk.into()))
 }
 
 /// The signed comment if `text` is a signature of `message` by `key`.

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -105,7 +105,7 @@ impl Store {
     pub fn download(&self, digest: &Digest) -> Result<Download> {
         let path = self.root.join("partial").join(digest.hex());
         let open = || -> io::Result<File> {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            fs::create_dir_all(file::folder_of(&path))?;
             let file = File::options()
                 .read(true)
                 .append(true)
@@ -190,7 +190,7 @@ impl Download {
         let target = store.path(&self.digest);
         let subject = || Failure::new(Kind::Io, format!("{} cannot be written", target.display()));
         self.file.sync_all().with_context(subject)?;
-        fs::create_dir_all(target.parent().unwrap_or(Path::new("."))).with_context(subject)?;
+        fs::create_dir_all(file::folder_of(&target)).with_context(subject)?;
         match fs::rename(&self.path, &target) {
             // Another process that waited for this one finds that everything has been done.
             Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => Ok(()),

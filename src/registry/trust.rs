@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use super::file;
 use super::name::{Digest, PluginId, shown};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 
 /// Name of the file.
 pub const FILE_NAME: &str = "trust.toml";
@@ -142,7 +142,7 @@ impl Trust {
             None => Ok(()),
             Some(revoked) => {
                 let text = format!("{id} ({wasm}) was revoked: {}", shown(&revoked.reason));
-                Err(Failure::new(crate::error::Kind::Policy, text)
+                Err(Failure::new(Kind::Policy, text)
                     .hint(format!(
                         "update it with `host plugin update {id}`, or remove it"
                     ))

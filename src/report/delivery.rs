@@ -78,6 +78,7 @@ pub struct Delivery {
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
@@ -116,15 +117,18 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits for a change, at most so long.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Delivery {
     /// Starts the thread; nothing is delivered before there is a record.
     pub fn begin(settings: Settings, destination: Box<dyn Destination>) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::<Shared>::default();
         let courier = Courier::new(settings.clone(), destination, shared.clone());
         let thread = std::thread::Builder::new()
             .name(format!("report {}", settings.name))
@@ -154,8 +158,7 @@ impl Delivery {
             if left.is_zero() {
                 break;
             }
-            let waited = self.shared.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.shared.wait(state, left);
         }
         if state.done {
             drop(state);
@@ -241,10 +244,7 @@ impl Drop for Delivery {
 
 /// Delivers what an earlier run left in its spool; how many records that were. An error says what is in the way.
 pub fn flush(settings: &Settings, destination: Box<dyn Destination>) -> Result<u64> {
-    let shared = Arc::new(Shared {
-        state: Mutex::default(),
-        changed: Condvar::new(),
-    });
+    let shared = Arc::<Shared>::default();
     let mut courier = Courier::new(settings.clone(), destination, shared.clone());
     while !courier.spool.is_empty() {
         if let Err(undelivered) = courier.deliver_spool() {
@@ -333,8 +333,7 @@ impl Courier {
             } else {
                 Duration::from_secs(3600)
             };
-            let waited = self.shared.changed.wait_timeout(state, most);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.shared.wait(state, most);
         }
     }
 
@@ -507,8 +506,7 @@ impl Courier {
         let mut state = self.shared.lock();
         while !state.closing && begin.elapsed() < PAUSE {
             let left = PAUSE.saturating_sub(begin.elapsed());
-            let waited = self.shared.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.shared.wait(state, left);
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checkpoint::json::named_numbers;
+use crate::checkpoint::save::atomic_write;
 use crate::error::{Failure, Kind};
 
 /// A spool that holds more takes nothing more in.
@@ -70,6 +71,18 @@ impl Spool {
         }
     }
 
+    /// The file, to be read from the first record that was not delivered.
+    fn rest(&self) -> Result<File> {
+        let mut file = File::open(&self.path).with_context(|| self.unreadable())?;
+        file.seek(SeekFrom::Start(self.offset))
+            .with_context(|| self.unreadable())?;
+        Ok(file)
+    }
+
+    fn unreadable(&self) -> Failure {
+        Failure::new(Kind::Io, format!("{} cannot be read", self.path.display()))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.offset >= self.length
     }
@@ -118,15 +131,13 @@ impl Spool {
     /// The first records, at most so many, and where the next one begins. A line that cannot be read, as a crash may leave
     /// it, is left out.
     pub(super) fn front(&self, max: usize) -> Result<(Vec<Record>, u64)> {
-        let subject = || Failure::new(Kind::Io, format!("{} cannot be read", self.path.display()));
-        let mut file = File::open(&self.path).with_context(subject)?;
-        file.seek(SeekFrom::Start(self.offset))
-            .with_context(subject)?;
-        let mut reader = BufReader::new(file.take(self.length - self.offset));
+        let mut reader = BufReader::new(self.rest()?.take(self.length - self.offset));
         let (mut records, mut next) = (Vec::new(), self.offset);
         while records.len() < max {
             let mut line = Vec::new();
-            let read = reader.read_until(b'\n', &mut line).with_context(subject)?;
+            let read = reader
+                .read_until(b'\n', &mut line)
+                .with_context(|| self.unreadable())?;
             if read == 0 {
                 break;
             }
@@ -162,13 +173,11 @@ impl Spool {
         if self.offset == 0 {
             return Ok(());
         }
-        let subject = || Failure::new(Kind::Io, format!("{} cannot be read", self.path.display()));
-        let mut file = File::open(&self.path).with_context(subject)?;
-        file.seek(SeekFrom::Start(self.offset))
-            .with_context(subject)?;
         let mut rest = Vec::new();
-        file.read_to_end(&mut rest).with_context(subject)?;
-        crate::checkpoint::save::atomic_write(&self.path, &rest)?;
+        self.rest()?
+            .read_to_end(&mut rest)
+            .with_context(|| self.unreadable())?;
+        atomic_write(&self.path, &rest)?;
         (self.offset, self.length) = (0, rest.len() as u64);
         Ok(())
     }

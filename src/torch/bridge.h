@@ -58,6 +58,11 @@ inline at::Tensor& tensor_at(std::size_t address) {
   return *reinterpret_cast<at::Tensor*>(address);
 }
 
+// A negative index is the CPU, else that of a GPU.
+inline at::Device device_at(std::int32_t index) {
+  return index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
 // tensor.mul_(factor) as Python calls it: half precision rounds the factor first, which Tensor::mul_(Scalar) does not.
 inline at::Tensor& scale(at::Tensor& tensor, double factor) {
   return tensor.mul_(at::native::wrapped_scalar_tensor(factor));

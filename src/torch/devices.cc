@@ -2,8 +2,6 @@
 #include <dlfcn.h>
 
 #include <cstdio>
-#include <cstring>
-#include <mutex>
 #include <string>
 
 #include <ATen/ATen.h>
@@ -22,8 +20,6 @@ namespace {
 // cudaDevAttrComputeCapabilityMajor and Minor of the CUDA runtime's C interface.
 constexpr int kCapabilityMajor = 75;
 constexpr int kCapabilityMinor = 76;
-
-at::Device cuda(std::int32_t index) { return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index)); }
 
 }  // namespace
 
@@ -54,24 +50,6 @@ std::int32_t cuda_capability(std::int32_t index) {
   return 10 * major + minor;
 }
 
-rust::Vec<std::uint8_t> cuda_generator_state(std::int32_t index) {
-  auto generator = at::globalContext().defaultGenerator(cuda(index));
-  std::lock_guard<std::mutex> guard(generator.mutex());
-  const auto state = generator.get_state();
-  rust::Vec<std::uint8_t> bytes;
-  const auto* data = state.const_data_ptr<std::uint8_t>();
-  for (std::int64_t i = 0; i < state.numel(); ++i) bytes.push_back(data[i]);
-  return bytes;
-}
-
-void set_cuda_generator_state(std::int32_t index, rust::Slice<const std::uint8_t> state) {
-  auto generator = at::globalContext().defaultGenerator(cuda(index));
-  auto tensor = at::empty({static_cast<std::int64_t>(state.size())}, at::kByte);
-  std::memcpy(tensor.mutable_data_ptr<std::uint8_t>(), state.data(), state.size());
-  std::lock_guard<std::mutex> guard(generator.mutex());
-  generator.set_state(tensor);
-}
-
 DeviceMemory cuda_memory(std::int32_t index) {
   const auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(static_cast<at::DeviceIndex>(index));
   const auto& allocated = stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
@@ -82,10 +60,10 @@ void cuda_forget_peak(std::int32_t index) {
   at::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<at::DeviceIndex>(index));
 }
 
-// As torch.nn.Module.to(device): the tensors stay the same objects. A negative index is the CPU.
+// As torch.nn.Module.to(device): the tensors stay the same objects.
 void move_tensors(rust::Slice<const std::size_t> tensors, std::int32_t index) {
   at::NoGradGuard no_grad;
-  const auto device = index < 0 ? at::Device(at::kCPU) : cuda(index);
+  const auto device = device_at(index);
   for (auto address : tensors) tensor_at(address).set_data(tensor_at(address).to(device));
 }
 

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
@@ -81,6 +82,18 @@ rust::Vec<std::uint8_t> default_generator_state() { return bytes_of(at::detail::
 
 void set_default_generator_state(rust::Slice<const std::uint8_t> state) {
   auto generator = at::detail::getDefaultCPUGenerator();
+  std::lock_guard<std::mutex> guard(generator.mutex());
+  generator.set_state(tensor_of(state));
+}
+
+rust::Vec<std::uint8_t> cuda_generator_state(std::int32_t index) {
+  auto generator = at::globalContext().defaultGenerator(device_at(index));
+  std::lock_guard<std::mutex> guard(generator.mutex());
+  return bytes_of(generator.get_state());
+}
+
+void set_cuda_generator_state(std::int32_t index, rust::Slice<const std::uint8_t> state) {
+  auto generator = at::globalContext().defaultGenerator(device_at(index));
   std::lock_guard<std::mutex> guard(generator.mutex());
   generator.set_state(tensor_of(state));
 }

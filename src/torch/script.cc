@@ -33,10 +33,9 @@ std::size_t fused_groups(torch::jit::Block* block) {
 
 }  // namespace
 
-// A negative index is the CPU. Constants of the code move only here.
+// Constants of the code move only here.
 std::unique_ptr<ScriptModule> script_load(rust::Str path, std::int32_t index) {
-  const auto device = index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
-  auto module = torch::jit::load(std::string(path), device);
+  auto module = torch::jit::load(std::string(path), device_at(index));
   return std::make_unique<ScriptModule>(ScriptModule{std::make_shared<torch::jit::Module>(std::move(module))});
 }
 

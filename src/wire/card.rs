@@ -2,13 +2,21 @@
 
 use anyhow::Result;
 
-use super::hub::Origin;
 use crate::cli::output;
 use crate::config::run::Run;
 use crate::model::Task;
 use crate::report::model_card::{self, Base, Facts, python};
 use crate::torch;
 use crate::trainer::Trainer;
+
+/// What the Hub says of where a model comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    /// Licence of the model.
+    pub license: Option<String>,
+    /// Names of the data sets.
+    pub datasets: Vec<String>,
+}
 
 /// Writes the card, unless people have made the one that is there theirs.
 pub(crate) fn write(facts: &Facts, (run, trainer): (&Run, &Trainer)) -> Result<()> {

@@ -166,6 +166,7 @@ fn build(
 ) -> Result<(Trainer, Option<TestSet>, Plugins)> {
     let plugins = Plugins::load(run, Some(this_executable()?))?;
     let mut inputs = inputs::read(run, wanted, &plugins)?;
+    parts::place(run, &mut *inputs.model)?;
     let evaluation = sets(run, &mut inputs)?;
     let test = TestSet::take(run, &mut inputs)?;
     let parts = parts::assemble(run, inputs, evaluation, (&plugins, interrupted.clone()))?;

@@ -1,7 +1,7 @@
 //! What a run has of the Hub: its model and data before it begins, and its uploads while it trains and when it ends
 //! (spec 1.1, fields 91 to 96, and section 5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::card::Origin;
 use crate::callback::{self, Callback, Callbacks, Event, EventKind, TrainerState};
 use crate::checkpoint::layout;
 use crate::cli::output;
@@ -24,15 +25,6 @@ use crate::hub::{Access, Client};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Where the newest checkpoint goes with `hub_strategy checkpoint`.
 const LAST_CHECKPOINT: &str = "last-checkpoint";
-
-/// What the Hub says of where a model comes from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
-    /// Licence of the model.
-    pub license: Option<String>,
-    /// Names of the data sets.
-    pub datasets: Vec<String>,
-}
 
 fn client(hub: &run::Hub) -> Result<Client> {
     Client::new(Access {
@@ -99,17 +91,16 @@ fn fetch_data(run: &mut Run, client: &Client) -> Result<Vec<String>> {
         Command::Evaluate => validation.collect(),
         Command::Predict => vec![&mut data.test_files],
     };
-    let mut wanted: BTreeMap<Repository, Vec<String>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Repository, BTreeSet<String>> = BTreeMap::new();
     for path in lists.iter().flat_map(|list| list.iter()) {
         if let Some(file) = DatasetFile::parse(path) {
-            wanted.entry(file.dataset).or_default().push(file.path);
+            wanted.entry(file.dataset).or_default().insert(file.path);
         }
     }
     let mut found: BTreeMap<DatasetFile, PathBuf> = BTreeMap::new();
-    for (dataset, mut paths) in wanted.clone() {
-        paths.sort();
-        paths.dedup();
-        let files = client.dataset_files(source(&dataset), &paths, output::status)?;
+    for (dataset, paths) in &wanted {
+        let paths: Vec<String> = paths.iter().cloned().collect();
+        let files = client.dataset_files(source(dataset), &paths, output::status)?;
         for (path, file) in paths.into_iter().zip(files) {
             let dataset = dataset.clone();
             found.insert(DatasetFile { dataset, path }, file);
@@ -241,20 +232,24 @@ fn summary(repository: &str, account: &Account) -> String {
 impl Pusher {
     /// The top-level files of the output folder.
     fn push_model(&self, message: &str) -> Result<(), String> {
-        let view = View::new(&self.output_dir).and_then(|view| {
-            view.add(&self.output_dir, is_uploaded)?;
-            Ok(view)
-        });
-        self.push(view, (None, message.to_owned()))
+        let files = self.view(|view| view.add(&self.output_dir, is_uploaded));
+        self.push(files, (None, message.to_owned()))
+    }
+
+    /// The files that `add` sets aside.
+    fn view(&self, add: impl Fn(&View) -> Result<()>) -> Result<View> {
+        let view = View::new(&self.output_dir)?;
+        add(&view)?;
+        Ok(view)
     }
 
     /// Puts an upload into the queue; why its files could not be set aside.
     fn push(
         &self,
-        view: Result<View>,
+        files: Result<View>,
         (folder, message): (Option<String>, String),
     ) -> Result<(), String> {
-        match view {
+        match files {
             Ok(files) => {
                 self.uploader.push(Upload {
                     files,
@@ -290,20 +285,16 @@ impl Pusher {
             _ => format!("epoch {}", state.epoch.unwrap_or(0.0) as u64),
         };
         let message = format!("Training in progress, {place}");
-        let model = View::new(&self.output_dir).and_then(|view| {
+        let model = self.view(|view| {
             view.add(checkpoint, is_of_model)?;
             view.add(&self.output_dir, |name| {
                 is_uploaded(name) && !is_weights(name)
-            })?;
-            Ok(view)
+            })
         });
         // Failures are counted.
         let _ = self.push(model, (None, message.clone()));
         if folder.is_some() {
-            let whole = View::new(&self.output_dir).and_then(|view| {
-                view.add(checkpoint, |_| true)?;
-                Ok(view)
-            });
+            let whole = self.view(|view| view.add(checkpoint, |_| true));
             let _ = self.push(whole, (folder, format!("{message}, checkpoint")));
         }
     }

@@ -9,7 +9,7 @@ use tch::Kind;
 
 use super::plugins::{MakeCollator, Plugins};
 use super::preparation::{Interface, Known, Preparation, Purpose};
-use super::{collators, device, parts};
+use super::{collators, device};
 use crate::config::run::{Backend, Command, Dtype, ModelForm, Run};
 use crate::data::collator::PaddingCollator;
 use crate::data::format::FileStream;
@@ -106,9 +106,7 @@ pub(super) fn read(run: &Run, wanted: Wanted, plugins: &Plugins) -> Result<Input
             })?;
             read_foreign(run, wanted, (Box::new(model), collators))
         }
-    };
-    let mut inputs = inputs?;
-    parts::place(run, &mut *inputs.model)?;
+    }?;
     if let Some(tokenizer) = &inputs.tokenizer {
         plugins.set_tokenizer(tokenizer);
     }
@@ -297,22 +295,21 @@ impl Inputs {
 
     /// Loads batches of the training set in the reference's order; a stream in its own.
     pub(super) fn train_loader(&self, run: &Run, set: Set) -> Result<Loader> {
-        let batch_size = run.train.batch_size;
-        let Set::Read(prepared) = set else {
-            let collator = self.collator(&run.data, true)?;
-            return self.loader(run, set, (Box::new(Sequential), batch_size), collator);
+        let sampler = match &set {
+            Set::Read(prepared) => train_sampler(run, prepared.lengths.clone())?,
+            Set::Streamed(_) => Box::new(Sequential),
         };
-        let sampler = train_sampler(run, prepared.lengths.clone())?;
         let collator = self.collator(&run.data, true)?;
-        let set = Set::Read(prepared);
-        self.loader(run, set, (sampler, batch_size), collator)
+        loader(
+            set,
+            (sampler, batching(run, (collator, run.train.batch_size))),
+        )
     }
 
     /// Loads batches of an evaluation set in file order.
     pub(super) fn evaluation_loader(&self, run: &Run, set: Set) -> Result<Loader> {
-        let batch_size = run.evaluation.batch_size;
         let collator = self.collator(&run.data, false)?;
-        self.loader(run, set, (Box::new(Sequential), batch_size), collator)
+        in_file_order(run, set, collator)
     }
 
     /// Loads batches of a test set in file order; a masked language model is given the rows with what is hidden in them, and
@@ -324,19 +321,13 @@ impl Inputs {
         let tokenizer = self.tokenizer.as_ref();
         let tokenizer = tokenizer.context("a masked language model has a tokenizer")?;
         let collator = PaddingCollator::new(self.padding(tokenizer, &run.data)?);
-        let batching = batching(run, (Box::new(collator), run.evaluation.batch_size));
-        loader(set, (Box::new(Sequential), batching))
+        in_file_order(run, set, Box::new(collator))
     }
+}
 
-    fn loader(
-        &self,
-        run: &Run,
-        set: Set,
-        (sampler, batch_size): (Box<dyn Sampler>, usize),
-        collator: Box<dyn Collator>,
-    ) -> Result<Loader> {
-        loader(set, (sampler, batching(run, (collator, batch_size))))
-    }
+fn in_file_order(run: &Run, set: Set, collator: Box<dyn Collator>) -> Result<Loader> {
+    let batching = batching(run, (collator, run.evaluation.batch_size));
+    loader(set, (Box::new(Sequential), batching))
 }
 
 fn loader(set: Set, (sampler, batching): (Box<dyn Sampler>, Batching)) -> Result<Loader> {

@@ -4,16 +4,10 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, ensure};
 
+use super::card::Origin;
 use crate::callback::Callbacks;
 use crate::config::run::Run;
 use crate::error::Failure;
-
-/// Nothing comes from there.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
-    pub license: Option<String>,
-    pub datasets: Vec<String>,
-}
 
 pub(crate) fn fetch(run: &Run) -> Result<(Run, Origin)> {
     let message = "this build of host has no Hub client (it was made without the feature `hub`)";

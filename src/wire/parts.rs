@@ -89,11 +89,17 @@ pub(crate) fn prepare_model(run: &Run, model: &mut dyn Model) -> Result<()> {
 }
 
 /// The model is made on the CPU, so that it is drawn with the same numbers everywhere.
-pub(crate) fn place(run: &Run, model: &mut dyn Model) -> Result<()> {
+pub(super) fn place(run: &Run, model: &mut dyn Model) -> Result<()> {
     match device::of(run) {
         Device::Cpu => Ok(()),
         device => model.set_device(device),
     }
+}
+
+/// Label columns: as the run names them, else the model's own.
+pub(crate) fn label_names(run: &Run, model: &dyn Model) -> Vec<String> {
+    let named = run.model.label_names.clone();
+    named.unwrap_or_else(|| model.label_names())
 }
 
 /// For float16, whose small gradients would vanish; bfloat16 has the range of float32.
@@ -205,9 +211,7 @@ pub(super) fn assemble(
         label_smoothing_factor: run.train.label_smoothing_factor,
         shift_labels: false,
     };
-    let label_names = run.model.label_names.clone();
-    let label_names = label_names.unwrap_or_else(|| inputs.model.label_names());
-    let loss = plugins.loss(label_names);
+    let loss = plugins.loss(label_names(run, &*inputs.model));
     Ok(Parts {
         loss: loss.unwrap_or_else(|| loss::for_model(&*inputs.model, &settings)),
         metrics,

@@ -150,8 +150,8 @@ impl Plugins {
 /// Refuses two plugins for what a run has one of, and a plugin beside the argument that does the same.
 fn only_one(names: &[&str], (hook, argument): (&str, &str), is_given: bool) -> Result<()> {
     let message = match names {
-        [] | [_] if !is_given => return Ok(()),
         [] => return Ok(()),
+        [_] if !is_given => return Ok(()),
         [name] => {
             format!("plugin `{name}` provides the hook `{hook}`, and {argument} is set as well")
         }

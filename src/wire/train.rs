@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 
+use super::card::Origin;
 use super::evaluate::TestSet;
-use super::hub::{Origin, Pushing};
+use super::hub::Pushing;
 use super::inputs::{self, Wanted};
 use super::plugins::Plugins;
 use super::{Ending, Screen, card, evaluate, parts, show_usage, signals, this_executable};
@@ -75,7 +76,7 @@ impl Callback for RunRecord {
 pub(super) fn run((run, origin): (&Run, &Origin), interrupted: Arc<AtomicBool>) -> Result<Ending> {
     let _lock = OutputLock::acquire(&run.output_dir)?;
     find::clean_staging(&run.output_dir)?;
-    let resume = resume_folder(run)?;
+    let resume = resume_folder(&run.output_dir, &run.train.resume)?;
     let plugins = Plugins::load(run, Some(this_executable()?))?;
     let mut ready = prepare(run, (&plugins, interrupted.clone()))?;
     let record = RunRecord {
@@ -249,10 +250,11 @@ fn complete(
     card::write(&card, (run, trainer))
 }
 
-fn resume_folder(run: &Run) -> Result<Option<PathBuf>> {
-    match &run.train.resume {
+/// The checkpoint to go on from. The caller holds the lock of the output folder.
+pub(crate) fn resume_folder(output_dir: &Path, resume: &Resume) -> Result<Option<PathBuf>> {
+    match resume {
         Resume::No => Ok(None),
-        Resume::Latest => find::latest(&run.output_dir).map(Some),
+        Resume::Latest => find::latest(output_dir).map(Some),
         Resume::From(folder) => Ok(Some(folder.clone())),
     }
 }

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings, as the manifest's schema describes them.
 #[derive(Deserialize)]
-pub struct Config {
+struct Config {
     tracking_uri: String,
     experiment: Option<String>,
     tags: Option<Value>,
@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// One run on the server.
-pub struct Mlflow {
+struct Mlflow {
     config: Config,
     run_name: Option<String>,
     run_id: String,
@@ -79,14 +79,9 @@ impl Mlflow {
         request.send()
     }
 
-    /// The answer's JSON; an error of the server says whether it is worth to try again.
-    fn must(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
-        let response = self.ask(method, path, body)?;
-        read(method, path, &response)
-    }
-
     fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.must("POST", path, body)
+        let response = self.ask("POST", path, body)?;
+        read("POST", path, &response)
     }
 
     /// The experiment's id; without a name, that of the server's default experiment.
@@ -212,6 +207,7 @@ impl Report for Mlflow {
     }
 }
 
+/// The answer's JSON; an error of the server says whether it is worth to try again.
 fn read(method: &str, path: &str, response: &Response) -> Result<Value> {
     if response.status == 200 {
         return serde_json::from_slice(&response.body).map_err(|error| {
@@ -281,8 +277,5 @@ fn escaped(text: &str) -> String {
     text.as_bytes().iter().map(byte).collect()
 }
 
-#[cfg(target_family = "wasm")]
-mod component {
-    trainer_sdk::manifest!("../manifest.json");
-    trainer_sdk::export!(super::Mlflow: report);
-}
+trainer_sdk::manifest!("../manifest.json");
+trainer_sdk::export!(Mlflow: report);

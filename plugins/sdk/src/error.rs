@@ -19,36 +19,31 @@ pub struct Error {
 }
 
 impl Error {
-    /// This batch or file cannot be used.
-    pub fn data(message: impl Into<String>) -> Self {
+    pub(crate) fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
-            kind: ErrorKind::Data,
+            kind,
             message: message.into(),
         }
+    }
+
+    /// This batch or file cannot be used.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::of(ErrorKind::Data, message)
     }
 
     /// A configuration value cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Config,
-            message: message.into(),
-        }
+        Self::of(ErrorKind::Config, message)
     }
 
     /// It may work when it is tried again.
     pub fn transient(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Transient,
-            message: message.into(),
-        }
+        Self::of(ErrorKind::Transient, message)
     }
 
     /// Nothing more can be done.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Fatal,
-            message: message.into(),
-        }
+        Self::of(ErrorKind::Fatal, message)
     }
 }
 

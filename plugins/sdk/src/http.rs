@@ -63,7 +63,7 @@ impl Request<'_> {
     /// Sends it and reads the whole answer. What may work when tried again is [`ErrorKind::Transient`].
     pub fn send(&self) -> Result<Response> {
         let (scheme, authority, path) = split(self.url)?;
-        let refuse = |what: &str| Error::data(format!("{} {}: {what}", self.method, self.url));
+        let refuse = |what: &str| self.error(ErrorKind::Data, what);
         let headers = Fields::new();
         for (name, value) in self.headers {
             let added = headers.append(name, value.as_bytes());
@@ -101,24 +101,21 @@ impl Request<'_> {
         }
         answer.subscribe().block();
         match answer.get() {
-            Some(Ok(Ok(response))) => read(&response).map_err(|reason| Error {
-                kind: if reason.contains(OVER_LIMIT) {
+            Some(Ok(Ok(response))) => read(&response).map_err(|reason| {
+                let kind = if reason.contains(OVER_LIMIT) {
                     ErrorKind::Limit
                 } else {
                     ErrorKind::Transient
-                },
-                message: format!("{} {}: {reason}", self.method, self.url),
+                };
+                self.error(kind, &reason)
             }),
             Some(Ok(Err(error))) => Err(failed(error)),
-            _ => Err(self.lost("no answer")),
+            _ => Err(self.error(ErrorKind::Transient, "no answer")),
         }
     }
 
-    fn lost(&self, reason: &str) -> Error {
-        Error {
-            kind: ErrorKind::Transient,
-            message: format!("{} {}: {reason}", self.method, self.url),
-        }
+    fn error(&self, kind: ErrorKind, reason: &str) -> Error {
+        Error::of(kind, format!("{} {}: {reason}", self.method, self.url))
     }
 
     fn failure(&self, error: &ErrorCode) -> Error {
@@ -129,10 +126,7 @@ impl Request<'_> {
             }
             _ => ErrorKind::Transient,
         };
-        Error {
-            kind,
-            message: format!("{} {}: {error:?}", self.method, self.url),
-        }
+        self.error(kind, &format!("{error:?}"))
     }
 }
 

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
 use crate::context::{Checkpoint, Ctx, Rng, Run, Setup};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::hooks::host::tensor::NamedTensor;
 use crate::tensor::Tensor;
@@ -53,10 +53,10 @@ pub trait Accumulator: 'static {
 }
 
 fn unsupported(method: &str) -> Error {
-    Error {
-        kind: crate::ErrorKind::Unsupported,
-        message: format!("the metric has no `{method}`"),
-    }
+    Error::of(
+        ErrorKind::Unsupported,
+        format!("the metric has no `{method}`"),
+    )
 }
 
 /// Numbers from a whole evaluation pass at once.

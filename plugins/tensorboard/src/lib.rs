@@ -14,7 +14,7 @@ const FOLDER: &str = "/logging_dir";
 
 /// One event file.
 #[derive(Default)]
-pub struct TensorBoard {
+struct TensorBoard {
     file: Option<File>,
     time_ms: u64,
 }
@@ -69,11 +69,11 @@ impl Report for TensorBoard {
         let params: Value =
             serde_json::from_str(json).map_err(|error| Error::data(error.to_string()))?;
         let mut events = Vec::new();
-        for (name, tag) in [("args", "args"), ("model_config", "model_config")] {
+        for name in ["args", "model_config"] {
             if !params[name].is_null() {
                 let text = serde_json::to_string_pretty(&params[name])
                     .map_err(|error| Error::data(error.to_string()))?;
-                events.push(event::text(self.time_ms, tag, &text));
+                events.push(event::text(self.time_ms, name, &text));
             }
         }
         self.write(&events)
@@ -111,8 +111,5 @@ fn tag(name: &str) -> String {
     }
 }
 
-#[cfg(target_family = "wasm")]
-mod component {
-    trainer_sdk::manifest!("../manifest.json");
-    trainer_sdk::export!(super::TensorBoard: report);
-}
+trainer_sdk::manifest!("../manifest.json");
+trainer_sdk::export!(TensorBoard: report);

@@ -4,11 +4,11 @@
 use std::io::Read;
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use serde_json::json;
 
 use super::place::Place;
-use super::{Report, positional, word};
+use super::{Report, flag, positional, word};
 use crate::error::Failure;
 use crate::registry::credentials::{Credentials, Secret, forget, keep};
 use crate::registry::distribution::Repository;
@@ -29,13 +29,7 @@ pub(super) fn login_command() -> Command {
                 .required(true)
                 .help("The user"),
         )
-        .arg(
-            Arg::new("password-stdin")
-                .long("password-stdin")
-                .action(ArgAction::SetTrue)
-                .required(true)
-                .help("Read the password from stdin"),
-        )
+        .arg(flag("password-stdin", "Read the password from stdin").required(true))
         .after_help("Example: host plugin login registry.example.org -u ada --password-stdin < password.txt")
 }
 

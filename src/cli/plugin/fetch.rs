@@ -16,6 +16,9 @@ use crate::registry::name::{Digest, PluginId, Reference, SCHEME, shown};
 use crate::registry::signature::{self, Key};
 use crate::registry::trust::{Unsigned, allow_lines, shown_path};
 
+/// In place of a rule of `trust.toml`: the option that named the key.
+pub(super) const DEMANDED: &str = "--key";
+
 /// A component that is in the store.
 #[derive(Debug)]
 pub(super) struct Fetched {
@@ -71,7 +74,7 @@ pub(super) fn fetch(place: &Place, word: &str, demand: &Demand) -> Result<Fetche
         None => Signer::None,
         Some(key) => {
             signature_of_file(path, &bytes, key)?;
-            signed_by(key, "--key")
+            signed_by(key, DEMANDED)
         }
     };
     place.store.put(&bytes)?;
@@ -99,8 +102,7 @@ pub(super) fn fetch_reference(place: &Place, from: &Reference, demand: &Demand) 
     let (manifest, digest) = repository.manifest(from.wanted())?;
     let component = artifact::component(&manifest)
         .with_context(|| Failure::data(format!("{from} cannot be used")))?;
-    repository.download(&component, &place.store)?;
-    let bytes = place.store.get(&component.digest)?;
+    let bytes = repository.download(&component, &place.store)?;
     let outline = Outline::of(&from.to_string(), &bytes)?;
     check_names(from, &outline)?;
     place
@@ -159,7 +161,7 @@ pub(super) fn judge(
     };
     if let Some(key) = &demand.key {
         if signed(key) {
-            return Ok(signed_by(key, "--key"));
+            return Ok(signed_by(key, DEMANDED));
         }
         let text = format!("{id} ({manifest}) is not signed with {}", key.text());
         return Err(refused(
@@ -215,7 +217,8 @@ fn refused(text: String, signatures: usize, hint: String) -> anyhow::Error {
         .into()
 }
 
-fn signed_by(key: &Key, policy: &str) -> Signer {
+/// The signer of a lock file: this key, which was enough by this rule.
+pub(super) fn signed_by(key: &Key, policy: &str) -> Signer {
     Signer::Key {
         id: key.text().to_owned(),
         policy: policy.to_owned(),

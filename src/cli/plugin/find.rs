@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::add::{requests_text, requests_value};
 use super::fetch::{Demand, fetch_reference, signer_text};
 use super::place::{Place, plugin_id, reference};
-use super::{Report, key_option, positional, unsigned_option, word};
+use super::{Report, flag, key_option, positional, unsigned_option, word};
 use crate::error::{Failure, Kind, told};
 use crate::registry::index::{Entry, Index, Reader, Version};
 use crate::registry::lock::{Lock, Locked};
@@ -62,12 +62,7 @@ pub(super) fn search_command() -> Command {
                 .value_name("HOOK")
                 .help("Only plugins with this hook, such as metrics"),
         )
-        .arg(
-            Arg::new("no-net")
-                .long("no-net")
-                .action(ArgAction::SetTrue)
-                .help("Only plugins that ask for no network"),
-        )
+        .arg(flag("no-net", "Only plugins that ask for no network"))
         .arg(index_option())
         .arg(key_option("The public key that must have signed --index"))
 }

@@ -1,30 +1,16 @@
 //! `host plugin inspect` and `diff`: what can be said about plugins without running them.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use anyhow::Result;
+use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::Report;
+use super::difference::Difference;
 use super::place::Place;
+use super::{Report, file, path};
 use crate::plugin::inspect as component;
 use crate::plugin::outline::Outline;
-
-fn file(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .value_name(name.to_uppercase())
-        .required(true)
-        .value_parser(value_parser!(PathBuf))
-        .help(help)
-}
-
-fn path<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf> {
-    matches
-        .get_one::<PathBuf>(name)
-        .context("clap accepted a line without a file")
-}
 
 pub(super) fn inspect_command() -> Command {
     Command::new("inspect")
@@ -80,19 +66,11 @@ pub(super) fn diff(matches: &ArgMatches, _: &Place) -> Result<Report> {
         ("imports", old.imports.clone(), new.imports.clone()),
         ("exports", old.exports.clone(), new.exports.clone()),
     ] {
-        let without = |own: &[String], other: &[String]| -> Vec<String> {
-            own.iter()
-                .filter(|name| !other.contains(name))
-                .cloned()
-                .collect()
-        };
-        let (added, removed) = (without(&after, &before), without(&before, &after));
-        for (sign, names) in [("+", &added), ("-", &removed)] {
-            for name in names {
-                let _ = writeln!(text, "{what:<10} {sign} {name}");
-            }
+        let difference = Difference::between(&before, &after);
+        for (sign, name) in difference.signed() {
+            let _ = writeln!(text, "{what:<10} {sign} {name}");
         }
-        value[what] = json!({"added": added, "removed": removed});
+        value[what] = json!({"added": difference.added, "removed": difference.removed});
     }
     if text.is_empty() {
         text.push_str("no difference\n");

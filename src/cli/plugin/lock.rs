@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::{Value, json};
 
 use super::add::granted;
-use super::fetch::{Demand, fetch_reference, judge, locked_value, signer_text};
+use super::difference::Difference;
+use super::fetch::{DEMANDED, Demand, fetch_reference, judge, locked_value, signer_text};
 use super::place::{Place, plugin_id, reference};
-use super::{Report, positional, word, words};
+use super::{Report, flag, positional, word, words};
 use crate::error::{Failure, told};
 use crate::plugin::capability::{Capability, Grants};
 use crate::plugin::outline::Outline;
@@ -29,7 +30,7 @@ pub(super) fn list(_: &ArgMatches, place: &Place) -> Result<Report> {
     let mut text = String::new();
     let mut values = Vec::new();
     for locked in lock.plugins() {
-        let is_here = stores(place).iter().any(|store| store.has(&locked.wasm));
+        let is_here = holder(place, locked).is_some();
         let _ = writeln!(
             text,
             "{} {}  {}  {}{}",
@@ -164,13 +165,8 @@ fn change_grants(
         Ok(entry.clone())
     })?;
     let mut text = format!("{} in {}\n", after.id, place.lock.display());
-    for (sign, own, other) in [
-        ("+", &after.grants, &before.grants),
-        ("-", &before.grants, &after.grants),
-    ] {
-        for grant in own.iter().filter(|grant| !other.contains(grant)) {
-            let _ = writeln!(text, "  {sign} {grant}");
-        }
+    for (sign, grant) in Difference::between(&before.grants, &after.grants).signed() {
+        let _ = writeln!(text, "  {sign} {grant}");
     }
     Ok(Report {
         text,
@@ -186,11 +182,15 @@ fn stores(place: &Place) -> [Store; 2] {
     ]
 }
 
+/// The one of them that has it.
+fn holder(place: &Place, locked: &Locked) -> Option<Store> {
+    let mut stores = stores(place).into_iter();
+    stores.find(|store| store.has(&locked.wasm))
+}
+
 fn component(place: &Place, locked: &Locked) -> Result<Vec<u8>> {
-    let stores = stores(place);
-    let holder = stores.iter().find(|store| store.has(&locked.wasm));
-    holder
-        .unwrap_or(&place.store)
+    holder(place, locked)
+        .unwrap_or_else(|| place.store.clone())
         .get(&locked.wasm)
         .with_context(|| {
             Failure::data(format!(
@@ -208,12 +208,7 @@ fn outline(place: &Place, locked: &Locked) -> Result<Outline> {
 pub(super) fn lock_command() -> Command {
     Command::new("lock")
         .about("Fetch what the lock file names and the store lacks, exactly as it is pinned")
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .help("Fetch and change nothing: compare the lock file with the store; for continuous integration"),
-        )
+        .arg(flag("check", "Fetch and change nothing: compare the lock file with the store; for continuous integration"))
 }
 
 pub(super) fn lock(matches: &ArgMatches, place: &Place) -> Result<Report> {
@@ -221,7 +216,7 @@ pub(super) fn lock(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let mut fetched = Vec::new();
     if !matches.get_flag("check") {
         for locked in lock.plugins() {
-            if !stores(place).iter().any(|store| store.has(&locked.wasm)) {
+            if holder(place, locked).is_none() {
                 restore(place, locked)?;
                 fetched.push(locked.id.to_string());
             }
@@ -346,7 +341,7 @@ fn check_signature(place: &Place, locked: &Locked) -> Result<Option<String>> {
         signatures.extend(store.signatures(digest)?);
     }
     let demand = Demand {
-        key: match policy == "--key" {
+        key: match policy == DEMANDED {
             true => locked.signer.key().map(Key::parse).transpose()?,
             false => None,
         },

@@ -3,6 +3,7 @@
 
 mod add;
 mod credentials;
+mod difference;
 mod fetch;
 mod find;
 mod inspect;
@@ -117,27 +118,23 @@ const VERBS: &[Verb] = &[
 ];
 
 pub(super) fn command() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .global(true)
-            .help(help)
-    };
+    let flags = [
+        flag("json", "Print the result as JSON"),
+        flag("offline", "Use no network: only what is in the store"),
+        flag(
+            "plain-http",
+            "Use HTTP without TLS; without it only for this machine",
+        ),
+        flag(
+            "global",
+            "Use the user's own plugins.lock instead of the current folder's",
+        ),
+    ];
     Command::new("plugin")
         .about("Find, check, allow and publish plugins")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .arg(flag("json", "Print the result as JSON"))
-        .arg(flag("offline", "Use no network: only what is in the store"))
-        .arg(flag(
-            "plain-http",
-            "Use HTTP without TLS; without it only for this machine",
-        ))
-        .arg(flag(
-            "global",
-            "Use the user's own plugins.lock instead of the current folder's",
-        ))
+        .args(flags.map(|flag| flag.global(true)))
         .arg(
             Arg::new("lock-file")
                 .long("lock-file")
@@ -175,6 +172,19 @@ fn positional(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
+/// A file that must be named.
+fn file(name: &'static str, help: &'static str) -> Arg {
+    positional(name, help).value_parser(value_parser!(PathBuf))
+}
+
+/// `--name`, which is there or not.
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
 /// `--grant`, as several verbs have it.
 fn grant_option(help: &'static str) -> Arg {
     Arg::new("grant")
@@ -195,15 +205,21 @@ fn key_option(help: &'static str) -> Arg {
 
 /// `--allow-unsigned`.
 fn unsigned_option() -> Arg {
-    Arg::new("allow-unsigned")
-        .long("allow-unsigned")
-        .action(ArgAction::SetTrue)
-        .help("Take it although nobody you trust has signed it; the lock file says so")
+    flag(
+        "allow-unsigned",
+        "Take it although nobody you trust has signed it; the lock file says so",
+    )
 }
 
 fn word<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a str> {
     let word = matches.get_one::<String>(name);
     Ok(word.context("clap accepted a line without a word")?)
+}
+
+fn path<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf> {
+    matches
+        .get_one::<PathBuf>(name)
+        .context("clap accepted a line without a file")
 }
 
 fn words<'a>(matches: &'a ArgMatches, name: &str) -> Vec<&'a str> {

@@ -5,30 +5,25 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use semver::Version;
 use serde_json::json;
 
+use super::difference::Difference;
 use super::fetch::{Demand, fetch_reference, signer_text};
 use super::place::{Place, reference};
 use super::sign::secret_key;
-use super::{Report, key_option, positional, unsigned_option, update, word};
+use super::{Report, flag, key_option, positional, unsigned_option, update, word};
 use crate::error::{Failure, Kind};
 use crate::plugin::outline::Outline;
 use crate::registry::artifact::{self, Artifact, Published};
 use crate::registry::distribution::Repository;
 use crate::registry::file;
 use crate::registry::index::{self, Index};
-use crate::registry::name::{Digest, Reference};
+use crate::registry::name::{Digest, Reference, version_tag};
 use crate::registry::signature::Signer;
 
 pub(super) fn push_command() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -124,9 +119,9 @@ fn announcement(outline: &Outline, digest: &Digest) -> String {
     text
 }
 
-/// The version as a tag. Tags have no `+`; other tools write `_` for it.
+/// The version as a tag of this place.
 fn tag_of(outline: &Outline, to: &Reference) -> Result<String> {
-    let tag = outline.manifest.version.replace('+', "_");
+    let tag = version_tag(&outline.manifest.version);
     if !to.may_hold(&outline.id) {
         let text = format!("{} is not a place for {}", to.source(), outline.id);
         bail!(Failure::usage(text).hint(format!(
@@ -182,7 +177,7 @@ fn check_history(
         Err(error) => return Err(error),
     };
     let own = Version::parse(&outline.manifest.version)?;
-    let tag = own.to_string().replace('+', "_");
+    let tag = version_tag(&outline.manifest.version);
     if tags.contains(&tag) {
         let (_, present) = repository.manifest(&tag)?;
         if present == *digest {
@@ -200,16 +195,11 @@ fn check_history(
     else {
         return Ok(());
     };
-    let (manifest, _) = repository.manifest(&last.to_string().replace('+', "_"))?;
+    let (manifest, _) = repository.manifest(&version_tag(&last.to_string()))?;
     let component = artifact::component(&manifest)?;
-    repository.download(&component, &place.store)?;
-    let before =
-        Outline::of(&to.source(), &place.store.get(&component.digest)?)?.request_texts()?;
-    let added: Vec<String> = outline
-        .request_texts()?
-        .into_iter()
-        .filter(|text| !before.contains(text))
-        .collect();
+    let bytes = repository.download(&component, &place.store)?;
+    let before = Outline::of(&to.source(), &bytes)?.request_texts()?;
+    let added = Difference::between(&before, &outline.request_texts()?).added;
     if added.is_empty() || matches.get_flag("new-requests") {
         return Ok(());
     }

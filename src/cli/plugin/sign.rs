@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::fetch::{Demand, fetch_reference, signature_of_file, signer_text};
+use super::fetch::{DEMANDED, Demand, fetch_reference, signature_of_file, signed_by, signer_text};
 use super::place::{Place, key_password, reference};
-use super::{Report, key_option, positional, unsigned_option, word};
+use super::{Report, flag, key_option, path, positional, unsigned_option, word};
 use crate::error::{Failure, Kind};
 use crate::registry::artifact;
 use crate::registry::credentials::Secret;
@@ -21,19 +21,18 @@ use crate::registry::store::MAX_BLOB;
 pub(super) fn keygen_command() -> Command {
     Command::new("keygen")
         .about("Make a key pair: FILE with the secret, FILE.pub with the public key")
-        .arg(positional("file", "Where the secret key goes; it must not exist").value_parser(value_parser!(PathBuf)))
-        .arg(
-            Arg::new("no-password")
-                .long("no-password")
-                .action(ArgAction::SetTrue)
-                .help("Do not encrypt the secret key; without it HOST_KEY_PASSWORD must hold its password"),
-        )
+        .arg(super::file(
+            "file",
+            "Where the secret key goes; it must not exist",
+        ))
+        .arg(flag(
+            "no-password",
+            "Do not encrypt the secret key; without it HOST_KEY_PASSWORD must hold its password",
+        ))
 }
 
 pub(super) fn keygen(matches: &ArgMatches, _: &Place) -> Result<Report> {
-    let path = matches
-        .get_one::<PathBuf>("file")
-        .context("clap accepted a line without a file")?;
+    let path = path(matches, "file")?;
     let public = PathBuf::from(format!("{}.pub", path.display()));
     for present in [path, &public] {
         if present.exists() {
@@ -84,10 +83,7 @@ pub(super) fn sign_command() -> Command {
 
 pub(super) fn sign(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let what = word(matches, "what")?;
-    let path = matches
-        .get_one::<PathBuf>("key")
-        .context("clap accepted a line without a key")?;
-    let signer = secret_key(path)?;
+    let signer = secret_key(path(matches, "key")?)?;
     let key = signer.key()?.text().to_owned();
     if what.starts_with(SCHEME) {
         let from = reference(what)?;
@@ -153,10 +149,7 @@ pub(super) fn verify(matches: &ArgMatches, place: &Place) -> Result<Report> {
     let path = Path::new(what);
     let bytes = file::read(path, MAX_BLOB)?;
     let comment = signature_of_file(path, &bytes, key)?;
-    let signer = crate::registry::lock::Signer::Key {
-        id: key.text().to_owned(),
-        policy: "--key".to_owned(),
-    };
+    let signer = signed_by(key, DEMANDED);
     Ok(Report {
         text: format!("{what}: {}, who wrote: {comment}\n", signer_text(&signer)),
         value: json!({"file": what, "digest": Digest::of(&bytes), "key": key.text(), "comment": comment}),

@@ -4,27 +4,22 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use semver::Version;
 use serde_json::{Value, json};
 
 use super::add::{granted, kinds};
+use super::difference::Difference;
 use super::fetch::{self, Demand, Fetched, fetch_reference, signer_text};
 use super::place::{Place, plugin_id, reference};
-use super::{Report, grant_option, key_option, unsigned_option, words};
+use super::{Report, flag, grant_option, key_option, unsigned_option, words};
 use crate::error::{Failure, Kind};
 use crate::plugin::capability::{Capability, Grants};
 use crate::plugin::outline::Outline;
 use crate::registry::lock::{Lock, Locked};
-use crate::registry::name::{Reference, SCHEME};
+use crate::registry::name::{Reference, SCHEME, version_tag};
 
 pub(super) fn command() -> Command {
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
     Command::new("update")
         .about("Take newer versions of locked plugins; stops where one asks for more or has another signer")
         .arg(Arg::new("id").value_name("NAMESPACE/NAME").help("The plugin; without it all that come from a registry"))
@@ -75,10 +70,10 @@ fn update(matches: &ArgMatches, place: &Place, before: &Locked) -> Result<Report
         });
     };
     check_signer(matches, before, &fetched)?;
-    let difference = Difference::between(place, before, &fetched.outline)?;
-    let extra = granted(&fetched.outline, &words(matches, "grant"))?;
-    let answered = !words(matches, "grant").is_empty();
-    if !difference.added.is_empty() && !answered {
+    let difference = changed_requests(place, before, &fetched.outline)?;
+    let given = words(matches, "grant");
+    let extra = granted(&fetched.outline, &given)?;
+    if !difference.added.is_empty() && given.is_empty() {
         return Err(more_wanted(before, &fetched.outline, &difference));
     }
     let grants = kept_grants(before, &fetched.outline, extra)?;
@@ -105,10 +100,8 @@ fn update(matches: &ArgMatches, place: &Place, before: &Locked) -> Result<Report
         if dry { " (not done: --dry-run)" } else { "" },
         signer_text(&locked.signer)
     );
-    for (sign, requests) in [("+", &difference.added), ("-", &difference.removed)] {
-        for request in requests {
-            let _ = writeln!(text, "  {sign} {request}");
-        }
+    for (sign, request) in difference.signed() {
+        let _ = writeln!(text, "  {sign} {request}");
     }
     let value = json!({
         "id": before.id,
@@ -176,7 +169,7 @@ fn newer(place: &Place, before: &Locked) -> Result<Option<Reference>> {
     let Some(newest) = newest else {
         return Ok(None);
     };
-    let tagged = source.with_tag(&newest.to_string().replace('+', "_"));
+    let tagged = source.with_tag(&version_tag(&newest.to_string()));
     if Some(newest) == current {
         let (_, digest) = repository.manifest(tagged.wanted())?;
         return match before.manifest.as_ref() == Some(&digest) {
@@ -243,37 +236,17 @@ fn check_signer(matches: &ArgMatches, before: &Locked, fetched: &Fetched) -> Res
 }
 
 /// What a new version asks for more and less.
-struct Difference {
-    added: Vec<String>,
-    removed: Vec<String>,
-}
-
-impl Difference {
-    fn between(place: &Place, before: &Locked, after: &Outline) -> Result<Self> {
-        let new = after.request_texts()?;
-        if before.requests == after.requests_digest()? {
-            return Ok(Self {
-                added: Vec::new(),
-                removed: Vec::new(),
-            });
-        }
-        // Without the old component everything that is not granted counts as new.
-        let old = match place.store.get(&before.wasm) {
-            Ok(bytes) => Outline::of(&before.id.to_string(), &bytes)?.request_texts()?,
-            Err(_) => before.grants.clone(),
-        };
-        let without = |texts: &[String], others: &[String]| -> Vec<String> {
-            texts
-                .iter()
-                .filter(|text| !others.contains(text))
-                .cloned()
-                .collect()
-        };
-        Ok(Self {
-            added: without(&new, &old),
-            removed: without(&old, &new),
-        })
+fn changed_requests(place: &Place, before: &Locked, after: &Outline) -> Result<Difference> {
+    let new = after.request_texts()?;
+    if before.requests == after.requests_digest()? {
+        return Ok(Difference::between(&new, &new));
     }
+    // Without the old component everything that is not granted counts as new.
+    let old = match place.store.get(&before.wasm) {
+        Ok(bytes) => Outline::of(&before.id.to_string(), &bytes)?.request_texts()?,
+        Err(_) => before.grants.clone(),
+    };
+    Ok(Difference::between(&old, &new))
 }
 
 fn more_wanted(before: &Locked, after: &Outline, difference: &Difference) -> anyhow::Error {

@@ -1,6 +1,6 @@
 //! `callbacks`: the built-in ones by name, as this program or as the reference calls them.
 
-use super::super::findings::nearest;
+use super::super::findings::did_you_mean;
 use super::super::run::Callbacks;
 use super::super::setting::quoted;
 use super::Draft;
@@ -49,12 +49,10 @@ impl Draft<'_> {
 
     fn unknown_callback(&mut self, word: &str) {
         let known = NAMES.iter().map(|(own, _)| *own);
-        let suggestion = nearest(word, known.clone())
-            .map(|nearest| format!(" (did you mean `{nearest}`?)"))
-            .unwrap_or_default();
         let text = format!(
-            "{} is not a built-in callback{suggestion}; use some of {}, or a plugin",
+            "{} is not a built-in callback{}; use some of {}, or a plugin",
             quoted(word),
+            did_you_mean(word, known.clone()),
             known.collect::<Vec<_>>().join(", ")
         );
         self.wrong("callbacks", text);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::super::findings::Place;
 use super::super::hub::{
@@ -11,6 +11,7 @@ use super::super::hub::{
 use super::super::run::{Hub, HubStrategy, Push};
 use super::super::setting::{Location, quoted};
 use super::Draft;
+use super::build::unknown;
 
 const NO_CLIENT: &str =
     "needs the Hub, and this program was built without its client; build it with the feature hub";
@@ -42,11 +43,13 @@ impl Draft<'_> {
     }
 
     pub(super) fn check_hub(&mut self) {
-        if !self.pushes() {
-            self.check_access();
-            return;
+        if self.pushes() {
+            self.check_push();
         }
-        let offline = self.surroundings.hub.offline;
+        self.check_access();
+    }
+
+    fn check_push(&mut self) {
         match self.repository_to_push() {
             Some(name) if is_name(&name) || is_repository(&name) => {}
             Some(name) => {
@@ -58,7 +61,7 @@ impl Draft<'_> {
             }
             None => {}
         }
-        if offline {
+        if self.surroundings.hub.offline {
             self.wrong(
                 "push_to_hub",
                 "nothing can be uploaded while HF_HUB_OFFLINE is set; unset it, or leave push_to_hub out",
@@ -69,7 +72,6 @@ impl Draft<'_> {
                 "needs a token that may write; set HF_TOKEN, or log in with `hf auth login`",
             );
         }
-        self.check_access();
     }
 
     /// What every use of the Hub needs.
@@ -130,17 +132,15 @@ impl Draft<'_> {
             let location = location.as_ref();
             location.is_some_and(|location| self.on_hub(location).is_some())
         };
-        let validation = arguments.validation_file.iter().map(|file| &file.path);
-        let meant = |mut files: Box<dyn Iterator<Item = &PathBuf> + '_>| {
-            files.any(|file| DatasetFile::is_meant(file))
-        };
+        let is_meant = |file: &PathBuf| DatasetFile::is_meant(file);
+        let mut validation = arguments.validation_file.iter().map(|file| &file.path);
         let users = [
             ("push_to_hub", self.pushes()),
             ("model", is_there(&arguments.model)),
             ("tokenizer_name", is_there(&arguments.tokenizer_name)),
-            ("train_file", meant(Box::new(arguments.train_file.iter()))),
-            ("validation_file", meant(Box::new(validation))),
-            ("test_file", meant(Box::new(arguments.test_file.iter()))),
+            ("train_file", arguments.train_file.iter().any(is_meant)),
+            ("validation_file", validation.any(is_meant)),
+            ("test_file", arguments.test_file.iter().any(is_meant)),
         ];
         let used = users.into_iter().find(|(_, is_used)| *is_used);
         used.map(|(field, _)| field)
@@ -206,7 +206,7 @@ impl Draft<'_> {
             "every_save" => HubStrategy::EverySave,
             "checkpoint" => HubStrategy::Checkpoint,
             "all_checkpoints" => HubStrategy::AllCheckpoints,
-            other => bail!("hub_strategy is {other}"),
+            other => return Err(unknown("hub_strategy", other)),
         };
         let push = match self.pushes() {
             true => Some(Push {

@@ -51,12 +51,12 @@ pub(super) fn find(
     }
     let (name, requirement) = split(written);
     let id: PluginId = name.parse()?;
-    let searched: Vec<String> = folders
-        .iter()
-        .map(|folder| folder.display().to_string())
-        .collect();
     let found = lock::find(folders, &id).map_err(|error| told(&error))?;
     let Some((lock, locked)) = found else {
+        let searched: Vec<String> = folders
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
         return Err(format!(
             "{} is in no {} of {}; add it with `host plugin add`, from a file or a registry",
             quoted(name),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::arguments::{Arguments, FIELDS};
 use super::super::field::{Choice, Field, State};
-use super::super::findings::nearest;
+use super::super::findings::did_you_mean;
 use super::super::run::ReportTo;
 use super::super::setting::quoted;
 use super::Draft;
@@ -72,10 +72,7 @@ impl Draft<'_> {
                 "{shown} is not installed: reporters are plugins; give it with --plugin, or use none"
             )
         } else {
-            let nearest = nearest(name, known);
-            let suggestion = nearest
-                .map(|nearest| format!(" (did you mean `{nearest}`?)"))
-                .unwrap_or_default();
+            let suggestion = did_you_mean(name, known);
             format!("{shown} is not a reporter{suggestion}; use none")
         };
         self.wrong("report_to", text);
@@ -123,17 +120,12 @@ fn refusal(field: &Field, arguments: &Arguments, defaults: &Arguments) -> Option
             "`{name}` is refused: {reason}; {}",
             use_one_of(choices)
         )),
-        None => {
-            let nearest = nearest(name, choices.iter().map(|choice| choice.name));
-            let suggestion = nearest
-                .map(|nearest| format!(" (did you mean `{nearest}`?)"))
-                .unwrap_or_default();
-            Some(format!(
-                "{} is not a choice{suggestion}; {}",
-                quoted(name),
-                use_one_of(choices)
-            ))
-        }
+        None => Some(format!(
+            "{} is not a choice{}; {}",
+            quoted(name),
+            did_you_mean(name, choices.iter().map(|choice| choice.name)),
+            use_one_of(choices)
+        )),
     }
 }
 

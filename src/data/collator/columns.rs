@@ -4,6 +4,7 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::{Numbers, Side, bad, is_numeric, stack, values};
+use crate::data::table::value_length;
 use crate::data::{Example, Value};
 
 /// What a column becomes.
@@ -40,11 +41,9 @@ fn column<'a>(examples: &'a [Example], name: &'a str) -> impl Iterator<Item = &'
 
 /// Elements of the list in each row; a row that has none is an error.
 pub fn lengths(examples: &[Example], name: &str) -> Result<Vec<usize>> {
-    let length = |(position, value): (usize, &Value)| match value {
-        Value::Ints(row) => Ok(row.len()),
-        Value::Floats(row) => Ok(row.len()),
-        Value::Texts(row) => Ok(row.len()),
-        _ => bad(position, format!("field {name:?} is no list")),
+    let length = |(position, value)| match value_length(value) {
+        Some(length) => Ok(length),
+        None => bad(position, format!("field {name:?} is no list")),
     };
     column(examples, name).enumerate().map(length).collect()
 }
@@ -88,7 +87,7 @@ pub fn padded(examples: &[Example], name: &str, fill: Fill) -> Result<Tensor> {
                 format!("field {name:?} holds strings, not numbers"),
             );
         }
-        let missing = length - row_length(value);
+        let missing = length - value_length(value).unwrap_or(0);
         let (before, after) = match fill.side {
             Side::Left => (missing, 0),
             Side::Right => (0, missing),
@@ -106,14 +105,6 @@ pub fn padded(examples: &[Example], name: &str, fill: Fill) -> Result<Tensor> {
 
 fn is_whole(value: &Value) -> bool {
     matches!(value, Value::Int(_) | Value::Ints(_))
-}
-
-fn row_length(value: &Value) -> usize {
-    match value {
-        Value::Ints(row) => row.len(),
-        Value::Floats(row) => row.len(),
-        _ => 0,
-    }
 }
 
 #[cfg(test)]

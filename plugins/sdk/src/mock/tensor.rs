@@ -42,6 +42,22 @@ fn rank(dtype: Dtype) -> u8 {
     }
 }
 
+fn higher(left: Dtype, right: Dtype) -> Dtype {
+    if rank(left) >= rank(right) {
+        left
+    } else {
+        right
+    }
+}
+
+/// Floating point, or float32 in the place of whole numbers.
+fn real(dtype: Dtype) -> Dtype {
+    match is_float(dtype) {
+        true => dtype,
+        false => Dtype::Float32,
+    }
+}
+
 fn rounded(dtype: Dtype, number: f64) -> f64 {
     match dtype {
         Dtype::Float64 => number,
@@ -57,6 +73,16 @@ fn strides(shape: &[usize]) -> Vec<usize> {
         strides[dim - 1] = strides[dim] * shape[dim];
     }
     strides
+}
+
+/// Where an index stands in the row order of a shape: trailing dimensions match, missing and single ones repeat.
+fn place(shape: &[usize], index: &[usize]) -> usize {
+    let skipped = index.len() - shape.len();
+    let place = |(dim, stride): (usize, &usize)| match shape[dim] {
+        1 => 0,
+        _ => index[skipped + dim] * stride,
+    };
+    strides(shape).iter().enumerate().map(place).sum()
 }
 
 /// Every index of a shape, in row order.
@@ -110,23 +136,8 @@ impl Tensor {
         }
     }
 
-    /// Floating point, or float32 in the place of whole numbers.
-    fn real(&self) -> Dtype {
-        match is_float(self.dtype) {
-            true => self.dtype,
-            false => Dtype::Float32,
-        }
-    }
-
     fn at(&self, index: &[usize]) -> f64 {
-        let strides = strides(&self.shape);
-        // Trailing dimensions match, missing and single ones repeat.
-        let skipped = index.len() - self.shape.len();
-        let place = |(dim, stride): (usize, &usize)| match self.shape[dim] {
-            1 => 0,
-            _ => index[skipped + dim] * stride,
-        };
-        self.numbers[strides.iter().enumerate().map(place).sum::<usize>()]
+        self.numbers[place(&self.shape, index)]
     }
 
     fn broadcast(&self, other: &Self) -> Result<Vec<usize>, Error> {
@@ -151,13 +162,6 @@ impl Tensor {
 
     /// The type of an operation on two; a scalar counts only if its kind of number is a higher one.
     fn promoted(&self, other: &Self) -> Dtype {
-        let higher = |left: Dtype, right: Dtype| {
-            if rank(left) >= rank(right) {
-                left
-            } else {
-                right
-            }
-        };
         let (tensor, scalar) = match (self.shape.is_empty(), other.shape.is_empty()) {
             (false, true) => (self.dtype, other.dtype),
             (true, false) => (other.dtype, self.dtype),
@@ -230,18 +234,9 @@ impl Tensor {
         if let Some(extent) = others.get_mut(dim) {
             *extent = 1;
         }
-        let line_of: Vec<Vec<usize>> = indices(&others).collect();
         let number = |index: Vec<usize>| {
-            let place = index.get(dim).copied().unwrap_or(0);
-            let mut other = index;
-            if let Some(at) = other.get_mut(dim) {
-                *at = 0;
-            }
-            let line = line_of
-                .iter()
-                .position(|known| *known == other)
-                .unwrap_or(0);
-            lines[line][place]
+            let at = index.get(dim).copied().unwrap_or(0);
+            lines[place(&others, &index)][at]
         };
         let numbers = indices(&shape).map(number).collect();
         Self::made(dtype, shape, numbers)
@@ -266,12 +261,9 @@ impl Tensor {
                 *extent = 1;
             }
         }
-        let places = strides(&kept);
         let mut groups = vec![Vec::new(); kept.iter().product()];
         for index in indices(&self.shape) {
-            let place =
-                |(dim, at): (usize, &usize)| if kept[dim] == 1 { 0 } else { at * places[dim] };
-            groups[index.iter().enumerate().map(place).sum::<usize>()].push(self.at(&index));
+            groups[place(&kept, &index)].push(self.at(&index));
         }
         let shape = match keep_dim {
             true => kept,
@@ -335,11 +327,7 @@ impl Tensor {
         shape[dim] = len as usize;
         let number = |mut index: Vec<usize>| {
             index[dim] += from as usize;
-            let places = index
-                .iter()
-                .zip(strides(&self.shape))
-                .map(|(at, stride)| at * stride);
-            self.numbers[places.sum::<usize>()]
+            self.at(&index)
         };
         let numbers = indices(&shape).map(number).collect();
         Ok(Self::made(self.dtype, shape, numbers))
@@ -503,7 +491,7 @@ impl Tensor {
     }
 
     pub fn sigmoid(&self) -> Made {
-        self.map(self.real(), |number| 1.0 / (1.0 + (-number).exp()))
+        self.map(real(self.dtype), |number| 1.0 / (1.0 + (-number).exp()))
     }
 
     pub fn abs(&self) -> Made {
@@ -511,15 +499,15 @@ impl Tensor {
     }
 
     pub fn exp(&self) -> Made {
-        self.map(self.real(), f64::exp)
+        self.map(real(self.dtype), f64::exp)
     }
 
     pub fn log(&self) -> Made {
-        self.map(self.real(), f64::ln)
+        self.map(real(self.dtype), f64::ln)
     }
 
     pub fn sqrt(&self) -> Made {
-        self.map(self.real(), f64::sqrt)
+        self.map(real(self.dtype), f64::sqrt)
     }
 
     pub fn add(&self, rhs: &Tensor) -> Made {
@@ -535,13 +523,7 @@ impl Tensor {
     }
 
     pub fn div(&self, rhs: &Tensor) -> Made {
-        let dtype = self.promoted(rhs);
-        let dtype = if is_float(dtype) {
-            dtype
-        } else {
-            Dtype::Float32
-        };
-        self.zip(rhs, dtype, |left, right| left / right)
+        self.zip(rhs, real(self.promoted(rhs)), |left, right| left / right)
     }
 
     pub fn matmul(&self, rhs: &Tensor) -> Made {
@@ -790,11 +772,7 @@ pub fn cat(parts: &[&Tensor], dim: i32) -> Made {
         for (line, more) in lines.iter_mut().zip(more) {
             line.extend(more);
         }
-        dtype = if rank(part.dtype) > rank(dtype) {
-            part.dtype
-        } else {
-            dtype
-        };
+        dtype = higher(dtype, part.dtype);
     }
     Ok(first.from_lines(dtype, dim, &lines))
 }
