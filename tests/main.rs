@@ -8,6 +8,7 @@ mod config;
 mod examples;
 mod fidelity;
 mod hooks;
+mod http;
 #[cfg(feature = "hub")]
 mod hub;
 mod input;

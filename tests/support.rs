@@ -1,10 +1,15 @@
 //! What tests share: the program in a temporary folder, fixtures, and requirements on the machine.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The program and a folder of its own, which is its current folder and goes away with it.
@@ -42,7 +47,14 @@ impl Host {
         path
     }
 
-    /// `host <subcommand>`, one thread.
+    /// A file as JSON.
+    pub fn json(&self, name: &str) -> Value {
+        let text =
+            fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// `host <subcommand>`, one thread; compiled plugins are shared by the tests.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
         command
@@ -50,9 +62,14 @@ impl Host {
             .current_dir(self.folder())
             .env("OMP_NUM_THREADS", "1")
             .env("HF_HOME", self.path(".hf"))
+            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::null());
-        // Who runs the tests may be logged in.
+        // Who runs the tests may be logged in, and a proxy of the machine knows no loopback.
         for name in [
+            "http_proxy",
+            "HTTP_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
             "HF_TOKEN",
             "HUGGING_FACE_HUB_TOKEN",
             "HF_TOKEN_PATH",
@@ -67,12 +84,17 @@ impl Host {
         command
     }
 
-    /// Runs `host` with the words of a line.
-    pub fn run(&self, line: &str) -> Ended {
+    /// `host` with the words of a line.
+    pub fn line(&self, line: &str) -> Command {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().expect("a subcommand"));
         command.args(words);
-        ended(&command.output().expect("the program runs"))
+        command
+    }
+
+    /// Runs `host` with the words of a line.
+    pub fn run(&self, line: &str) -> Ended {
+        ended(&self.line(line).output().expect("the program runs"))
     }
 
     /// Runs a command that must succeed, and gives what it printed.
@@ -132,11 +154,76 @@ pub fn requires(requirement: Requirement) -> bool {
     has_it
 }
 
-/// A shell script in namespaces of its own, where it may mount; what is added to the command are the script's arguments.
-pub fn in_namespaces(script: &str) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
-    command
+/// A shell script in namespaces of its own, where it may mount; its arguments are these and then a command, whose folder and
+/// environment it has.
+pub fn in_namespaces(script: &str, arguments: &[&OsStr], command: &Command) -> Command {
+    let mut shell = Command::new("unshare");
+    shell
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
+}
+
+/// Waits until something is so, at most as long as said.
+pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Copies the files of a folder, which holds no other folders.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+}
+
+/// A file below a folder that holds a text, if there is one.
+pub fn holder_of(text: &str, folder: &Path) -> Option<PathBuf> {
+    let holds = |path: &Path| {
+        let content = match fs::read(path) {
+            // A link that leads nowhere.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            content => content.expect("a file"),
+        };
+        content
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    let entries = fs::read_dir(folder).expect("a folder").flatten();
+    entries.map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() {
+            holder_of(text, &path)
+        } else {
+            holds(&path).then_some(path)
+        }
+    })
+}
+
+/// The SHA-256 of bytes in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file or folder of `tests/fixtures`.

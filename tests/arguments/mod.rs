@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Host, fixture};
+use crate::support::{Host, copy, fixture};
 
 /// One micro-batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,12 +92,7 @@ impl Bench {
     pub fn new() -> Self {
         let host = Host::new();
         let source = fixture("golden/init_toy");
-        for entry in fs::read_dir(&source).expect("the model").flatten() {
-            let content = fs::read(entry.path()).expect("a file");
-            let path = host.path("model").join(entry.file_name());
-            fs::create_dir_all(host.path("model")).expect("a folder");
-            fs::write(path, content).expect("a copy");
-        }
+        copy(&source, &host.path("model"));
         let mut config = read(&source.join("config.json"));
         for name in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
             config[name] = 0.0.into();

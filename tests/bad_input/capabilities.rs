@@ -28,11 +28,10 @@ fn a_missing_grant_stops_the_run_before_it_starts() {
     refused(&host, &one, Refusal::new(POLICY, left));
 
     // As the run file grants it; the origin is given with all methods.
-    fs::write(
-        host.path("run.toml"),
+    host.write(
+        "run.toml",
         "[[plugins]]\npath = \"idle.wasm\"\ngrant = [\"gradients\", \"net:https://api.example.org\"]\n",
-    )
-    .expect("written");
+    );
     succeeds(
         &host,
         &format!("{TRAIN} {EVALUATE}").replace("train ", "train run.toml "),

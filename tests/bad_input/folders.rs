@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{IO, Refusal, TRAIN, USAGE, left, lines, project, refused, run};
+use super::{IO, Refusal, TRAIN, USAGE, left, lines, project, refused};
 use crate::support::{Requirement, ended, in_namespaces, requires};
 
 #[test]
@@ -37,11 +37,7 @@ fn an_output_folder_that_became_read_only_is_refused() {
     let host = project();
     fs::create_dir(host.path("out")).expect("a folder");
     let script = "mount --bind out out && mount -o remount,bind,ro out && exec \"$@\"";
-    let mut command = in_namespaces(script);
-    command.arg(env!("CARGO_BIN_EXE_host"));
-    command
-        .args(TRAIN.split_whitespace())
-        .current_dir(host.folder());
+    let mut command = in_namespaces(script, &[], &host.line(TRAIN));
     let ended = ended(&command.output().expect("the program runs"));
     let errors = lines(&ended, "error: ");
     assert_eq!(errors.len(), 1, "{}", ended.stderr);
@@ -114,12 +110,9 @@ fn wrong_arguments_are_told_before_anything_is_read() {
             "unknown argument `--lerning_rate`; did you mean `--learning_rate`?",
         ),
     );
-    let ended = run(
-        &host,
-        &format!(
-            "{TRAIN} --lr_scheduler_type reduce_lr_on_plateau --early_stopping_threshold 1 --load_best_model_at_end"
-        ),
-    );
+    let ended = host.run(&format!(
+        "{TRAIN} --lr_scheduler_type reduce_lr_on_plateau --early_stopping_threshold 1 --load_best_model_at_end"
+    ));
     assert_eq!(ended.code, Some(USAGE));
     for part in [
         "error: 3 problems:",

@@ -12,12 +12,10 @@ mod tokens;
 mod weights;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Map, Value};
 
-use crate::support::{Ended, Host, ended, fixture};
+use crate::support::{Ended, Host, copy, fixture};
 
 const USAGE: i32 = 2;
 const POLICY: i32 = 64;
@@ -100,14 +98,6 @@ pub fn project() -> Host {
     host
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
-    }
-}
-
 /// Changes `model/config.json`.
 fn configure(host: &Host, changes: &Value) {
     let path = host.path("model/config.json");
@@ -117,23 +107,9 @@ fn configure(host: &Host, changes: &Value) {
     fs::write(path, Value::Object(keys).to_string()).expect("written");
 }
 
-fn command(host: &Host, line: &str) -> Command {
-    let mut words = line.split_whitespace();
-    let mut command = host.command(words.next().expect("a subcommand"));
-    // Compiled plugins are shared by the tests.
-    command
-        .args(words)
-        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-    command
-}
-
-fn run(host: &Host, line: &str) -> Ended {
-    ended(&command(host, line).output().expect("the program runs"))
-}
-
 /// Runs a command that must succeed, and gives what it printed.
 fn succeeds(host: &Host, line: &str) -> String {
-    let shown = host.succeeds(command(host, line));
+    let shown = host.succeeds(host.line(line));
     for word in FORBIDDEN {
         assert!(!shown.contains(word), "{word} in\n{shown}");
     }
@@ -158,7 +134,7 @@ fn left(host: &Host) -> Vec<String> {
 
 /// Runs a command that must fail in this way.
 fn refused(host: &Host, line: &str, refusal: Refusal<'_>) {
-    let ended = run(host, line);
+    let ended = host.run(line);
     let shown = format!("{line}\n{}{}", ended.stderr, ended.stdout);
     let errors: Vec<&str> = lines(&ended, "error: ");
     assert_eq!(errors.len(), 1, "one error: {shown}");
@@ -188,11 +164,4 @@ fn lines<'a>(ended: &'a Ended, prefix: &str) -> Vec<&'a str> {
         .lines()
         .filter_map(|line| line.strip_prefix(prefix))
         .collect()
-}
-
-/// A file of a run's results as JSON.
-fn json(host: &Host, name: &str) -> Value {
-    let text =
-        fs::read_to_string(host.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

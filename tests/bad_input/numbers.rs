@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{EVALUATE, NUMERIC, Refusal, TRAIN, USAGE, json, left, project, refused, succeeds};
+use super::{EVALUATE, NUMERIC, Refusal, TRAIN, USAGE, left, project, refused, succeeds};
 
 /// The first update makes every weight too large.
 const DIVERGING: &str =
@@ -37,7 +37,7 @@ fn a_loss_that_is_not_finite_is_counted_otherwise() {
             "{shown}"
         );
         assert!(shown.contains("eval_loss NaN"), "{shown}");
-        let state = json(&host, "out/trainer_state.json");
+        let state = host.json("out/trainer_state.json");
         assert_eq!(
             (&state["best_metric"], &state["best_model_checkpoint"]),
             (&Value::Null, &Value::Null),

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{DATA, EVALUATE, PLUGIN, Refusal, TRAIN, USAGE, json, project, refused, succeeds};
+use super::{DATA, EVALUATE, PLUGIN, Refusal, TRAIN, USAGE, project, refused, succeeds};
 use crate::plugin::{guest, official};
 
 fn line(plugin: &str, more: &str) -> String {
@@ -246,7 +246,7 @@ fn a_metric_that_is_no_number_is_shown_and_never_best() {
             text.contains("did not improve for 1 evaluations"),
             "it counted as an improvement: {text}"
         );
-        let state = json(&host, "out/trainer_state.json");
+        let state = host.json("out/trainer_state.json");
         assert_eq!(
             (&state["best_metric"], &state["best_model_checkpoint"]),
             (&Value::Null, &Value::Null),
@@ -315,7 +315,7 @@ fn plugins_are_called_in_the_order_of_the_run_file_and_then_of_the_command_line(
         (["third", "first"], "second"),
     ] {
         let tables = file.map(|name| format!("[[plugins]]\npath = \"{name}.wasm\"\n"));
-        fs::write(host.path("run.toml"), tables.concat()).expect("written");
+        host.write("run.toml", &tables.concat());
         let configured = ["first", "second", "third"].map(|name| {
             format!("--plugin_config {name}.attack=stop --plugin_config {name}.call=4")
         });
@@ -353,7 +353,7 @@ fn a_fault_is_told_to_plugins_and_hidden_by_none() {
             model.display(),
             path.display()
         );
-        let ended = super::run(&host, &line);
+        let ended = host.run(&line);
         assert_eq!(ended.code, Some(DATA), "{}", ended.stderr);
         let lines: Vec<&str> = ended
             .stderr

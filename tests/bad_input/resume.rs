@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{DATA, ROWS, Refusal, TRAIN, USAGE, copy, project, refused, succeeds};
-use crate::support::Host;
+use super::{DATA, ROWS, Refusal, TRAIN, USAGE, project, refused, succeeds};
+use crate::support::{Host, copy};
 
 const RESUMED: &str = "--max_steps 4 --resume_from_checkpoint start/checkpoint-1";
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{DATA, EVALUATE, Refusal, TRAIN, USAGE, json as json_of, project, refused, succeeds};
+use super::{DATA, EVALUATE, Refusal, TRAIN, USAGE, project, refused, succeeds};
 
 const TAGS: &str = "--task token-classification";
 
@@ -202,7 +202,7 @@ fn a_tokenizer_that_is_absent_or_broken_is_named() {
 #[test]
 fn a_vocabulary_larger_than_the_embedding_is_found_before_the_first_step() {
     let host = project();
-    let mut tokenizer = json_of(&host, "model/tokenizer.json");
+    let mut tokenizer = host.json("model/tokenizer.json");
     let vocabulary: &mut Value = &mut tokenizer["model"]["vocab"];
     assert!(vocabulary["soup"].is_number(), "a word of the fixture");
     vocabulary["soup"] = json!(5000);

@@ -754,9 +754,7 @@ fn an_output_folder_must_be_writable() {
     // A file system that is read-only stops root too, unlike permissions.
     fs::create_dir(host.path("closed")).expect("a folder");
     let script = "mount -t tmpfs -o ro tmpfs closed && exec \"$@\" --output_dir closed/out";
-    let mut command = in_namespaces(script);
-    command.arg(env!("CARGO_BIN_EXE_host"));
-    command.args(COMPLETE.split(' ')).current_dir(host.folder());
+    let mut command = in_namespaces(script, &[], &host.line(COMPLETE));
     let ended = command.output().expect("the program runs");
     let stderr = String::from_utf8(ended.stderr).expect("text");
     assert!(

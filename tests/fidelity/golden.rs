@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::support::{Host, fixture};
+use crate::support::{Host, copy, fixture};
 
 /// How far a run may be from the recorded one.
 #[derive(Clone, Copy)]
@@ -63,11 +63,7 @@ fn json_file(path: &Path) -> Value {
 /// The recorded runs set both dropout probabilities in the configuration of their model.
 fn model_with_dropout(folder: &Path, dropout: f64) -> PathBuf {
     let model = folder.join("model");
-    fs::create_dir(&model).expect("a new folder");
-    for entry in fs::read_dir(golden("init_toy")).expect("the fixture") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, model.join(path.file_name().expect("a name"))).expect("a copy");
-    }
+    copy(&golden("init_toy"), &model);
     let mut config = json_file(&model.join("config.json"));
     config["hidden_dropout_prob"] = json!(dropout);
     config["attention_probs_dropout_prob"] = json!(dropout);

@@ -11,6 +11,7 @@ use host::callback::{
 use host::plugin::{Environment, Plugin, load};
 use serde_json::{Value, json};
 
+use crate::loop_behaviour::stage::name_of;
 use crate::plugin::{environment, guest, official, spec};
 
 /// The native twin of the guest's recorder.
@@ -19,28 +20,6 @@ struct Recorder {
     counts: HashMap<&'static str, u64>,
     latest: HashMap<String, f64>,
     emitted: Vec<(String, f64)>,
-}
-
-fn name_of(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::InitEnd => "init_end",
-        EventKind::TrainBegin => "train_begin",
-        EventKind::TrainEnd => "train_end",
-        EventKind::EpochBegin => "epoch_begin",
-        EventKind::EpochEnd => "epoch_end",
-        EventKind::StepBegin => "step_begin",
-        EventKind::SubstepEnd => "substep_end",
-        EventKind::StepEnd => "step_end",
-        EventKind::Evaluate => "evaluate",
-        EventKind::Predict => "predict",
-        EventKind::Save => "save",
-        EventKind::Log => "log",
-        EventKind::PredictionStep => "prediction_step",
-        EventKind::PreOptimizerStep => "pre_optimizer_step",
-        EventKind::OptimizerStep => "optimizer_step",
-        EventKind::Resume => "resume",
-        EventKind::Fault => "fault",
-    }
 }
 
 impl Callback for Recorder {

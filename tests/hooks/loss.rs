@@ -2,7 +2,6 @@
 //! value and gradient and in the weights of a run.
 
 use std::fs;
-use std::process::Command;
 
 use host::data::Batch;
 use host::loss::{CrossEntropy, Loss};
@@ -72,9 +71,7 @@ fn batches() -> Vec<(Tensor, Tensor)> {
     ]
 }
 
-/// Value and gradient of a loss.
-fn graph(loss: &mut dyn Loss, logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
-    let logits = logits.copy().set_requires_grad(true);
+fn value(loss: &mut dyn Loss, logits: &Tensor, labels: &Tensor) -> Tensor {
     let outputs = Outputs {
         loss: None,
         fields: vec![("logits".to_owned(), logits.shallow_clone())],
@@ -82,7 +79,13 @@ fn graph(loss: &mut dyn Loss, logits: &Tensor, labels: &Tensor) -> (Tensor, Tens
     let batch = Batch {
         columns: vec![("labels".into(), labels.shallow_clone())],
     };
-    let value = loss.loss(&outputs, &batch).expect("a loss");
+    loss.loss(&outputs, &batch).expect("a loss")
+}
+
+/// Value and gradient of a loss.
+fn graph(loss: &mut dyn Loss, logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+    let logits = logits.copy().set_requires_grad(true);
+    let value = value(loss, &logits, labels);
     assert_eq!(value.size(), [] as [i64; 0]);
     value.backward();
     (value.detach(), logits.grad())
@@ -119,26 +122,13 @@ fn with_focus_it_is_what_libtorch_differentiates_by_itself() {
 #[test]
 fn an_evaluation_needs_no_history() {
     let (logits, labels) = batches().remove(0);
-    let outputs = Outputs {
-        loss: None,
-        fields: vec![("logits".to_owned(), logits)],
-    };
-    let batch = Batch {
-        columns: vec![("labels".into(), labels)],
-    };
     let mut loss = focal(&json!({}));
-    let value = tch::no_grad(|| loss.loss(&outputs, &batch)).expect("a loss");
+    let value = tch::no_grad(|| value(&mut *loss, &logits, &labels));
     assert!(!value.requires_grad() && value.double_value(&[]) > 0.0);
 }
 
-fn run(host: &Host, output: &str, more: &str) -> Command {
-    let mut command = small_run(host, &host.path(output), more);
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-    command
-}
-
 fn with_plugin(host: &Host, output: &str, more: &str) -> String {
-    let mut command = run(host, output, more);
+    let mut command = small_run(host, &host.path(output), more);
     command.arg("--plugin").arg(official("focal_loss"));
     command.args(["--plugin_grant", "focal_loss.loss"]);
     host.succeeds(command)
@@ -147,7 +137,7 @@ fn with_plugin(host: &Host, output: &str, more: &str) -> String {
 #[test]
 fn a_run_with_the_plugins_cross_entropy_ends_with_the_weights_of_the_built_in_one() {
     let host = Host::new();
-    host.succeeds(run(&host, "native", ""));
+    host.succeeds(small_run(&host, &host.path("native"), ""));
     let shown = with_plugin(&host, "plugin", "--plugin_config focal_loss.gamma=0");
     // 30 batches that are trained with, and 6 evaluations of 2; nothing was read.
     assert!(shown.contains("plugin focal_loss: 42 calls"), "{shown}");

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::http::{Answer, Fault};
 use super::server::commit_name;
 use super::{LOCAL, Project, at_once};
-use crate::support::{Requirement, ended, in_namespaces, requires};
+use crate::http::Request;
+use crate::support::{Requirement, ended, holder_of, in_namespaces, requires};
 
 const REMOTE: &str = "--model acme/tiny --train_file hf://datasets/acme/toy/data/train.jsonl";
 
@@ -49,7 +50,7 @@ fn a_model_and_rows_of_the_hub_train_as_local_ones() {
         ]);
     let shown = project.host.succeeds(evaluate);
     assert!(shown.contains("eval_toy_loss"), "{shown}");
-    let published = project.json("remote/training_args.json");
+    let published = project.host.json("remote/training_args.json");
     assert_eq!(published["model"], "acme/tiny");
     assert_eq!(
         published["train_file"][0],
@@ -97,7 +98,7 @@ fn a_revision_is_the_one_that_was_asked_for() {
     );
     let shown = project.succeeds(&words);
     assert!(shown.contains("training: 12 rows"), "{shown}");
-    let run = project.json("out/run.json");
+    let run = project.host.json("out/run.json");
     let path = run["model"]["path"].as_str().expect("a path");
     assert!(path.ends_with(&first), "{path}");
     let newest =
@@ -315,10 +316,10 @@ fn the_token_goes_to_the_hub_only() {
     let project = Project::new();
     project.hub.state().is_gated = true;
     let shown = project.succeeds(&format!("{REMOTE} --output_dir out"));
-    let is_known = |request: &super::http::Request| request.headers.contains_key("authorization");
+    let is_known = |request: &Request| request.header("authorization").is_some();
     assert!(project.hub.seen().iter().all(is_known));
     assert!(!shown.contains(super::TOKEN));
-    assert!(!super::holds(project.host.folder(), super::TOKEN));
+    assert_eq!(holder_of(super::TOKEN, project.host.folder()), None);
 }
 
 #[test]
@@ -332,25 +333,11 @@ fn a_full_disk_is_said_before_and_while_it_fills() {
         ("nr_inodes=9", "is full"),
     ] {
         let project = Project::new();
-        let train = project.command(&format!("{REMOTE} --output_dir out"));
+        let mut train = project.command(&format!("{REMOTE} --output_dir out"));
+        train.env("HF_HUB_CACHE", project.host.path("full"));
         let script = format!("mkdir full && mount -t tmpfs -o {options} none full && exec \"$@\"");
-        let mut command = in_namespaces(&script);
-        command
-            .arg(train.get_program())
-            .args(train.get_args())
-            .current_dir(project.host.folder());
-        for (name, value) in train.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let ended = ended(
-            &command
-                .env("HF_HUB_CACHE", project.host.path("full"))
-                .output()
-                .expect("runs"),
-        );
+        let mut command = in_namespaces(&script, &[], &train);
+        let ended = ended(&command.output().expect("runs"));
         assert_eq!(ended.code, Some(74), "{}", ended.stderr);
         assert!(ended.stderr.contains(message), "{}", ended.stderr);
         assert!(ended.stderr.contains("HF_HUB_CACHE"), "{}", ended.stderr);

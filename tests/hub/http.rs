@@ -1,24 +1,14 @@
 //! HTTP/1.1 on loopback, one request a connection, and the ways in which a server can fail.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What a client asked for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
-    /// With its query.
-    pub path: String,
-    /// Names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
-}
+use crate::http::{Request, listen};
 
-/// What it gets.
+/// What a client gets.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -84,18 +74,11 @@ pub struct Server {
 impl Server {
     /// Answers with `handle`.
     pub fn start(handle: impl Fn(&Request, SocketAddr) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        let (own, handle) = (shared.clone(), Arc::new(handle));
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (shared, handle) = (own.clone(), handle.clone());
-                thread::spawn(move || {
-                    // A client that goes away is not the server's concern.
-                    let _ = serve(stream, &shared, &|request| handle(request, address));
-                });
-            }
+        let own = shared.clone();
+        let address = listen(move |stream, address| {
+            // A client that goes away is not the server's concern.
+            let _ = serve(stream, &own, &|request| handle(request, address));
         });
         Self { address, shared }
     }
@@ -137,7 +120,9 @@ fn serve(
     shared: &Shared,
     handle: &dyn Fn(&Request) -> Answer,
 ) -> std::io::Result<()> {
-    let request = read(&mut stream)?;
+    let Some(request) = Request::read(&mut BufReader::new(stream.try_clone()?)) else {
+        return Ok(());
+    };
     shared
         .seen
         .lock()
@@ -189,50 +174,4 @@ fn serve(
     }
     stream.flush()?;
     stream.shutdown(Shutdown::Both)
-}
-
-fn read(stream: &mut TcpStream) -> std::io::Result<Request> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let mut body = Vec::new();
-    if headers
-        .get("transfer-encoding")
-        .is_some_and(|value| value == "chunked")
-    {
-        loop {
-            let mut size = String::new();
-            reader.read_line(&mut size)?;
-            let size = u64::from_str_radix(size.trim(), 16).unwrap_or(0);
-            (&mut reader).take(size).read_to_end(&mut body)?;
-            let mut end = String::new();
-            reader.read_line(&mut end)?;
-            if size == 0 {
-                break;
-            }
-        }
-    } else if let Some(length) = headers.get("content-length") {
-        let length = length.parse().unwrap_or(0);
-        (&mut reader).take(length).read_to_end(&mut body)?;
-    }
-    Ok(Request {
-        method,
-        path,
-        headers,
-        body,
-    })
 }

@@ -7,11 +7,8 @@ mod server;
 mod upload;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
-
-use serde_json::Value;
 
 use crate::support::{Ended, Host, ended, fixture};
 use server::{Hub, TOKEN};
@@ -64,10 +61,6 @@ impl Project {
     /// `host train` with a token; six steps of two rows unless `words` say otherwise.
     pub fn command(&self, words: &str) -> Command {
         let mut command = self.host.command("train");
-        // A proxy of the machine knows no loopback.
-        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-            command.env_remove(name);
-        }
         command
             .env("HF_ENDPOINT", self.hub.url())
             .env("HF_HOME", self.host.path("hf"))
@@ -93,10 +86,6 @@ impl Project {
     pub fn succeeds(&self, words: &str) -> String {
         self.host.succeeds(self.command(words))
     }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.host.path(name)).expect("a file")).expect("JSON")
-    }
 }
 
 /// Runs the cases beside each other, because most of their time is waiting.
@@ -110,22 +99,3 @@ pub fn at_once<C: Send>(cases: Vec<C>, check: impl Fn(C) + Sync) {
 
 /// The local files, where they are not what a test is about.
 pub const LOCAL: &str = "--model model --train_file rows.jsonl";
-
-/// Whether a text stands in any file below a folder.
-pub fn holds(folder: &Path, text: &str) -> bool {
-    fs::read_dir(folder)
-        .expect("a folder")
-        .flatten()
-        .any(|entry| {
-            let path = entry.path();
-            match path.is_dir() {
-                true => holds(&path, text),
-                false => {
-                    let content = fs::read(&path).unwrap_or_default();
-                    content
-                        .windows(text.len())
-                        .any(|part| part == text.as_bytes())
-                }
-            }
-        })
-}

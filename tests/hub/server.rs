@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha1::{Digest, Sha1};
 use xet_core_structures::metadata_shard::streaming_shard::MDBMinimalShard;
 
-use super::http::{Answer, Request, Server};
+use super::http::{Answer, Server};
+use crate::http::Request;
+use crate::support::{hex, sha256};
 
 /// Who the token of the tests belongs to.
 pub const USER: &str = "ada";
@@ -137,14 +138,6 @@ pub fn git_digest(content: &[u8]) -> String {
     hex(&digest.finalize())
 }
 
-pub fn digest(content: &[u8]) -> String {
-    hex(&Sha256::digest(content))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Names of commits are as long as git's.
 pub fn commit_name(number: usize) -> String {
     format!("{number:040x}")
@@ -166,8 +159,7 @@ impl State {
         let path = request.path.split('?').next().unwrap_or_default();
         let parts: Vec<String> = path.trim_matches('/').split('/').map(decoded).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let is_known = request.headers.get("authorization").map(String::as_str)
-            == Some(&format!("Bearer {TOKEN}"));
+        let is_known = request.header("authorization") == Some(&format!("Bearer {TOKEN}"));
         match (request.method.as_str(), parts.as_slice()) {
             ("GET", ["api", "whoami-v2"]) if is_known => {
                 Answer::json(&json!({ "type": "user", "name": USER }))
@@ -285,7 +277,7 @@ impl State {
         let entries = files.iter().filter(|(path, _)| is_wanted(path)).map(|(path, content)| {
             let mut entry = json!({ "type": "file", "oid": git_digest(content), "size": content.len(), "path": path });
             if is_large(path) {
-                entry["lfs"] = json!({ "oid": digest(content), "size": content.len(), "pointerSize": 134 });
+                entry["lfs"] = json!({ "oid": sha256(content), "size": content.len(), "pointerSize": 134 });
             }
             entry
         });
@@ -308,7 +300,7 @@ impl State {
         if !is_large(path) {
             return answer.with("etag", format!("\"{}\"", git_digest(content)));
         }
-        let digest = digest(content);
+        let digest = sha256(content);
         let answer = answer
             .with("x-linked-etag", format!("\"{digest}\""))
             .with("x-linked-size", content.len());
@@ -384,7 +376,9 @@ impl State {
                 Answer::json(&json!({ "result": 1 }))
             }
             ("GET", ["v1", "reconstructions", name]) => self.reconstruction(name, address),
-            ("GET", ["objects", name]) => self.part_of_object(name, &request.headers["range"]),
+            ("GET", ["objects", name]) => {
+                self.part_of_object(name, request.header("range").expect("a range"))
+            }
             _ => Answer::new(404, ""),
         }
     }

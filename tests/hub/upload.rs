@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use host::api::{ModelSource, Resume};
 use host::config::hub::{HubSurroundings, Secret};
@@ -21,7 +20,7 @@ use super::http::{Answer, Fault};
 use super::server::{Hub, TOKEN};
 use super::{LOCAL, Project, at_once};
 use crate::loop_behaviour::stage::Line;
-use crate::support::{Ended, ended};
+use crate::support::{Ended, ended, holder_of};
 
 const PUSH: &str =
     "--push_to_hub --hub_model_id acme/out --output_dir out --save_steps 3 --hub_always_push";
@@ -181,12 +180,15 @@ fn deprecated_names_mean_the_same() {
         assert!(shown.contains(part), "{shown}");
     }
     assert!(!shown.contains(TOKEN));
-    assert!(!super::holds(&project.host.path("out"), TOKEN));
+    assert_eq!(holder_of(TOKEN, &project.host.path("out")), None);
     assert_eq!(
-        project.json("out/training_args.json")["hub_token"],
+        project.host.json("out/training_args.json")["hub_token"],
         "<HUB_TOKEN>"
     );
-    assert_eq!(project.json("out/run.json")["hub"]["token"], "<HUB_TOKEN>");
+    assert_eq!(
+        project.host.json("out/run.json")["hub"]["token"],
+        "<HUB_TOKEN>"
+    );
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn training_goes_on_while_an_upload_runs_and_leaves_the_next_one_out() {
         shown.contains("waiting for the uploads to acme/out"),
         "{shown}"
     );
-    let seconds = project.json("out/train_results.json")["train_runtime"]
+    let seconds = project.host.json("out/train_results.json")["train_runtime"]
         .as_f64()
         .expect("seconds");
     assert!(seconds < 4.0, "training took {seconds} s");
@@ -597,5 +599,5 @@ fn a_program_uploads_as_the_command_does() {
     assert!(
         card.contains("\n# line\n\nThis model was trained from scratch on an unknown dataset.")
     );
-    assert!(!super::holds(folder.path(), TOKEN));
+    assert_eq!(holder_of(TOKEN, folder.path()), None);
 }

@@ -182,6 +182,29 @@ impl LogitsProcessor for PlusOne {
     }
 }
 
+/// As the reference calls an event, without `on_`.
+pub fn name_of(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::InitEnd => "init_end",
+        EventKind::TrainBegin => "train_begin",
+        EventKind::TrainEnd => "train_end",
+        EventKind::EpochBegin => "epoch_begin",
+        EventKind::EpochEnd => "epoch_end",
+        EventKind::StepBegin => "step_begin",
+        EventKind::SubstepEnd => "substep_end",
+        EventKind::StepEnd => "step_end",
+        EventKind::Evaluate => "evaluate",
+        EventKind::Predict => "predict",
+        EventKind::Save => "save",
+        EventKind::Log => "log",
+        EventKind::PredictionStep => "prediction_step",
+        EventKind::PreOptimizerStep => "pre_optimizer_step",
+        EventKind::OptimizerStep => "optimizer_step",
+        EventKind::Resume => "resume",
+        EventKind::Fault => "fault",
+    }
+}
+
 /// What a test wants to do at events.
 pub type Wish = fn(Event<'_>, &mut Context<'_>);
 
@@ -205,30 +228,11 @@ impl Callback for Recorder {
     }
 
     fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> Result<()> {
-        let name = match event.kind() {
-            EventKind::InitEnd => "init_end",
-            EventKind::TrainBegin => "train_begin",
-            EventKind::TrainEnd => "train_end",
-            EventKind::EpochBegin => "epoch_begin",
-            EventKind::EpochEnd => "epoch_end",
-            EventKind::StepBegin => "step_begin",
-            EventKind::SubstepEnd => "substep_end",
-            EventKind::StepEnd => "step_end",
-            EventKind::Evaluate => "evaluate",
-            EventKind::Predict => "predict",
-            EventKind::Save => "save",
-            EventKind::Log => "log",
-            EventKind::PredictionStep => "prediction_step",
-            EventKind::PreOptimizerStep => "pre_optimizer_step",
-            EventKind::OptimizerStep => "optimizer_step",
-            EventKind::Resume => "resume",
-            EventKind::Fault => "fault",
-        };
         let mut events = self.events.lock().expect("the events");
         if self.signal_at == Some(events.len()) {
             self.interrupted.store(true, Ordering::Relaxed);
         }
-        events.push(name.to_owned());
+        events.push(name_of(event.kind()).to_owned());
         drop(events);
         self.calls += u64::from(event.kind() == EventKind::StepEnd);
         if let Some(wish) = self.wish {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{json, run};
+use super::{json, run, weights};
 use crate::support::{Ended, Host, fixture};
 
 /// `host <command>` of the recorded classifier as this file, on its rows.
@@ -76,8 +76,7 @@ fn fused_evaluations_do_not_change_training() {
         let line = format!("--output_dir {folder} {line} {words}");
         succeeds(&host, "train", ("classifier.pt", &line));
     }
-    let weights = |folder| fs::read(host.path(folder).join("model.safetensors")).expect("weights");
-    assert!(weights("plain") == weights("fused"));
+    assert!(weights(&host, "plain") == weights(&host, "fused"));
     close(&evaluated(&host, "plain"), &evaluated(&host, "fused"));
 }
 
@@ -161,12 +160,9 @@ fn columns_that_do_not_fit_a_package_are_refused() {
         assert!(ended.stderr.contains(expected), "{rows}: {}", ended.stderr);
     }
     host.write("broken.pt2", "no zip file");
-    let mut command = host.command("evaluate");
-    command.args(
-        "--model broken.pt2 --validation_file rows.jsonl --output_dir out".split_whitespace(),
+    let ended = host.run(
+        "evaluate --model broken.pt2 --validation_file rows.jsonl --output_dir out --trust_model_code --use_cpu",
     );
-    command.args("--trust_model_code --use_cpu".split_whitespace());
-    let ended = run(command);
     assert!(
         ended.stderr.contains("broken.pt2 is not an AOT package"),
         "{}",

@@ -6,7 +6,7 @@ use host::error::{Kind, kind_of};
 use host::plugin::{Environment, Grants, Spec, inspect, load};
 use serde_json::json;
 
-use super::{environment, guest, official, spec, told};
+use super::{custom_section, environment, guest, official, spec, told};
 
 /// Loads bytes as a file `x.wasm` and gives the message and kind of the refusal.
 fn refused(bytes: &[u8]) -> (String, Kind) {
@@ -134,21 +134,6 @@ fn a_request_without_a_grant_stops_before_the_start() {
         "{text}"
     );
     assert_eq!(kind, Kind::Policy);
-}
-
-/// `0`, the length, the name, the content.
-fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
-    let leb = |mut number: usize| {
-        let mut bytes = Vec::new();
-        while number >= 0x80 {
-            bytes.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        bytes.push(number as u8);
-        bytes
-    };
-    let body = [leb(name.len()), name.as_bytes().to_vec(), content.to_vec()].concat();
-    [vec![0], leb(body.len()), body].concat()
 }
 
 #[test]

@@ -65,21 +65,29 @@ pub fn environment() -> Environment {
 pub fn with_manifest(component: &Path, folder: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
     let mut manifest = json!({"id": "test/changed", "version": "0.1.0", "api": "0.1"});
     change(&mut manifest);
-    let mut payload = vec![16];
-    payload.extend(b"trainer:manifest");
-    payload.extend(manifest.to_string().into_bytes());
     let mut bytes = fs::read(component).expect("a component");
-    bytes.push(0);
-    let mut rest = payload.len();
-    while rest > 0x7f {
-        bytes.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    bytes.push(rest as u8);
-    bytes.extend(payload);
+    bytes.extend(custom_section(
+        "trainer:manifest",
+        manifest.to_string().as_bytes(),
+    ));
     let path = folder.join(component.file_name().expect("a file"));
     fs::write(&path, bytes).expect("written");
     path
+}
+
+/// A section of a component: `0`, the length, the name, the content.
+fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
+    let leb = |mut number: usize| {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    };
+    let body = [leb(name.len()), name.as_bytes().to_vec(), content.to_vec()].concat();
+    [vec![0], leb(body.len()), body].concat()
 }
 
 /// A specification with configuration and limits as a user writes them.

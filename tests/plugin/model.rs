@@ -9,10 +9,10 @@ use anyhow::Result;
 use host::callback::{Callback, Context, Control, Event, Fault, Parameters, TrainerState};
 use host::plugin::{Grants, Plugin, load};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::{environment, event, guest, hostile, spec, told, with_manifest};
+use crate::support::sha256;
 
 /// The hostile guest with requests and grants.
 fn granted(attack: &str, requests: &Value, grants: &[&str]) -> Plugin {
@@ -172,19 +172,12 @@ fn a_checkpoint_is_read_file_by_file_and_nothing_beside_it() {
     let requests = json!({"artifact-read": "looks at it"});
     let plugin = granted("artifact", &requests, &["artifact:read"]);
     let mut callback = plugin.callbacks().remove(0);
-    let digest = |bytes: &[u8]| {
-        let digest = Sha256::digest(bytes);
-        digest
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
     let expected = [
         ("files".to_owned(), 2.0),
         ("size".to_owned(), 6.0),
-        (format!("folder/more/{}", digest(b"6")), 1.0),
+        (format!("folder/more/{}", sha256(b"6")), 1.0),
         ("folder/more/end".to_owned(), 1.0),
-        (format!("weights/{}", digest(b"12345")), 5.0),
+        (format!("weights/{}", sha256(b"12345")), 5.0),
         ("weights/end".to_owned(), 2.0),
     ];
     for told_of in [Event::Save(&checkpoint), Event::Resume(&checkpoint)] {
@@ -213,19 +206,11 @@ fn a_large_checkpoint_is_read_within_the_limits() {
     // A hole: many bytes that take no room.
     let file = fs::File::create(checkpoint.join("weights")).expect("a file");
     file.set_len(1 << 40).expect("a hole");
-    let mut spec = spec(
-        &guest("hostile"),
-        &json!({"attack": "artifact"}),
-        &[("time", "200ms")],
-    );
     let changed = with_manifest(&guest("hostile"), folder.path(), |manifest| {
         manifest["requests"] = json!({"artifact-read": "hashes it"});
     });
-    spec.path = changed;
-    spec.config = json!({"attack": "artifact", "call": 1, "every": 1})
-        .as_object()
-        .expect("an object")
-        .clone();
+    let config = json!({"attack": "artifact", "call": 1, "every": 1});
+    let mut spec = spec(&changed, &config, &[("time", "200ms")]);
     spec.grants = Grants::parse(&["artifact:read"]).expect("a capability");
     let plugin = load(&spec, &environment()).expect("loads");
     let mut callback = plugin.callbacks().remove(0);

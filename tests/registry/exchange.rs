@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::server::Registry;
 use super::{DATA, POLICY, USAGE, User};
+use crate::support::ended;
 
 #[test]
 fn a_plugin_is_published_found_checked_added_and_taken_along() {
@@ -29,10 +30,7 @@ fn a_plugin_is_published_found_checked_added_and_taken_along() {
     assert_eq!(manifest["layers"][0]["mediaType"], "application/wasm");
     assert_eq!(manifest["layers"][0]["digest"], pushed["wasm"]);
 
-    user.trust(&format!(
-        "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n[[index]]\nurl = \"{}\"\nkeys = [\"{key}\"]\n",
-        user.host.path("index.json").display()
-    ));
+    user.trust_key_and_index(&key);
     let found = user.json("plugin search stop --hook step-hooks --no-net");
     assert_eq!(found[0]["version"]["manifest"], pushed["manifest"]);
     assert_eq!(user.json("plugin search nothing-like-it"), json!([]));
@@ -201,9 +199,7 @@ fn only_a_signature_that_counts_is_enough() {
     }
     // A rule that names other keys is stronger than --allow-unsigned; no rule is not.
     let third = user.key("third");
-    user.trust(&format!(
-        "[[allow]]\nids = \"acme/*\"\nkeys = [\"{third}\"]\n"
-    ));
+    user.trust_key(&third);
     user.refused(
         &format!("{add} --allow-unsigned"),
         POLICY,
@@ -391,6 +387,6 @@ fn files_are_signed_for_other_tools_and_checked() {
     user.succeeds("plugin verify stop.wasm --key secret.pub");
     let mut wrong = user.command("plugin sign stop.wasm --key secret");
     wrong.env("HOST_KEY_PASSWORD", "wrong");
-    let ended = crate::support::ended(&wrong.output().expect("the program runs"));
+    let ended = ended(&wrong.output().expect("the program runs"));
     assert_eq!(ended.code, Some(DATA), "{}", ended.stderr);
 }

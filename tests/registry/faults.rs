@@ -4,13 +4,14 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::server::{Fault, Registry, base64};
 use super::{DATA, IO, POLICY, USAGE, User};
+use crate::http::unused_address;
+use crate::support::{ended, wait_for};
 
 /// A user and a registry that holds acme/stop 1.0.0.
 fn published() -> (User, Registry) {
@@ -87,7 +88,7 @@ fn what_passes_is_tried_again() {
         let resumed = registry
             .seen()
             .iter()
-            .any(|seen| seen.headers.contains_key("range"));
+            .any(|seen| seen.header("range").is_some());
         assert_eq!(
             resumed,
             matches!(fault, Fault::Truncated(_) | Fault::IgnoresRanges(_)),
@@ -107,7 +108,7 @@ fn a_download_goes_on_in_a_later_command() {
     let ranges: Vec<String> = registry
         .seen()
         .iter()
-        .filter_map(|seen| seen.headers.get("range").cloned())
+        .filter_map(|seen| seen.header("range").map(str::to_owned))
         .collect();
     assert_eq!(ranges.len(), 1, "{ranges:?}");
     user.succeeds("plugin lock --check --offline");
@@ -128,14 +129,7 @@ fn an_install_that_is_killed_leaves_nothing_half_done() {
             .filter_map(|file| file.metadata().ok())
             .any(|file| file.len() > 0)
     };
-    let begin = Instant::now();
-    while !received() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(20),
-            "nothing is received"
-        );
-        sleep(Duration::from_millis(10));
-    }
+    wait_for("the first bytes", Duration::from_secs(20), received);
     child.kill().expect("killed");
     child.wait().expect("it ended");
     assert_eq!(user.lock_text(), "");
@@ -147,7 +141,7 @@ fn an_install_that_is_killed_leaves_nothing_half_done() {
         registry
             .seen()
             .iter()
-            .any(|seen| seen.headers.contains_key("range"))
+            .any(|seen| seen.header("range").is_some())
     );
     user.succeeds("plugin lock --check --offline");
 }
@@ -155,10 +149,7 @@ fn an_install_that_is_killed_leaves_nothing_half_done() {
 #[test]
 fn a_registry_that_is_not_there_is_told() {
     let user = User::new();
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .expect("a port")
-        .local_addr()
-        .expect("an address");
+    let gone = unused_address();
     user.refused(
         &format!("plugin add oci://{gone}/acme/stop"),
         IO,
@@ -194,7 +185,7 @@ fn a_login_opens_a_registry_and_wrong_credentials_do_not() {
             .expect("stdin")
             .write_all(format!("{password}\n").as_bytes())
             .expect("written");
-        crate::support::ended(&child.wait_with_output().expect("it ends"))
+        ended(&child.wait_with_output().expect("it ends"))
     };
     let wrong = log_in("wrong");
     assert_eq!(wrong.code, Some(POLICY), "{}", wrong.stderr);
@@ -236,14 +227,14 @@ fn credentials_do_not_follow_to_another_host() {
     let seen = other.seen();
     assert!(!seen.is_empty());
     for request in &seen {
-        assert_eq!(request.headers.get("authorization"), None, "{request:?}");
+        assert_eq!(request.header("authorization"), None, "{request:?}");
     }
     // The other way round: the registry itself was shown its token.
     assert!(
         registry
             .seen()
             .iter()
-            .any(|seen| seen.headers.contains_key("authorization"))
+            .any(|seen| seen.header("authorization").is_some())
     );
     // Uploads too.
     registry.break_it(Fault::UploadElsewhere(other.address.clone()));
@@ -258,7 +249,7 @@ fn credentials_do_not_follow_to_another_host() {
         "{seen:?}"
     );
     for request in &seen {
-        assert_eq!(request.headers.get("authorization"), None, "{request:?}");
+        assert_eq!(request.header("authorization"), None, "{request:?}");
     }
 }
 

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::server::Registry;
 use super::{DATA, POLICY, USAGE, User};
-use crate::support::Host;
 
 #[test]
 fn names_that_could_be_paths_or_terminal_commands_go_nowhere() {
@@ -113,10 +112,7 @@ fn manifests_that_are_not_one_component_are_refused() {
 fn indexed(user: &User) -> (Registry, String) {
     let registry = Registry::start();
     let key = user.key("key");
-    user.trust(&format!(
-        "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n[[index]]\nurl = \"{}\"\nkeys = [\"{key}\"]\n",
-        user.host.path("index.json").display()
-    ));
+    user.trust_key_and_index(&key);
     user.plugin("1.0.0", json!({}));
     user.succeeds(&format!(
         "plugin push stop.wasm {} --sign key --index index.json",
@@ -247,7 +243,7 @@ fn an_audit_says_what_is_against_a_plugin() {
 #[test]
 fn a_project_cannot_bring_its_own_trust() {
     // A folder with a lock file and rules, as somebody else may publish one.
-    let user = User::of(Host::new());
+    let user = User::new();
     let registry = Registry::start();
     user.plugin("1.0.0", json!({}));
     let key = user.key("key");

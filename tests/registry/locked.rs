@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::server::Registry;
 use super::{DATA, POLICY, USAGE, User};
-use crate::support::{Host, fixture};
+use crate::support::{Host, copy, fixture};
 
 const TRAIN: &str = "train run.toml --model model --train_file train.jsonl --output_dir out --max_steps 1 \
                      --per_device_train_batch_size 2 --report_to none --use_cpu --save_strategy no --overwrite_output_dir";
@@ -15,15 +15,7 @@ const TRAIN: &str = "train run.toml --model model --train_file train.jsonl --out
 /// The toy model and its data, and acme/stop 1.2.0 in the file stop.wasm.
 fn project() -> User {
     let host = Host::new();
-    fs::create_dir(host.path("model")).expect("a folder");
-    for entry in fs::read_dir(fixture("golden/init_toy")).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        fs::copy(
-            &path,
-            host.path("model").join(path.file_name().expect("a name")),
-        )
-        .expect("a copy");
-    }
+    copy(&fixture("golden/init_toy"), &host.path("model"));
     let rows = [
         json!({"text": "the soup was cold", "label": 0}),
         json!({"text": "our guide remained calm", "label": 1}),

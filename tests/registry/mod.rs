@@ -43,7 +43,6 @@ impl User {
         let mut command = self.host.command(&words.next().expect("a subcommand"));
         command
             .args(words)
-            .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .env("XDG_CONFIG_HOME", self.host.path("settings"))
             .env("XDG_DATA_HOME", self.host.path("data"))
             .env("DOCKER_CONFIG", self.host.path("docker"));
@@ -107,13 +106,25 @@ impl User {
         self.host.write("settings/host/trust.toml", rules);
     }
 
+    /// Trusts a key for what acme publishes.
+    fn trust_key(&self, key: &str) {
+        self.trust(&format!(
+            "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n"
+        ));
+    }
+
+    /// The same, and for the index in the file index.json.
+    fn trust_key_and_index(&self, key: &str) {
+        self.trust(&format!(
+            "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n[[index]]\nurl = \"{}\"\nkeys = [\"{key}\"]\n",
+            self.host.path("index.json").display()
+        ));
+    }
+
     /// Publishes acme/stop in this version, signed with `key`, whose public part is trusted for it.
     fn publish(&self, registry: &Registry, version: &str, requests: Value) {
         if !self.host.path("key").exists() {
-            let key = self.key("key");
-            self.trust(&format!(
-                "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n"
-            ));
+            self.trust_key(&self.key("key"));
         }
         self.plugin(version, requests);
         let place = registry.place("acme/stop");

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::User;
-use crate::support::{Requirement, requires};
+use crate::http::unused_address;
+use crate::support::{Requirement, requires, wait_for};
 
 /// The server, ended with the test.
 struct Server {
@@ -21,9 +21,7 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address").to_string();
-        drop(free);
+        let address = unused_address().to_string();
         let files = folder.join("registry");
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
@@ -39,14 +37,9 @@ impl Server {
             .spawn()
             .expect("the server starts");
         let server = Self { child, address };
-        let begin = Instant::now();
-        while TcpStream::connect(&server.address).is_err() {
-            assert!(
-                begin.elapsed() < Duration::from_secs(20),
-                "the server does not answer"
-            );
-            sleep(Duration::from_millis(20));
-        }
+        wait_for("the registry", Duration::from_secs(20), || {
+            TcpStream::connect(&server.address).is_ok()
+        });
         server
     }
 
@@ -81,10 +74,7 @@ fn a_plugin_goes_through_a_real_registry() {
     let user = User::new();
     let server = Server::start(user.host.folder());
     let place = format!("oci://{}/team/acme/stop", server.address);
-    let key = user.key("key");
-    user.trust(&format!(
-        "[[allow]]\nids = \"acme/*\"\nkeys = [\"{key}\"]\n"
-    ));
+    user.trust_key(&user.key("key"));
     user.plugin("1.0.0", json!({}));
     let pushed = user.json(&format!("plugin push stop.wasm {place} --sign key"));
     let manifest = server.manifest("team/acme/stop", "1.0.0");

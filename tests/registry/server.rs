@@ -2,14 +2,18 @@
 //! that behaves can show what the program does with one that does not.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+
+use crate::http::{Request, listen};
+use crate::support::sha256;
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,14 +42,6 @@ pub enum Fault {
     RedirectLoop,
 }
 
-/// A request as it came.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: String,
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
-}
-
 #[derive(Default)]
 struct State {
     blobs: BTreeMap<String, Vec<u8>>,
@@ -57,7 +53,19 @@ struct State {
     login: Option<(String, String)>,
     /// Whether referrers are listed.
     referrers: bool,
-    seen: Vec<Seen>,
+    /// Without their bodies.
+    seen: Vec<Request>,
+}
+
+impl State {
+    fn tags(&self, repository: &str) -> Vec<String> {
+        let names = self.manifests.keys();
+        let names = names.filter(|(held, _)| held == repository);
+        names
+            .map(|(_, name)| name.clone())
+            .filter(|name| !name.starts_with("sha256:"))
+            .collect()
+    }
 }
 
 /// The server; it goes away with the process.
@@ -99,28 +107,24 @@ impl Answer {
 }
 
 pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", sha256(bytes))
 }
 
 impl Registry {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let registry = Self {
-            address: listener.local_addr().expect("an address").to_string(),
-            state: Arc::default(),
-        };
-        let server = registry.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = server.clone();
-                thread::spawn(move || server.serve(stream));
-            }
+        let state = Arc::<Mutex<State>>::default();
+        let own = state.clone();
+        let address = listen(move |stream, address| {
+            let registry = Self {
+                address: address.to_string(),
+                state: own.clone(),
+            };
+            registry.serve(stream);
         });
-        registry
+        Self {
+            address: address.to_string(),
+            state,
+        }
     }
 
     /// `oci://` and a repository here.
@@ -145,7 +149,7 @@ impl Registry {
     }
 
     /// What was asked since the last call.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Request> {
         std::mem::take(&mut self.lock().seen)
     }
 
@@ -188,15 +192,7 @@ impl Registry {
     }
 
     pub fn tags(&self, repository: &str) -> Vec<String> {
-        let state = self.lock();
-        let names = state
-            .manifests
-            .keys()
-            .filter(|(held, _)| held == repository);
-        names
-            .map(|(_, name)| name.clone())
-            .filter(|name| !name.starts_with("sha256:"))
-            .collect()
+        self.lock().tags(repository)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -207,9 +203,10 @@ impl Registry {
         let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
         let mut stream = stream;
         loop {
-            let Some((seen, body)) = read_request(&mut reader) else {
+            let Some(mut seen) = Request::read(&mut reader) else {
                 return;
             };
+            let body = std::mem::take(&mut seen.body);
             let head = seen.method == "HEAD";
             let answer = self.answer(&seen, body);
             self.lock().seen.push(seen);
@@ -240,7 +237,7 @@ impl Registry {
         }
     }
 
-    fn answer(&self, seen: &Seen, body: Vec<u8>) -> Answer {
+    fn answer(&self, seen: &Request, body: Vec<u8>) -> Answer {
         let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
         let mut state = self.lock();
         if let Some(Fault::Status(left, status, after)) = state.fault.clone()
@@ -256,9 +253,7 @@ impl Registry {
         if path == "/token" {
             return token(&state, seen);
         }
-        if state.login.is_some()
-            && seen.headers.get("authorization").map(String::as_str) != Some("Bearer good")
-        {
+        if state.login.is_some() && seen.header("authorization") != Some("Bearer good") {
             let challenge = format!(
                 "Bearer realm=\"http://{}/token\",service=\"test\"",
                 self.address
@@ -284,14 +279,7 @@ impl Registry {
         }
         if let Some(position) = at("tags") {
             let repository = parts[1..position].join("/");
-            let names = state
-                .manifests
-                .keys()
-                .filter(|(held, _)| *held == repository);
-            let tags: Vec<&String> = names
-                .map(|(_, name)| name)
-                .filter(|name| !name.starts_with("sha256:"))
-                .collect();
+            let tags = state.tags(&repository);
             return match tags.is_empty() {
                 true => Answer::error(404, "NAME_UNKNOWN"),
                 false => Answer::new(200, json!({"name": repository, "tags": tags}).to_string()),
@@ -336,65 +324,22 @@ impl Registry {
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(Seen, Vec<u8>)> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            break;
-        };
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let length = headers
-        .get("content-length")
-        .map_or(0, |text| text.parse().expect("a length"));
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let seen = Seen {
-        method,
-        path,
-        headers,
-    };
-    Some((seen, body))
-}
-
-fn token(state: &State, seen: &Seen) -> Answer {
+fn token(state: &State, seen: &Request) -> Answer {
     let Some((user, password)) = &state.login else {
         return Answer::error(404, "NOT_FOUND");
     };
     let expected = format!("Basic {}", base64(&format!("{user}:{password}")));
-    match seen.headers.get("authorization") == Some(&expected) {
+    match seen.header("authorization") == Some(&expected) {
         true => Answer::new(200, json!({"token": "good"}).to_string()),
         false => Answer::error(401, "UNAUTHORIZED"),
     }
 }
 
 pub fn base64(text: &str) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for position in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * position) & 63) as usize];
-            out.push(if position <= chunk.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
-        }
-    }
-    out
+    STANDARD.encode(text)
 }
 
-fn blob(state: &mut State, seen: &Seen, wanted: &str) -> Answer {
+fn blob(state: &mut State, seen: &Request, wanted: &str) -> Answer {
     let Some(mut bytes) = state.blobs.get(wanted).cloned() else {
         return Answer::error(404, "BLOB_UNKNOWN");
     };
@@ -410,8 +355,7 @@ fn blob(state: &mut State, seen: &Seen, wanted: &str) -> Answer {
         _ => {}
     }
     let range = seen
-        .headers
-        .get("range")
+        .header("range")
         .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
     let from: usize = range.map_or(0, |from| from.parse().expect("a number"));
     let whole = bytes.len();

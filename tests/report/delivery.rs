@@ -1,7 +1,6 @@
 //! A server that is down, slow, angry or gone half-way: training does not notice, and what was not delivered arrives later.
 
 use std::fs;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,14 +9,12 @@ use serde_json::json;
 
 use super::mlflow::{GRANTS, metrics, tracking};
 use super::{exists, logged, reporting, train};
+use crate::http::unused_address;
 use crate::plugin::server::{Server, answer};
-use crate::support::{Ended, Host, ended};
+use crate::support::{Ended, Host, ended, holder_of};
 
 fn flush(host: &Host) -> Ended {
-    let mut command = host.command("report");
-    command.args(["flush", "out"]);
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-    ended(&command.output().expect("the program runs"))
+    host.run("report flush out")
 }
 
 fn weights(host: &Host) -> Vec<u8> {
@@ -26,17 +23,8 @@ fn weights(host: &Host) -> Vec<u8> {
 
 #[test]
 fn what_a_dead_server_did_not_get_arrives_when_it_is_flushed() {
-    // A port that nobody listens on.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .expect("a port")
-        .local_addr()
-        .expect("an address")
-        .port();
-    let host = reporting(
-        "mlflow",
-        &json!({"tracking_uri": format!("http://127.0.0.1:{port}")}),
-        GRANTS,
-    );
+    let dead = format!("http://{}", unused_address());
+    let host = reporting("mlflow", &json!({"tracking_uri": dead}), GRANTS);
     let ended = train(&host, &[]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(
@@ -68,7 +56,6 @@ fn what_a_dead_server_did_not_get_arrives_when_it_is_flushed() {
 
     let server = tracking();
     let text = fs::read_to_string(host.path("out/run.json")).expect("a run");
-    let dead = format!("http://127.0.0.1:{port}");
     host.write("out/run.json", &text.replace(&dead, &server.url));
     let flushed = flush(&host);
     assert_eq!(flushed.code, Some(0), "{}", flushed.stderr);
@@ -121,11 +108,8 @@ fn an_angry_server_is_asked_again_and_a_forbidding_one_is_not() {
 fn a_secret_is_in_no_file_and_no_message() {
     let server = tracking();
     let host = reporting("mlflow", &json!({"tracking_uri": server.url}), GRANTS);
-    let mut command = host.command("train");
-    command
-        .arg("run.toml")
-        .env("MLFLOW_TRACKING_TOKEN", "c4nary-value");
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    let mut command = host.line("train run.toml");
+    command.env("MLFLOW_TRACKING_TOKEN", "c4nary-value");
     let ended = ended(&command.output().expect("the program runs"));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let asked = server.asked();
@@ -135,22 +119,7 @@ fn a_secret_is_in_no_file_and_no_message() {
             .all(|asked| asked.header("authorization") == Some("Bearer c4nary-value"))
     );
     assert!(!ended.stderr.contains("c4nary") && !ended.stdout.contains("c4nary"));
-    let mut folders = vec![host.path("")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let bytes = fs::read(&path).expect("a file");
-                assert!(
-                    !bytes.windows(6).any(|window| window == b"c4nary"),
-                    "{}",
-                    path.display()
-                );
-            }
-        }
-    }
+    assert_eq!(holder_of("c4nary", host.folder()), None);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::{exists, logged, reporting, sorted, train};
-use crate::plugin::server::{Asked, Server, answer};
+use crate::http::Request;
+use crate::plugin::server::{Server, answer};
 
 pub const GRANTS: &[&str] = &[
     "net:{tracking_uri} GET POST",
@@ -48,7 +49,7 @@ pub fn tracking() -> Server {
     })
 }
 
-fn bodies(asked: &[Asked], path: &str) -> Vec<Value> {
+fn bodies(asked: &[Request], path: &str) -> Vec<Value> {
     let wanted = asked.iter().filter(|asked| asked.path.ends_with(path));
     wanted
         .map(|asked| serde_json::from_str(&asked.text()).expect("JSON"))
@@ -56,7 +57,7 @@ fn bodies(asked: &[Asked], path: &str) -> Vec<Value> {
 }
 
 /// Step, name and value of all metrics.
-pub fn metrics(asked: &[Asked]) -> Vec<(u64, String, f64)> {
+pub fn metrics(asked: &[Request]) -> Vec<(u64, String, f64)> {
     let mut metrics = Vec::new();
     for body in bodies(asked, "runs/log-batch") {
         for metric in body["metrics"].as_array().into_iter().flatten() {

@@ -38,18 +38,12 @@ fn reporting(plugin: &str, config: &Value, grants: &[&str]) -> Host {
 fn train(host: &Host, more: &[&str]) -> Ended {
     let mut command = host.command("train");
     command.arg("run.toml").args(more);
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     ended(&command.output().expect("the program runs"))
-}
-
-fn state(host: &Host) -> Value {
-    let text = std::fs::read_to_string(host.path("out/trainer_state.json")).expect("a state");
-    serde_json::from_str(&text).expect("JSON")
 }
 
 /// `step`, name and value of each logged number.
 fn logged(host: &Host) -> Vec<(u64, String, f64)> {
-    let state = state(host);
+    let state = host.json("out/trainer_state.json");
     let mut logged = Vec::new();
     for entry in state["log_history"].as_array().expect("a history") {
         let step = entry["step"].as_u64().expect("a step");

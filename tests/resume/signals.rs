@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{checkpoints, remains, small_run};
-use crate::support::{Host, fixture};
+use crate::support::{self, Host, fixture};
 
 const EXIT_STOPPED: i32 = 75;
 
@@ -20,12 +20,8 @@ fn start(mut command: Command) -> Child {
         .expect("the program starts")
 }
 
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    support::wait_for(what, Duration::from_secs(60), condition);
 }
 
 fn signal(child: &Child, name: &str) {

@@ -15,15 +15,8 @@ fn with_small_disk(command: &Command, output: &Path, size: &str) -> (Option<i32>
     std::fs::create_dir_all(output).expect("the mount point");
     let script = "mount -t tmpfs -o size=$2 tmpfs \"$1\" || exit 99; out=$1; shift 2; \"$@\"; code=$?; \
                   echo; echo LEFT: $(ls -A \"$out\"); exit $code";
-    let mut shell = in_namespaces(script);
-    shell.arg(output).arg(size);
-    shell.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
-    }
-    let ended = shell.stdin(Stdio::null()).output().expect("unshare");
+    let mut shell = in_namespaces(script, &[output.as_ref(), size.as_ref()], command);
+    let ended = shell.output().expect("unshare");
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&ended.stderr),

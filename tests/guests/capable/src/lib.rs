@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
 use serde::Deserialize;
-use trainer_sdk::http::{Request, has_secret};
+use trainer_sdk::http::{Request, Response, has_secret};
 use trainer_sdk::{Batch, Error, ErrorKind, Plugin, Result, Run, Setup, WholeMetrics};
 
 #[derive(Deserialize)]
@@ -27,16 +27,9 @@ impl Plugin for Capable {
 
 impl WholeMetrics for Capable {
     fn compute_metrics(&mut self, _: &Batch<'_>) -> Result<Vec<(String, f64)>> {
-        let told: Vec<String> = self
-            .0
-            .attempts
-            .iter()
-            .map(|attempt| tell(attempt))
-            .collect();
-        let told = told
-            .into_iter()
-            .chain(self.0.word.iter().map(|word| format!("word: {word}")));
-        let told: Vec<String> = told.collect();
+        let attempts = self.0.attempts.iter().map(|attempt| tell(attempt));
+        let word = self.0.word.iter().map(|word| format!("word: {word}"));
+        let told: Vec<String> = attempts.chain(word).collect();
         // Of this kind the host says which limit it was.
         let over = told.iter().any(|told| told.contains("ErrorKind::Limit"));
         Err(Error {
@@ -129,12 +122,7 @@ fn sleep(millis: u64) -> String {
     format!("{}", begin.elapsed() >= Duration::from_millis(millis))
 }
 
-fn request(
-    method: &str,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> std::result::Result<String, String> {
+fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
     let request = Request {
         method,
         url,
@@ -142,8 +130,16 @@ fn request(
         body,
         timeout: Duration::from_secs(2),
     };
-    let response = request
-        .send()
+    request.send()
+}
+
+fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::result::Result<String, String> {
+    let response = send(method, url, headers, body)
         .map_err(|error| format!("{:?} {}", error.kind, error.message))?;
     Ok(format!(
         "{} {}",
@@ -154,16 +150,9 @@ fn request(
 
 /// What a client that follows redirects does.
 fn follow(url: &str) -> std::result::Result<String, String> {
-    let request = Request {
-        method: "GET",
-        url,
-        headers: &[],
-        body: b"",
-        timeout: Duration::from_secs(2),
-    };
-    let response = request.send().map_err(|error| error.message)?;
+    let response = send("GET", url, &[], b"").map_err(|error| error.message)?;
     match response.header("location") {
-        Some(location) => self::request("GET", location, &[], b""),
+        Some(location) => request("GET", location, &[], b""),
         None => Err("no redirect".to_owned()),
     }
 }

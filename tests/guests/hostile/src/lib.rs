@@ -77,6 +77,19 @@ impl Hostile {
             None => Ok(()),
         }
     }
+
+    fn record_checkpoint(
+        &mut self,
+        ctx: &Ctx<'_>,
+        event: &'static str,
+        checkpoint: &Checkpoint<'_>,
+    ) -> Result<()> {
+        if self.config.attack == "artifact" {
+            return attacks::artifact(ctx, checkpoint);
+        }
+        let facts = [(checkpoint.name(), checkpoint.size() as f64)];
+        self.record(ctx, event, &facts)
+    }
 }
 
 impl TrainHooks for Hostile {
@@ -147,11 +160,7 @@ impl OptimizerHooks for Hostile {
 
 impl ResumeHooks for Hostile {
     fn on_resume(&mut self, ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        if self.config.attack == "artifact" {
-            return attacks::artifact(ctx, checkpoint);
-        }
-        let facts = [(checkpoint.name(), checkpoint.size() as f64)];
-        self.record(ctx, "resume", &facts)
+        self.record_checkpoint(ctx, "resume", checkpoint)
     }
 }
 
@@ -169,11 +178,7 @@ impl FaultHooks for Hostile {
 
 impl CheckpointHooks for Hostile {
     fn on_save(&mut self, ctx: &Ctx<'_>, checkpoint: &Checkpoint<'_>) -> Result<()> {
-        if self.config.attack == "artifact" {
-            return attacks::artifact(ctx, checkpoint);
-        }
-        let facts = [(checkpoint.name(), checkpoint.size() as f64)];
-        self.record(ctx, "save", &facts)
+        self.record_checkpoint(ctx, "save", checkpoint)
     }
 }
 
